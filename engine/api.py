@@ -1,0 +1,230 @@
+"""The boundary between those who want text and those who generate it.
+
+Plain data crosses it: frozen records in, a stream of events out. This module imports the standard library
+and pydantic only, so that a caller may depend on it without pulling in MLX.
+
+Reasoning models write `<think> reasoning </think> answer`. The two *sections* have budgets of their own
+(`SamplingParams.reasoning_budget`, `answer_budget`), enforced by the engine token by token. A model without
+think tags has one section: all it writes counts as reasoning and is also the answer text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine.errors import EngineError
+
+Role = Literal["system", "user", "assistant"]
+Section = Literal["reasoning", "answer"]
+FinishReason = Literal["stop", "length", "budget", "cancelled"]
+"""Why a completion ended.
+
+stop       the model ended it: an end token, a stop string, or the end of its reasoning when no answer is wanted
+length     `max_tokens` or `answer_budget` was used up
+budget     `reasoning_budget` was used up inside the reasoning, and no answer was forced
+cancelled  the caller cancelled it; what was generated until then is kept
+"""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImagePart(_Record):
+    """An image of a message, as the bytes of its file (PNG, JPEG, ...)."""
+
+    data: bytes = Field(repr=False)
+
+
+class Message(_Record):
+    """One turn of a conversation; `images` come before `text`, as vision chat templates put them."""
+
+    role: Role
+    text: str
+    images: tuple[ImagePart, ...] = ()
+
+
+class SamplingParams(_Record):
+    """How one completion is drawn, and how long it may be.
+
+    temperature       0 is greedy.
+    top_p, top_k, min_p   1.0, 0 and 0.0 switch them off. Each keeps at least the most likely token.
+    max_tokens        bound on all generated tokens; None: the two budgets alone decide.
+    stop              strings that end the completion; they and what follows are not part of its text.
+    seed              64-bit. The i-th draw of a completion depends on (seed, i) alone, never on its neighbours.
+    reasoning_budget  beta: generated tokens before the closing think tag; None: no limit but the context.
+    answer_budget     tokens after the reasoning; None: no limit but the context; 0: no answer is wanted, the
+                      completion stops when its reasoning ends.
+    force_answer      at `reasoning_budget` inside the reasoning, close the think tag for the model and let it
+                      answer (budget forcing). If false, or if `answer_budget` is 0, it ends there: `budget`.
+    """
+
+    temperature: float = Field(1.0, ge=0.0, le=10.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    top_k: int = Field(0, ge=0)
+    min_p: float = Field(0.0, ge=0.0, le=1.0)
+    max_tokens: int | None = Field(None, ge=1)
+    stop: tuple[str, ...] = ()
+    seed: int = Field(0, ge=0, lt=2**64)
+    reasoning_budget: int | None = Field(None, ge=1)
+    answer_budget: int | None = Field(None, ge=0)
+    force_answer: bool = True
+
+
+class GenerationRequest(_Record):
+    """One completion to generate.
+
+    id        chosen by the caller, unique within one `Engine.generate` call; every event carries it.
+    thinking  ask the chat template for a reasoning section, where the model has one.
+    """
+
+    id: str
+    messages: tuple[Message, ...] = Field(min_length=1)
+    sampling: SamplingParams = SamplingParams()
+    thinking: bool = True
+
+
+class Usage(_Record):
+    """Tokens of one completion. `cached_tokens` of the prompt were not computed again (a shared prefill).
+
+    completion_tokens counts every token generated for the request, forced ones included;
+    reasoning_tokens those before the closing think tag.
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChunk:
+    """Newly generated tokens of one request, all of one section.
+
+    `text` is what they add to the section's text; it never ends inside a character, so it may be empty or
+    lag behind `token_ids` by a few tokens.
+    """
+
+    request_id: str
+    token_ids: tuple[int, ...]
+    text: str
+    section: Section
+
+
+class Completion(_Record):
+    """A finished completion; the last event of its request.
+
+    token_ids    every generated token in order: reasoning, closing think tag, answer, end token if any.
+    reasoning    text of the reasoning section, without tags.
+    text         text of the answer section; equal to `reasoning` for a model without think tags.
+    closed       the reasoning was closed by its end tag (the model's own, or a forced one).
+    forced       the engine closed it, at `reasoning_budget` or by `conclude`.
+    """
+
+    request_id: str
+    token_ids: tuple[int, ...] = Field(repr=False)
+    reasoning: str = Field(repr=False)
+    text: str
+    finish_reason: FinishReason
+    closed: bool = False
+    forced: bool = False
+    usage: Usage = Usage()
+
+    @property
+    def reasoning_ids(self) -> tuple[int, ...]:
+        """Token ids of the reasoning section; an opening tag is among them only if the model wrote it itself."""
+        return self.token_ids[: self.usage.reasoning_tokens]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that came to grief alone; the last event of its request. The others go on."""
+
+    request_id: str
+    error: EngineError
+
+
+EngineEvent = TokenChunk | Completion | Failure
+
+
+class GenerationStream(Protocol):
+    """The events of one `Engine.generate` call: iterate it once, inside `async with`.
+
+    It ends after every request had its `Completion` or `Failure`. Events of one request are in order; those
+    of different requests interleave freely.
+    """
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Cancel what still runs: its rows are free at the engine's next step."""
+
+    def __aiter__(self) -> AsyncIterator[EngineEvent]: ...
+
+    async def __anext__(self) -> EngineEvent: ...
+
+    def cancel(self, request_id: str) -> None:
+        """End a request now; its `Completion` (`cancelled`) still comes. Unknown or finished: no effect."""
+
+    def conclude(self, request_id: str) -> None:
+        """Treat the reasoning budget as used up now: the request answers, or ends with `budget`."""
+
+
+class Tokenizer(Protocol):
+    """What the method needs to know of a model's tokens."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of tokens, special ones skipped; bytes that are no UTF-8 are dropped at both ends."""
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of plain text: nothing is added, and special tokens spelled in it stay plain text."""
+
+    def prompt_tokens(self, messages: Sequence[Message], *, thinking: bool = True) -> int:
+        """Length of the prompt that a request with these messages is given."""
+
+
+class ModelInfo(_Record):
+    """What an engine runs, as written into run logs.
+
+    context_tokens  prompt and completion together; None if unknown.
+    fingerprint     changes whenever the weights or the tokenizer do.
+    """
+
+    name: str
+    context_tokens: int | None = None
+    fingerprint: str = ""
+    thinks: bool = True
+    details: dict[str, str | int | float | bool | None] = {}
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Generates completions, many at once. Safe to call from one event loop (asyncio or trio)."""
+
+    @property
+    def model(self) -> ModelInfo: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> GenerationStream:
+        """Start generating; nothing runs before the stream is entered.
+
+        Raises, on entering the stream and before anything is generated: RequestError (two requests of one id,
+        an empty prompt), ContextError (a prompt that leaves no room), EngineClosedError.
+        """
+
+    async def aclose(self) -> None:
+        """Cancel everything and free the model. Idempotent."""
