@@ -1,0 +1,117 @@
+"""Gets MLX into the process, fast and with words for people when it cannot.
+
+On Linux the CPU wheel of MLX brings reference BLAS, 25 to 50 times slower on batches than a real one. When the
+system has an OpenBLAS, loading it first (`RTLD_GLOBAL`) makes its symbols the ones that MLX's library binds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from engine.errors import BackendError
+
+_OPENBLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas64.so.0", "libopenblas.so")
+"""What distributions call it; Debian and Ubuntu: package `libopenblas0-pthread`."""
+
+MEMORY_SHARE = 0.8
+"""Part of the memory left after loading that the KV caches may take; the rest is for activations."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlasInfo:
+    """The BLAS that MLX's CPU kernels call: its name for people, and its file where one is known."""
+
+    name: str
+    path: str | None
+
+
+def load_mlx() -> ModuleType:
+    """Import `mlx.core`, with OpenBLAS loaded before it where that helps. Idempotent.
+
+    Raises BackendError, naming the extra to install, when MLX or its native library is missing or broken.
+    """
+    if "mlx.core" not in sys.modules:
+        _preload_openblas()
+    try:
+        return importlib.import_module("mlx.core")
+    except ImportError as error:
+        raise BackendError(_import_advice(error)) from error
+
+
+def _preload_openblas() -> None:
+    if not sys.platform.startswith("linux") or os.environ.get("RSA_NO_OPENBLAS"):
+        return
+    for name in _OPENBLAS_NAMES:
+        try:
+            ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
+        except OSError:
+            continue
+        return
+
+
+def _import_advice(error: ImportError) -> str:
+    if sys.platform == "darwin":
+        return (
+            f"MLX cannot be loaded ({error}). It needs Apple silicon and a native arm64 Python; "
+            "reinstall with `pip install --force-reinstall mlx mlx-metal`."
+        )
+    return (
+        f"MLX's native library cannot be loaded ({error}). On Linux it comes with an extra of markovian-rsa: "
+        '`pip install "markovian-rsa[cpu]"`, or `"markovian-rsa[cuda]"` for an NVIDIA GPU (CUDA 13). '
+        "Never both in one environment: their files overwrite each other. If one was replaced by the other, "
+        "make a new environment."
+    )
+
+
+def blas_info() -> BlasInfo:
+    """Which BLAS MLX's CPU kernels use in this process. Loads MLX; raises BackendError."""
+    load_mlx()
+    if sys.platform == "darwin":
+        return BlasInfo("Accelerate", None)
+    maps = Path("/proc/self/maps")
+    mapped = maps.read_text().split() if maps.exists() else []
+    for path in mapped:
+        if "openblas" in Path(path).name:
+            return BlasInfo(_openblas_version(path), path)
+    return BlasInfo("reference BLAS (slow: install OpenBLAS, on Debian `apt install libopenblas0-pthread`)", None)
+
+
+def _openblas_version(path: str) -> str:
+    try:
+        get_config = ctypes.CDLL(path).openblas_get_config
+    except (OSError, AttributeError):
+        return "OpenBLAS"
+    get_config.restype = ctypes.c_char_p
+    return str(get_config().decode()).strip()
+
+
+def on_cpu() -> bool:
+    """True when MLX computes on the CPU here. Loads MLX; raises BackendError."""
+    mx = load_mlx()
+    return bool(mx.default_device() == mx.Device(mx.cpu))
+
+
+def free_memory_bytes() -> int:
+    """Memory that arrays may still take: of the GPU, or of the machine where MLX runs on the CPU."""
+    mx = load_mlx()
+    if on_cpu():
+        return _available_ram_bytes()
+    info = mx.device_info()
+    total = info.get("max_recommended_working_set_size") or info.get("memory_size") or info.get("total_memory")
+    return max(int(total or _available_ram_bytes()) - int(mx.get_active_memory()), 0)
+
+
+def _available_ram_bytes() -> int:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
