@@ -1,0 +1,1 @@
+"""The MLX engine: many requests decode in one batch, on one thread."""

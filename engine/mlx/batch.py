@@ -1,0 +1,104 @@
+"""The batch that decodes: one forward pass a step for all rows, which join and leave between steps.
+
+The device is kept one step ahead of Python: step t+1 is launched on tokens not yet known here, then the tokens of
+step t are read and told to their rollouts. A rollout that finishes has thus one draw too many, which nobody reads;
+a token that must be forced replaces the draw before it is fed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+
+from engine.mlx.rollout import Rollout
+from engine.mlx.sampler import BatchSampler
+
+_CLEAR_CACHE_STEPS = 512
+"""MLX keeps freed buffers; every growth of the KV cache leaves some of a size that never comes again."""
+
+
+class DecodeBatch:
+    """Rows that decode together; B of them.
+
+    `model` follows mlx-lm's protocol: `model(tokens [B, L], cache=caches) -> logits [B, L, V]`, with one cache per
+    layer that can `merge`, `extend` and `filter` rows.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.rows: list[Rollout] = []
+        self._caches: list[Any] = []
+        self._inputs = mx.zeros((0,), dtype=mx.uint32)  # [B] the next tokens to feed; not yet read
+        self._inputs_are_prompt: list[bool] = []  # the last token of a prompt is fed, but is no news to its rollout
+        self._sampler = BatchSampler([])
+        self._steps = 0
+
+    def join(self, rows: list[Rollout], prompt_caches: list[Any]) -> None:
+        """Add rows of one prompt. `prompt_caches` (one per layer, one row) hold all of it but its last token."""
+        copies = [_repeat(cache, len(rows)) for cache in prompt_caches]
+        if self.rows:
+            for cache, more in zip(self._caches, copies, strict=True):
+                cache.extend(more)
+        else:
+            self._caches = copies
+        last = mx.full((len(rows),), rows[0].prompt_ids[-1], dtype=mx.uint32)
+        self._inputs = mx.concatenate([self._inputs, last])
+        self._inputs_are_prompt += [True] * len(rows)
+        self.rows = self.rows + rows
+        self._sampler = BatchSampler([row.request.sampling for row in self.rows])
+
+    def step(self) -> list[Rollout]:
+        """Feed the waiting tokens, draw the next, tell each rollout its token. Returns the rows that finished."""
+        inputs = self._with_forced(self._inputs)
+        logits = self._model(inputs[:, None], cache=self._caches)[:, -1, :]  # [B, V]
+        draws = [len(row.token_ids) + (not p) for row, p in zip(self.rows, self._inputs_are_prompt, strict=True)]
+        self._inputs = self._sampler(logits, draws).astype(mx.uint32)
+        mx.async_eval(self._inputs, [cache.state for cache in self._caches])
+        tokens: list[int] = inputs.tolist()  # type: ignore[assignment]  # waits for the step before
+        for row, token, is_prompt in zip(self.rows, tokens, self._inputs_are_prompt, strict=True):
+            if not is_prompt:
+                row.accept(token)
+        self._inputs_are_prompt = [False] * len(self.rows)
+        self._steps += 1
+        if self._steps % _CLEAR_CACHE_STEPS == 0:
+            mx.clear_cache()
+        return self.drop_finished()
+
+    def drop_finished(self) -> list[Rollout]:
+        """Take out the rows with a finish reason, whoever set it, and return them."""
+        finished = [row for row in self.rows if row.finish_reason is not None]
+        if finished:
+            self._keep([i for i, row in enumerate(self.rows) if row.finish_reason is None])
+        return finished
+
+    def clear(self) -> list[Rollout]:
+        """Forget all rows and their memory, after a step that failed; returns them."""
+        rows = self.rows
+        self._keep([])
+        return rows
+
+    def _keep(self, kept: list[int]) -> None:
+        self.rows = [self.rows[i] for i in kept]
+        self._inputs_are_prompt = [self._inputs_are_prompt[i] for i in kept]
+        if kept:
+            self._inputs = self._inputs[mx.array(kept)]
+            for cache in self._caches:
+                cache.filter(kept)
+        else:
+            self._inputs, self._caches = mx.zeros((0,), dtype=mx.uint32), []
+        self._sampler = BatchSampler([row.request.sampling for row in self.rows])
+
+    def _with_forced(self, inputs: mx.array) -> mx.array:
+        forced = [row.forced[0] if row.forced else -1 for row in self.rows]
+        if all(token < 0 for token in forced):
+            return inputs
+        override = mx.array(forced)
+        return mx.where(override >= 0, override.astype(mx.uint32), inputs)
+
+
+def _repeat(cache: Any, rows: int) -> Any:
+    """A batched cache of `rows` copies of a one-row cache."""
+    if hasattr(cache, "repeat"):
+        return cache.repeat(rows)
+    return type(cache).merge([cache] * rows)

@@ -1,0 +1,271 @@
+"""The MLX engine: the asynchronous face of one worker thread, the only one that touches MLX."""
+
+from __future__ import annotations
+
+import atexit
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import anyio
+import mlx.core as mx
+
+from engine.api import Completion, EngineEvent, Failure, GenerationRequest, ModelInfo
+from engine.backend import MEMORY_SHARE, free_memory_bytes, on_cpu
+from engine.bridge import Mailbox
+from engine.errors import (
+    ContextError,
+    EngineClosedError,
+    EngineError,
+    OutOfMemoryError,
+    RequestError,
+)
+from engine.mlx.rollout import Rollout
+from engine.mlx.scheduler import Scheduler
+from engine.mlx.tokenizer import ChatTokenizer
+
+_PREFILL_CHUNK_CPU = 512
+_PREFILL_CHUNK_GPU = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """What a loader hands to the engine: `model` in mlx-lm's protocol, its tokenizer, and its identity."""
+
+    model: Any
+    tokenizer: ChatTokenizer
+    info: ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """The requests of a stream are valid and queued."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rejected:
+    error: EngineError
+
+
+class MLXEngine:
+    """Generates with a model on MLX; implements `engine.api.Engine`.
+
+    load      called once, on the worker thread, since arrays belong to the thread that makes them.
+    max_rows  completions that decode together; further ones queue.
+    kv_bytes  memory for KV caches; None: most of what is free after loading.
+
+    Raises, when made, whatever `load` raises. Blocks until the model is loaded: in async code, make it in a thread.
+    """
+
+    def __init__(self, load: Callable[[], LoadedModel], *, max_rows: int = 64, kv_bytes: int | None = None) -> None:
+        self._load = load
+        self._max_rows = max_rows
+        self._kv_bytes = kv_bytes
+        self._commands: queue.SimpleQueue[Callable[[Scheduler], None] | None] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[tuple[ChatTokenizer, ModelInfo] | Exception] = queue.SimpleQueue()
+        self._closed = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="mlx-engine", daemon=True)
+        self._thread.start()
+        ready = self._ready.get()
+        if isinstance(ready, Exception):
+            raise ready
+        self._tokenizer, self._info = ready
+        atexit.register(self.close)  # MLX must not compute while the interpreter is taken down
+
+    @property
+    def model(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def tokenizer(self) -> ChatTokenizer:
+        return self._tokenizer
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> MLXStream:
+        """See `engine.api.Engine.generate`."""
+        return MLXStream(self, requests)
+
+    async def aclose(self) -> None:
+        """Cancel everything and free the model. Idempotent."""
+        with anyio.CancelScope(shield=True):  # the wait is one step long
+            await anyio.to_thread.run_sync(self.close)
+
+    def close(self) -> None:
+        """`aclose` for callers without an event loop. Running requests fail with EngineClosedError."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._commands.put(None)
+        self._thread.join()
+        atexit.unregister(self.close)
+
+    def call(self, command: Callable[[Scheduler], None]) -> None:
+        """Have the worker run `command` between two steps. Raises EngineClosedError."""
+        with self._lock:  # nothing may be queued behind the end
+            if self._closed:
+                raise EngineClosedError("the engine is closed: open a new one")
+            self._commands.put(command)
+
+    def rollouts(self, requests: Sequence[GenerationRequest], emit: Callable[[EngineEvent], None]) -> list[Rollout]:
+        """Render and check requests. Raises RequestError, ContextError."""
+        if len({request.id for request in requests}) != len(requests):
+            raise RequestError("two requests of one call have the same id")
+        prompts: dict[Any, list[int]] = {}  # the N candidates of a round share their messages
+        made = []
+        for request in requests:
+            key = (request.messages, request.thinking)
+            if key not in prompts:
+                prompts[key] = self._prompt_ids(request)
+            made.append(
+                Rollout(request, prompts[key], self.tokenizer, emit=emit, context_tokens=self.model.context_tokens)
+            )
+        return made
+
+    def _prompt_ids(self, request: GenerationRequest) -> list[int]:
+        if not any(message.text.strip() for message in request.messages):
+            raise RequestError(f"request {request.id!r}: the prompt is empty")
+        if any(message.images for message in request.messages):
+            raise RequestError(f"request {request.id!r} has images, but {self.model.name} reads text only")
+        prompt_ids = self.tokenizer.prompt_ids(request.messages, thinking=request.thinking)
+        context = self.model.context_tokens
+        if context is not None and len(prompt_ids) >= context:
+            raise ContextError(
+                f"request {request.id!r}: its prompt has {len(prompt_ids):,} tokens and {self.model.name} "
+                f"reads {context:,} at most: shorten the problem, or lower --tau or --c"
+            )
+        return prompt_ids
+
+    def _work(self) -> None:
+        """The worker: load, then run commands and steps until closed."""
+        try:
+            scheduler = self._start()
+            if scheduler is not None:
+                self._serve(scheduler)
+        finally:
+            mx.synchronize()
+            mx.clear_streams()  # else they are torn down as the thread dies, in a race with the interpreter's exit
+
+    def _start(self) -> Scheduler | None:
+        try:
+            loaded = self._load()
+            scheduler = self._make_scheduler(loaded)
+        except Exception as error:  # whoever makes the engine waits for it
+            self._ready.put(error)
+            return None
+        self._ready.put((loaded.tokenizer, loaded.info))
+        return scheduler
+
+    def _serve(self, scheduler: Scheduler) -> None:
+        while self._run_commands(scheduler):
+            try:
+                scheduler.step()
+            except Exception as error:  # the worker outlives a step that fails, its rollouts do not
+                scheduler.fail_all(_explain(error))
+        scheduler.fail_all(EngineClosedError("the engine was closed while this request ran"))
+
+    def _make_scheduler(self, loaded: LoadedModel) -> Scheduler:
+        kv_bytes = self._kv_bytes if self._kv_bytes is not None else int(free_memory_bytes() * MEMORY_SHARE)
+        return Scheduler(
+            loaded.model,
+            max_rows=self._max_rows,
+            kv_bytes=kv_bytes,
+            prefill_chunk=_PREFILL_CHUNK_CPU if on_cpu() else _PREFILL_CHUNK_GPU,
+            context_tokens=loaded.info.context_tokens,
+        )
+
+    def _run_commands(self, scheduler: Scheduler) -> bool:
+        """Run what waits, or wait for something while there is nothing to generate. False: closed."""
+        while True:
+            try:
+                command = self._commands.get(block=scheduler.idle)
+            except queue.Empty:
+                return True
+            if command is None:
+                return False
+            command(scheduler)
+
+
+class MLXStream:
+    """Implements `engine.api.GenerationStream`."""
+
+    def __init__(self, engine: MLXEngine, requests: Sequence[GenerationRequest]) -> None:
+        self._engine = engine
+        self._requests = requests
+        self._rollouts: dict[str, Rollout] = {}  # filled by the worker before it accepts
+        self._open = len(requests)
+
+    async def __aenter__(self) -> Self:
+        self._events: Mailbox[EngineEvent | _Accepted | _Rejected] = Mailbox()
+        self._engine.call(self._submit)
+        try:
+            first = await self._events.get()
+        except BaseException:  # cancelled while the worker was busy
+            self._end_all()
+            raise
+        if isinstance(first, _Rejected):
+            raise first.error
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Cancel what still runs: its rows are free at the engine's next step."""
+        self._end_all()
+
+    def __aiter__(self) -> AsyncIterator[EngineEvent]:
+        return self
+
+    async def __anext__(self) -> EngineEvent:
+        if self._open == 0:
+            raise StopAsyncIteration
+        event = await self._events.get()
+        assert not isinstance(event, _Accepted | _Rejected)
+        if isinstance(event, Completion | Failure):
+            self._open -= 1
+        return event
+
+    def cancel(self, request_id: str) -> None:
+        """End a request now; its `Completion` (`cancelled`) still comes. Unknown or finished: no effect."""
+        self._tell(request_id, lambda rollout: rollout.finish("cancelled"))
+
+    def conclude(self, request_id: str) -> None:
+        """Treat the reasoning budget as used up now: the request answers, or ends with `budget`."""
+        self._tell(request_id, Rollout.conclude)
+
+    def _submit(self, scheduler: Scheduler) -> None:
+        """On the worker: check the requests and queue them, or say what is wrong."""
+        try:
+            rollouts = self._engine.rollouts(self._requests, self._events.put)
+        except Exception as error:
+            self._events.put(_Rejected(_explain(error)))
+            return
+        self._rollouts = {rollout.request.id: rollout for rollout in rollouts}
+        self._events.put(_Accepted())
+        scheduler.submit(rollouts)
+
+    def _end_all(self) -> None:
+        for request in self._requests:
+            self.cancel(request.id)
+
+    def _tell(self, request_id: str, order: Callable[[Rollout], None]) -> None:
+        """Give an order to a rollout, on the worker, between two steps."""
+
+        def command(_: Scheduler) -> None:
+            rollout = self._rollouts.get(request_id)
+            if rollout is not None and rollout.finish_reason is None:
+                order(rollout)
+
+        try:
+            self._engine.call(command)
+        except EngineClosedError:
+            return  # it has ended by itself
+
+
+def _explain(error: Exception) -> EngineError:
+    """What went wrong in a step, in words for people."""
+    if isinstance(error, EngineError):
+        return error
+    text = str(error)
+    if isinstance(error, MemoryError) or "malloc" in text or "out of memory" in text.lower():
+        return OutOfMemoryError(f"out of memory while generating ({text}): lower --n, --beta or --tau")
+    return EngineError(f"the model failed while generating: {type(error).__name__}: {text}")

@@ -1,0 +1,263 @@
+"""One request on its way: its tokens, its sections and budgets, and what is still to be told of it.
+
+Pure Python: the engine feeds it one token at a time and asks when it is finished. No array is ever seen here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from engine.api import (
+    Completion,
+    EngineEvent,
+    FinishReason,
+    GenerationRequest,
+    SamplingParams,
+    Section,
+    TokenChunk,
+    Usage,
+)
+from engine.mlx.detokenizer import Detokenizer
+from engine.mlx.tokenizer import ChatTokenizer
+
+
+class _SectionText:
+    """Text of one section as it grows. Nothing is shown that a stop string may still swallow."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], stop: tuple[str, ...]) -> None:
+        self._detokenizer = Detokenizer(decode)
+        self._stop = stop
+        self._undecoded: list[int] = []
+        self._held = ""  # decoded, but perhaps the beginning of a stop string
+        self._fresh: list[str] = []  # to be shown with the next chunk
+        self._parts: list[str] = []  # shown
+        self.stopped = False
+
+    def add(self, token: int) -> None:
+        self._undecoded.append(token)
+        if self._stop:  # a stop string ends the completion at the very token that completes it
+            self._decode()
+
+    def fresh(self) -> str:
+        """Text to show now; every call returns what is new since the last."""
+        self._decode()
+        text, self._fresh = "".join(self._fresh), []
+        self._parts.append(text)
+        return text
+
+    def finish(self) -> str:
+        """All that is left to show at the end of the section."""
+        self._decode()
+        if not self.stopped:
+            self._scan(self._detokenizer.finish())
+        if not self.stopped:
+            self._fresh.append(self._held)
+        return self.fresh()
+
+    @property
+    def text(self) -> str:
+        """All that has been shown."""
+        return "".join(self._parts)
+
+    def _decode(self) -> None:
+        if self._undecoded and not self.stopped:
+            self._scan(self._detokenizer.add(self._undecoded))
+        self._undecoded = []
+
+    def _scan(self, text: str) -> None:
+        text = self._held + text
+        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        if found:
+            self._fresh.append(text[: min(found)])
+            self._held, self.stopped = "", True
+            return
+        keep = max((_overlap(text, stop) for stop in self._stop), default=0)
+        self._fresh.append(text[: len(text) - keep])
+        self._held = text[len(text) - keep :]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+class Rollout:
+    """The state of one request between admission and its `Completion`.
+
+    Attributes:
+        prompt_ids     the prompt, rendered.
+        emit           where the events of this request go; called on the engine's thread.
+        token_ids      what was generated, forced tokens included.
+        finish_reason  None while it runs.
+        cached_tokens  how much of the prompt was computed for somebody else.
+
+    `accept` takes the next token. If `forced` is not empty afterwards, its first token must be fed as the next one
+    instead of what the model draws.
+    """
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        prompt_ids: list[int],
+        tokenizer: ChatTokenizer,
+        *,
+        emit: Callable[[EngineEvent], None],
+        context_tokens: int | None = None,
+    ) -> None:
+        self.request = request
+        self.prompt_ids = prompt_ids
+        self.emit = emit
+        self.token_ids: list[int] = []
+        self.forced: deque[int] = deque()
+        self.finish_reason: FinishReason | None = None
+        self.cached_tokens = 0
+        self._tokenizer = tokenizer
+        self._limit = _max_new_tokens(request.sampling, len(prompt_ids), len(tokenizer.think_close), context_tokens)
+        self._opened = tokenizer.opens_thinking(prompt_ids)
+        self._closed = self._was_forced = False
+        self._section: Section = "reasoning" if self._opened or request.thinking else "answer"
+        self._reasoning_tokens = self._answer_tokens = 0
+        self._texts = {
+            "reasoning": _SectionText(tokenizer.decode_exactly, request.sampling.stop),
+            "answer": _SectionText(tokenizer.decode_exactly, request.sampling.stop),
+        }
+        self._tag: list[int] = []  # the beginning of a closing tag of several tokens, perhaps
+        self._unsent: list[int] = []
+        self._chunks: list[TokenChunk] = []
+        self._concluding = False
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Prompt and completion at their longest; None if nothing bounds it."""
+        return None if self._limit is None else len(self.prompt_ids) + self._limit
+
+    def accept(self, token: int) -> None:
+        """Take the next token. Sets `finish_reason`, or fills `forced`, if it is time."""
+        if self.forced:
+            self.forced.popleft()
+        self.token_ids.append(token)
+        self._unsent.append(token)
+        if token in self._tokenizer.end_ids:
+            self.finish("stop")
+        elif self._section == "reasoning":
+            self._accept_reasoning(token)
+        else:
+            self._accept_answer(token)
+        if self.finish_reason is None and self._limit is not None and len(self.token_ids) >= self._limit:
+            self.finish("length")
+
+    def conclude(self) -> None:
+        """Treat the reasoning budget as used up from the next token on."""
+        self._concluding = True
+
+    def finish(self, reason: FinishReason) -> None:
+        """End here; the first reason given stands."""
+        if self.finish_reason is None:
+            self.finish_reason = reason
+            self._release_tag()
+            self._cut_chunk(self._texts[self._section].finish())
+
+    def chunks(self) -> list[TokenChunk]:
+        """Chunks to send now."""
+        if self._unsent and self.finish_reason is None:
+            self._cut_chunk(self._texts[self._section].fresh())
+        chunks, self._chunks = self._chunks, []
+        return chunks
+
+    def completion(self) -> Completion:
+        """The finished completion; only once `finish_reason` is set."""
+        assert self.finish_reason is not None
+        reasoning = self._texts["reasoning"].text
+        untagged = self._section == "reasoning" and not self._opened
+        return Completion(
+            request_id=self.request.id,
+            token_ids=tuple(self.token_ids),
+            reasoning=reasoning,
+            text=reasoning if untagged else self._texts["answer"].text,
+            finish_reason=self.finish_reason,
+            closed=self._closed,
+            forced=self._was_forced,
+            usage=self.usage(),
+        )
+
+    def usage(self) -> Usage:
+        return Usage(
+            prompt_tokens=len(self.prompt_ids),
+            cached_tokens=self.cached_tokens,
+            completion_tokens=len(self.token_ids),
+            reasoning_tokens=self._reasoning_tokens,
+        )
+
+    def _accept_reasoning(self, token: int) -> None:
+        sampling = self.request.sampling
+        if len(self.token_ids) == 1 and token in self._tokenizer.think_open[:1]:
+            self._opened = True
+        self._tag.append(token)
+        close = self._tokenizer.think_close
+        if close and tuple(self._tag) == close:
+            self._close_reasoning()
+        else:
+            self._release_tag(keep=_overlap_ids(self._tag, close))
+            # Forced tokens are the closing tag itself: no budget is counted against them.
+            if self._texts["reasoning"].stopped:
+                self.finish("stop")
+            elif not self.forced and not self._was_forced and self._reasoning_is_over(sampling.reasoning_budget):
+                self._end_reasoning()
+
+    def _reasoning_is_over(self, budget: int | None) -> bool:
+        return self._concluding or (budget is not None and self._reasoning_tokens + len(self._tag) >= budget)
+
+    def _end_reasoning(self) -> None:
+        sampling = self.request.sampling
+        if self._opened and sampling.force_answer and sampling.answer_budget != 0:
+            self._release_tag()
+            self._was_forced = True
+            self.forced.extend(self._tokenizer.think_close)
+        else:
+            self.finish("budget")
+
+    def _close_reasoning(self) -> None:
+        self._tag.clear()
+        self._closed = True
+        self._cut_chunk(self._texts["reasoning"].finish())
+        self._section = "answer"
+        if self.request.sampling.answer_budget == 0:
+            self.finish("stop")
+
+    def _release_tag(self, keep: int = 0) -> None:
+        """Count all but the last `keep` held tokens as reasoning: they did not become a closing tag."""
+        while len(self._tag) > keep:
+            self._texts["reasoning"].add(self._tag.pop(0))
+            self._reasoning_tokens += 1
+
+    def _accept_answer(self, token: int) -> None:
+        if len(self.token_ids) == 1 and token in self._tokenizer.think_open[:1]:
+            self._section, self._opened = "reasoning", True  # it thinks although it was not asked to
+            self._reasoning_tokens += 1
+            return
+        self._texts["answer"].add(token)
+        self._answer_tokens += 1
+        budget = self.request.sampling.answer_budget
+        if self._texts["answer"].stopped:
+            self.finish("stop")
+        elif budget is not None and self._answer_tokens >= budget:
+            self.finish("length")
+
+    def _cut_chunk(self, text: str) -> None:
+        if self._unsent or text:
+            self._chunks.append(TokenChunk(self.request.id, tuple(self._unsent), text, self._section))
+            self._unsent = []
+
+
+def _max_new_tokens(sampling: SamplingParams, prompt: int, tag: int, context: int | None) -> int | None:
+    """The most tokens a completion may have; None if nothing bounds it. `tag` is the length of a closing tag."""
+    bounds = [sampling.max_tokens, None if context is None else context - prompt]
+    if sampling.reasoning_budget is not None and sampling.answer_budget is not None:
+        bounds.append(sampling.reasoning_budget + tag + sampling.answer_budget)
+    return min((bound for bound in bounds if bound is not None), default=None)
+
+
+def _overlap_ids(ids: Sequence[int], pattern: Sequence[int]) -> int:
+    """Length of the longest end of `ids` that begins `pattern`."""
+    return next((n for n in range(min(len(ids), len(pattern) - 1), 0, -1) if list(ids[-n:]) == list(pattern[:n])), 0)

@@ -1,0 +1,191 @@
+"""Who runs when: a queue, admission by KV bytes, prefill in chunks, one decode batch.
+
+Requests with the same prompt form a group: the prompt is computed once and each row starts from a copy of its cache.
+A step advances one chunk of prefill and one decode step, so that neither starves the other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models.cache import make_prompt_cache
+
+from engine.api import Failure
+from engine.errors import EngineError, OutOfMemoryError
+from engine.mlx.batch import DecodeBatch
+from engine.mlx.rollout import Rollout
+
+_FLUSH_INTERVAL_S = 0.05
+"""Chunks are sent this often: more would cost more time than people and programs gain from it."""
+
+
+@dataclass(slots=True)
+class Group:
+    """Rollouts of one prompt that wait to run. `caches` hold the first `done` tokens of the prompt."""
+
+    waiting: deque[Rollout]
+    caches: list[Any] = field(default_factory=list)
+    done: int = 0
+    shared: bool = False  # a row has been started from it before
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        return self.waiting[0].prompt_ids
+
+    @property
+    def prefilled(self) -> bool:
+        return self.done == len(self.prompt_ids) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCost:
+    """Memory of one row's caches: a fixed part, and bytes for each token."""
+
+    row_bytes: int
+    token_bytes: int
+
+    @classmethod
+    def of(cls, model: Any) -> CacheCost:
+        """Measured on a prompt that is never computed: shapes are known without evaluation."""
+        sizes = []
+        for tokens in (1, 1025):
+            caches = make_prompt_cache(model)
+            model(mx.zeros((1, tokens), dtype=mx.uint32), cache=caches)
+            sizes.append(sum(cache.nbytes for cache in caches))
+        per_token = (sizes[1] - sizes[0]) // 1024
+        return cls(row_bytes=sizes[0], token_bytes=per_token)
+
+    def of_rows(self, rows: int, tokens: int) -> int:
+        """Bytes of a batch that is `tokens` wide: every row takes the width of the longest."""
+        return rows * (self.row_bytes + tokens * self.token_bytes)
+
+
+class Scheduler:
+    """Runs rollouts to their end. All methods are for the one thread that touches MLX.
+
+    max_rows        rows that may decode together.
+    kv_bytes        memory for their caches; a row is admitted when its longest possible completion fits.
+    context_tokens  used as a row's length where nothing else bounds it.
+    """
+
+    def __init__(
+        self, model: Any, *, max_rows: int, kv_bytes: int, prefill_chunk: int, context_tokens: int | None
+    ) -> None:
+        self._model = model
+        self._max_rows = max_rows
+        self._kv_bytes = kv_bytes
+        self._prefill_chunk = prefill_chunk
+        self._unbounded_tokens = context_tokens or 32768
+        self._cost = CacheCost.of(model)
+        self._queue: deque[Group] = deque()
+        self._batch = DecodeBatch(model)
+        self._flushed_at = 0.0
+
+    @property
+    def idle(self) -> bool:
+        return not self._queue and not self._batch.rows
+
+    def submit(self, rollouts: Iterable[Rollout]) -> None:
+        """Queue rollouts, those of one prompt together, in order of their first. What can never fit fails at once."""
+        groups: dict[tuple[int, ...], Group] = {}
+        for rollout in rollouts:
+            needed = self._cost.of_rows(1, self._tokens(rollout))
+            if needed > self._kv_bytes:
+                rollout.emit(Failure(rollout.request.id, self._too_large(rollout, needed)))
+                continue
+            group = groups.setdefault(tuple(rollout.prompt_ids), Group(deque()))
+            group.waiting.append(rollout)
+        self._queue.extend(groups.values())
+
+    def step(self) -> None:
+        """Advance everything by one step and send what is new."""
+        self._drop_finished()
+        self._admit()
+        if self._batch.rows:
+            for row in self._batch.step():
+                _send_completion(row)
+        self._flush()
+
+    def fail_all(self, error: EngineError) -> None:
+        """End every rollout, running or waiting, with `error`."""
+        waiting = [rollout for group in self._queue for rollout in group.waiting]
+        self._queue.clear()
+        for rollout in [*self._batch.clear(), *waiting]:
+            rollout.emit(Failure(rollout.request.id, error))
+
+    def _drop_finished(self) -> None:
+        """Let go of what was cancelled since the last step."""
+        for row in self._batch.drop_finished():
+            _send_completion(row)
+        for group in list(self._queue):
+            for rollout in [r for r in group.waiting if r.finish_reason is not None]:
+                group.waiting.remove(rollout)
+                _send_completion(rollout)
+            if not group.waiting:
+                self._queue.remove(group)
+
+    def _admit(self) -> None:
+        """Compute the next chunk of the first group's prompt; start its rows once it is complete."""
+        if not self._queue or not self._has_room(self._queue[0].waiting[0]):
+            return
+        group = self._queue[0]
+        if not group.caches:
+            group.caches = make_prompt_cache(self._model)
+        if not group.prefilled:
+            self._prefill(group)
+        if group.prefilled:
+            self._start_rows(group)
+
+    def _prefill(self, group: Group) -> None:
+        end = min(group.done + self._prefill_chunk, len(group.prompt_ids) - 1)
+        chunk = mx.array(group.prompt_ids[group.done : end], dtype=mx.uint32)[None]  # [1, chunk]
+        self._model(chunk, cache=group.caches)  # its logits are never evaluated
+        mx.eval([cache.state for cache in group.caches])
+        group.done = end
+
+    def _start_rows(self, group: Group) -> None:
+        caches = group.caches
+        rows: list[Rollout] = []
+        while group.waiting and self._has_room(group.waiting[0], more=len(rows)):
+            row = group.waiting.popleft()
+            row.cached_tokens = len(row.prompt_ids) - 1 if group.shared else 0
+            group.shared = True
+            rows.append(row)
+        if not group.waiting:
+            self._queue.popleft()
+        self._batch.join(rows, caches)
+
+    def _has_room(self, rollout: Rollout, more: int = 0) -> bool:
+        """True if this rollout may run beside those of the batch and `more` others of its own length."""
+        rows = len(self._batch.rows) + more
+        tokens = max(self._tokens(row) for row in [*self._batch.rows, rollout])
+        return rows < self._max_rows and self._cost.of_rows(rows + 1, tokens) <= self._kv_bytes
+
+    def _too_large(self, rollout: Rollout, needed: int) -> OutOfMemoryError:
+        return OutOfMemoryError(
+            f"one rollout of {self._tokens(rollout):,} tokens needs {needed / 2**30:.1f} GiB of KV cache and "
+            f"{self._kv_bytes / 2**30:.1f} GiB are free: lower --beta, --tau or --answer-budget"
+        )
+
+    def _tokens(self, rollout: Rollout) -> int:
+        return rollout.total_tokens or self._unbounded_tokens
+
+    def _flush(self) -> None:
+        now = monotonic()
+        if now - self._flushed_at < _FLUSH_INTERVAL_S:
+            return
+        self._flushed_at = now
+        for row in self._batch.rows:
+            for chunk in row.chunks():
+                row.emit(chunk)
+
+
+def _send_completion(row: Rollout) -> None:
+    for chunk in row.chunks():
+        row.emit(chunk)
+    row.emit(row.completion())
