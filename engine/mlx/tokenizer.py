@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from jinja2 import TemplateError
@@ -33,7 +35,10 @@ class ChatTokenizer:
         self.think_close: tuple[int, ...] = tuple(wrapped.think_end_tokens or ())
         self._tag_ids = frozenset(tag[0] for tag in (self.think_open, self.think_close) if len(tag) == 1)
         special_ids = frozenset(wrapped.all_special_ids) | self._tag_ids
-        self._special_texts = tuple(text for text, i in wrapped.get_added_vocab().items() if i in special_ids)
+        added = wrapped.added_tokens_decoder.items()
+        specials = [str(token) for i, token in added if token.special or i in special_ids]
+        # Overlapping ones are each found: the match is empty, what follows it is looked at only.
+        self._spelled = re.compile(f"(?={'|'.join(map(re.escape, specials)) or '$^'})")
 
     @property
     def thinks(self) -> bool:
@@ -53,10 +58,8 @@ class ChatTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text: nothing is added, and special tokens spelled in it stay plain text."""
-        if not self._spells_special(text):
-            return self._encode(text, add_special_tokens=False)
-        with self._lock:
-            return self._encode_literally(text)
+        pieces = (self._encode(piece, add_special_tokens=False) for piece in self._split_specials(text))
+        return [token for piece in pieces for token in piece]
 
     def prompt_tokens(self, messages: Sequence[Message], *, thinking: bool = True) -> int:
         """Length of the prompt that a request with these messages is given."""
@@ -69,7 +72,7 @@ class ChatTokenizer:
         encoded as the plain text it is. Raises RequestError when the chat template refuses the messages.
         """
         rendered = self._render(messages, thinking)
-        if not any(self._spells_special(message.text) for message in messages):
+        if not any(self._spelled.search(message.text) for message in messages):
             return self._encode_rendered(rendered)
         marked = [m.model_copy(update={"text": _marker(i)}) for i, m in enumerate(messages)]
         ids: list[int] = []
@@ -109,18 +112,10 @@ class ChatTokenizer:
         # A post-processor may close the sequence too; a prompt stays open.
         return ids[:-1] if add_special_tokens and ids and ids[-1] in self.end_ids else ids
 
-    def _encode_literally(self, text: str) -> list[int]:
-        backend = getattr(self._wrapped, "backend_tokenizer", None)
-        if backend is None:  # a slow tokenizer
-            return list(self._wrapped.encode(text, add_special_tokens=False, split_special_tokens=True))
-        backend.encode_special_tokens = True
-        try:
-            return list(backend.encode(text, add_special_tokens=False).ids)
-        finally:
-            backend.encode_special_tokens = False
-
-    def _spells_special(self, text: str) -> bool:
-        return any(special in text for special in self._special_texts)
+    def _split_specials(self, text: str) -> list[str]:
+        """Pieces of `text`, cut after the first character of every special token spelled in it."""
+        cuts = [0, *(match.start() + 1 for match in self._spelled.finditer(text)), len(text)]
+        return [text[a:b] for a, b in pairwise(cuts)]
 
 
 def _marker(index: int) -> str:

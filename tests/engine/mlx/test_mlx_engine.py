@@ -1,0 +1,281 @@
+"""The MLX engine as its callers see it: equivalences, budgets, admission, cancellation, faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import anyio
+import pytest
+
+from engine.api import (
+    Completion,
+    Engine,
+    Failure,
+    GenerationRequest,
+    ImagePart,
+    Message,
+    SamplingParams,
+    TokenChunk,
+)
+from engine.errors import ContextError, EngineClosedError, OutOfMemoryError, RequestError
+from engine.loader import load_engine
+from engine.mlx.engine import MLXEngine
+from engine.mlx.scheduler import CacheCost, Scheduler
+
+pytestmark = pytest.mark.anyio
+
+
+def request(name: str, text: str = "Hello wörld", **sampling: object) -> GenerationRequest:
+    return GenerationRequest(
+        id=name, messages=(Message(role="user", text=text),), sampling=SamplingParams.model_validate(sampling)
+    )
+
+
+async def complete(engine: Engine, requests: Sequence[GenerationRequest]) -> list[Completion]:
+    done: dict[str, Completion] = {}
+    async with engine.generate(requests) as stream:
+        async for event in stream:
+            assert not isinstance(event, Failure), event
+            if isinstance(event, Completion):
+                done[event.request_id] = event
+    return [done[r.id] for r in requests]
+
+
+MIXED = [
+    {"temperature": 1.0},
+    {"temperature": 0.0},
+    {"temperature": 0.7, "top_p": 0.9},
+    {"temperature": 1.3, "top_k": 20},
+    {"temperature": 1.0, "min_p": 0.05},
+]
+
+
+async def test_batched_equals_alone_token_for_token_for_32_seeds(llama: MLXEngine) -> None:
+    requests = [
+        request(f"r{i}", seed=1000 + i, reasoning_budget=24 + i % 5, answer_budget=i % 4 * 3, **MIXED[i % len(MIXED)])
+        for i in range(32)
+    ]
+    together = await complete(llama, requests)
+    alone = [(await complete(llama, [r]))[0] for r in requests]
+    assert [c.token_ids for c in together] == [c.token_ids for c in alone]
+    assert len({c.token_ids for c in together}) > 16  # the seeds do differ
+
+
+async def test_rows_that_join_and_leave_midway_equal_each_alone(llama: MLXEngine) -> None:
+    """Prompts and budgets of many lengths, started while others decode: left padding, joins and filters."""
+    requests = [
+        request(f"r{i}", text="x" * (1 + 37 * i % 90), seed=i, reasoning_budget=5 + 11 * i % 40, answer_budget=4)
+        for i in range(9)
+    ]
+    done: dict[str, Completion] = {}
+
+    async def run(batch: Sequence[GenerationRequest], started: Callable[[], None]) -> None:
+        async with llama.generate(batch) as stream:
+            async for event in stream:
+                started()  # the next stream enters while this one decodes
+                if isinstance(event, Completion):
+                    done[event.request_id] = event
+
+    async with anyio.create_task_group() as tasks:
+        for batch in (requests[:3], requests[3:4], requests[4:9]):
+            begun = anyio.Event()
+            tasks.start_soon(run, batch, begun.set)
+            await begun.wait()
+    for r in requests:
+        assert done[r.id].token_ids == (await complete(llama, [r]))[0].token_ids
+
+
+async def test_one_prefill_serves_all_candidates_of_a_prompt(llama_folder: Path) -> None:
+    engine = load_engine(llama_folder, max_rows=3)  # seven candidates in portions of three share it too
+    computed: list[int] = []
+    prefill = Scheduler._prefill
+
+    def counting(self: Scheduler, group: object) -> None:
+        before = group.done  # type: ignore[attr-defined]
+        prefill(self, group)  # type: ignore[arg-type]
+        computed.append(group.done - before)  # type: ignore[attr-defined]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scheduler, "_prefill", counting)
+        done = await complete(engine, [request(f"r{i}", seed=i, max_tokens=9) for i in range(7)])
+    await engine.aclose()
+    prompt = done[0].usage.prompt_tokens
+    assert sum(computed) == prompt - 1
+    assert sorted(c.usage.cached_tokens for c in done) == [0] + [prompt - 1] * 6
+
+
+async def test_a_long_prompt_in_chunks_equals_one_piece(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = request("r", text="a long problem " * 20, seed=5, max_tokens=12)
+    texts = []
+    for chunk in (1, 7, 512):
+        monkeypatch.setattr("engine.mlx.engine._PREFILL_CHUNK_CPU", chunk)
+        engine = load_engine(llama_folder)
+        texts.append((await complete(engine, [long]))[0].token_ids)
+        await engine.aclose()
+    assert texts[0] == texts[1] == texts[2]
+
+
+async def test_budget_forcing_closes_the_tag_and_answers(llama: MLXEngine) -> None:
+    (c,) = await complete(llama, [request("r", seed=1, reasoning_budget=20, answer_budget=5)])
+    assert (c.forced, c.closed, c.usage.reasoning_tokens) == (True, True, 20)
+    assert c.token_ids[20:21] == llama.tokenizer.think_close
+    assert len(c.token_ids) <= 26
+
+
+async def test_no_answer_wanted_ends_at_beta(llama: MLXEngine) -> None:
+    (c,) = await complete(llama, [request("r", seed=1, reasoning_budget=20, answer_budget=0)])
+    assert (c.finish_reason, c.usage.completion_tokens, c.text) == ("budget", 20, "")
+
+
+async def test_the_text_streams_as_it_grows(llama: MLXEngine) -> None:
+    pieces: dict[str, str] = {"reasoning": "", "answer": ""}
+    async with llama.generate([request("r", seed=2, reasoning_budget=150, answer_budget=30)]) as stream:
+        async for event in stream:
+            if isinstance(event, TokenChunk):
+                assert not event.text.endswith("\ufffd") or len(event.token_ids) > 3
+                pieces[event.section] += event.text
+            elif isinstance(event, Completion):
+                assert (event.reasoning, event.text) == (pieces["reasoning"], pieces["answer"])
+
+
+async def test_a_stop_string_across_token_borders(plain: MLXEngine) -> None:
+    """Every token is a byte here, so any stop of two characters spans two tokens."""
+    (free,) = await complete(plain, [request("r", seed=0, max_tokens=200)])
+    stop = next(pair for pair in map("".join, pairwise(free.text[10:])) if "\ufffd" not in pair)
+    (stopped,) = await complete(plain, [request("r", seed=0, max_tokens=200, stop=(stop,))])
+    assert stopped.text == free.text[: free.text.index(stop)]
+    assert stopped.finish_reason == "stop"
+
+
+async def test_cancel_frees_the_row_for_the_next_in_the_queue(llama_folder: Path) -> None:
+    engine = load_engine(llama_folder, max_rows=1)
+    endless = request("endless", seed=1, reasoning_budget=400, answer_budget=0)
+    async with engine.generate([endless, request("next", text="other", seed=2, max_tokens=3)]) as stream:
+        done: dict[str, Completion] = {}
+        async for event in stream:
+            if isinstance(event, TokenChunk) and event.request_id == "endless":
+                stream.cancel("endless")
+            elif isinstance(event, Completion):
+                done[event.request_id] = event
+    assert done["endless"].finish_reason == "cancelled"
+    assert 0 < done["endless"].usage.completion_tokens < 400
+    assert done["next"].usage.completion_tokens == 3
+    await engine.aclose()
+
+
+async def test_leaving_a_stream_cancels_its_rows(llama_folder: Path) -> None:
+    engine = load_engine(llama_folder, max_rows=1)
+    async with engine.generate([request("left", seed=1, reasoning_budget=400)]) as stream:
+        await anext(stream)
+    (after,) = await complete(engine, [request("after", seed=2, max_tokens=3)])  # would wait for the row otherwise
+    assert after.usage.completion_tokens == 3
+    await engine.aclose()
+
+
+async def test_conclude_makes_a_rollout_answer(llama: MLXEngine) -> None:
+    async with llama.generate([request("r", seed=1, reasoning_budget=450, answer_budget=4)]) as stream:
+        async for event in stream:
+            if isinstance(event, TokenChunk):
+                stream.conclude("r")
+            elif isinstance(event, Completion):
+                assert event.forced
+                assert event.usage.reasoning_tokens < 450
+
+
+async def test_admission_by_kv_bytes_queues_the_rest_and_changes_nothing(llama_folder: Path) -> None:
+    requests = [request(f"r{i}", seed=i, reasoning_budget=20, answer_budget=5) for i in range(6)]
+    roomy = load_engine(llama_folder)
+    expected = await complete(roomy, requests)
+    await roomy.aclose()
+    widths: list[int] = []
+    tight = load_engine(llama_folder, kv_bytes=_bytes_for(llama_folder, rows=2, tokens=100))
+    step = Scheduler.step
+
+    def watching(self: Scheduler) -> None:
+        step(self)
+        widths.append(len(self._batch.rows))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scheduler, "step", watching)
+        assert [c.token_ids for c in await complete(tight, requests)] == [c.token_ids for c in expected]
+    await tight.aclose()
+    assert max(widths) == 2
+
+
+async def test_what_can_never_fit_fails_alone(llama_folder: Path) -> None:
+    engine = load_engine(llama_folder, kv_bytes=_bytes_for(llama_folder, rows=1, tokens=100))
+    events = []
+    async with engine.generate([request("big", max_tokens=400), request("small", max_tokens=3)]) as stream:
+        events = [event async for event in stream if not isinstance(event, TokenChunk)]
+    failure = next(event for event in events if isinstance(event, Failure))
+    assert failure.request_id == "big"
+    assert isinstance(failure.error, OutOfMemoryError)
+    assert "lower --beta" in str(failure.error)
+    assert any(isinstance(event, Completion) and event.request_id == "small" for event in events)
+    await engine.aclose()
+
+
+def _bytes_for(folder: Path, *, rows: int, tokens: int) -> int:
+    from mlx_lm.utils import load_model
+
+    return CacheCost.of(load_model(folder)[0]).of_rows(rows, tokens)
+
+
+BAD_REQUESTS = [
+    ([request("a"), request("a", text="other")], RequestError, "same id"),
+    ([request("a", text="  \n")], RequestError, "prompt is empty"),
+    ([request("a", text="x" * 600)], ContextError, "512 at most"),
+    (
+        [GenerationRequest(id="a", messages=(Message(role="user", text="?", images=(ImagePart(data=b"x"),)),))],
+        RequestError,
+        "reads text only",
+    ),
+]
+
+
+@pytest.mark.parametrize(("requests", "error", "words"), BAD_REQUESTS, ids=[case[2] for case in BAD_REQUESTS])
+async def test_bad_requests_are_refused_before_anything_runs(
+    llama: MLXEngine, requests: list[GenerationRequest], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        async with llama.generate(requests):
+            pass
+
+
+async def test_closing_the_engine_fails_what_runs(llama_folder: Path) -> None:
+    engine = load_engine(llama_folder)
+    async with engine.generate([request("r", reasoning_budget=400, seed=1)]) as stream:
+        await anext(stream)
+        await engine.aclose()
+        events = [event async for event in stream]
+    assert isinstance(events[-1], Failure)
+    assert isinstance(events[-1].error, EngineClosedError)
+    await engine.aclose()  # idempotent
+    with pytest.raises(EngineClosedError, match="open a new one"):
+        async with engine.generate([request("r")]):
+            pass
+
+
+async def test_the_engine_outlives_a_step_that_fails(llama_folder: Path) -> None:
+    engine = load_engine(llama_folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.mlx.batch.DecodeBatch.step", _out_of_memory)
+        async with engine.generate([request("r", max_tokens=5)]) as stream:
+            events = [event async for event in stream]
+    assert isinstance(events[-1], Failure)
+    assert isinstance(events[-1].error, OutOfMemoryError)
+    (after,) = await complete(engine, [request("r", seed=1, max_tokens=5)])
+    assert after.usage.completion_tokens == 5
+    await engine.aclose()
+
+
+def _out_of_memory(_: object) -> None:
+    raise RuntimeError("[malloc] Unable to allocate 1 bytes")
+
+
+def test_it_is_an_engine(llama: MLXEngine) -> None:
+    assert isinstance(llama, Engine)
+    assert llama.model.thinks
+    assert llama.model.context_tokens == 512

@@ -1,0 +1,142 @@
+"""Sections, budgets and stop strings of one rollout, fed token by token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.api import Completion, EngineEvent, GenerationRequest, Message, SamplingParams, TokenChunk
+from engine.mlx.rollout import Rollout
+from engine.mlx.tokenizer import ChatTokenizer
+
+END, OPEN, CLOSE, CLOSE_1, CLOSE_2 = 0, 1, 2, 3, 4
+
+
+class LetterTokenizer(ChatTokenizer):
+    """Token ids are code points; a few small ones are the special tokens. `tags` as a model may have them."""
+
+    def __init__(self, tags: str = "single") -> None:
+        self.end_ids = frozenset([END])
+        self.think_open = () if tags == "none" else (OPEN,)
+        self.think_close = {"none": (), "single": (CLOSE,), "double": (CLOSE_1, CLOSE_2)}[tags]
+
+    def decode_exactly(self, token_ids: object) -> str:
+        return "".join(chr(i) for i in token_ids if i > CLOSE_2)  # type: ignore[attr-defined]
+
+
+def feed(
+    tokens: list[int], sampling: SamplingParams, *, tags: str = "single", opened: bool = True, thinking: bool = True
+) -> tuple[Completion, list[EngineEvent]]:
+    """Feed tokens, forced ones first, until the rollout ends; a rollout that does not is cancelled."""
+    events: list[EngineEvent] = []
+    prompt = [ord("?")] + ([OPEN] if opened and tags != "none" else [])
+    request = GenerationRequest(
+        id="r", messages=(Message(role="user", text="?"),), sampling=sampling, thinking=thinking
+    )
+    rollout = Rollout(request, prompt, LetterTokenizer(tags), emit=events.append)
+    rest = list(tokens)
+    while rollout.finish_reason is None and (rollout.forced or rest):
+        rollout.accept(rollout.forced[0] if rollout.forced else rest.pop(0))
+        for chunk in rollout.chunks():
+            rollout.emit(chunk)
+    rollout.finish("cancelled")
+    for chunk in rollout.chunks():
+        rollout.emit(chunk)
+    return rollout.completion(), events
+
+
+def ids(text: str) -> list[int]:
+    """Code points, with `<`, `>`, `.` for the opening tag, the closing tag and the end."""
+    return [{"<": OPEN, ">": CLOSE, ".": END}.get(c, ord(c)) for c in text]
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    tokens: str
+    reasoning: str
+    answer: str
+    finish: str
+    reasoning_tokens: int
+    generated: int
+    sampling: SamplingParams = SamplingParams()
+    opened: bool = True
+    thinking: bool = True
+    tags: str = "single"
+
+
+def budgets(beta: int | None = None, answer: int | None = None, **more: object) -> SamplingParams:
+    return SamplingParams(reasoning_budget=beta, answer_budget=answer, **more)  # type: ignore[arg-type]
+
+
+CASES = [
+    Case("both sections", "abc>xy.", "abc", "xy", "stop", 3, 7),
+    Case("ends inside the reasoning", "abc.", "abc", "", "stop", 3, 4),
+    Case("beta: the tag is forced after exactly beta tokens", "abcdxy.", "abc", "dxy", "stop", 3, 8, budgets(3, 5)),
+    Case("beta, no answer wanted", "abcdef", "abc", "", "budget", 3, 3, budgets(3, 0)),
+    Case("beta, forcing switched off", "abcdef", "abc", "", "budget", 3, 3, budgets(3, 5, force_answer=False)),
+    Case("closes in time, no answer wanted", "ab>xy.", "ab", "", "stop", 2, 3, budgets(3, 0)),
+    Case("closes with its last token of beta", "ab>xy.", "ab", "xy", "stop", 2, 6, budgets(3, 9)),
+    Case("the answer's budget", "ab>xyz.", "ab", "xy", "length", 2, 5, budgets(9, 2)),
+    Case("forced, then the answer's budget", "abcdef", "ab", "cde", "length", 2, 6, budgets(2, 3)),
+    Case("max_tokens cuts the reasoning", "abcdef", "abc", "", "length", 3, 3, SamplingParams(max_tokens=3)),
+    Case("max_tokens cuts the answer", "a>xyz", "a", "xy", "length", 1, 4, SamplingParams(max_tokens=4)),
+    Case("a second closing tag is answer", "a>x>y.", "a", "xy", "stop", 1, 6),
+    Case("the model opens by itself", "<ab>xy.", "ab", "xy", "stop", 3, 7, opened=False),
+    Case("never opened, never closed: all is the answer", "abc.", "abc", "abc", "stop", 3, 4, opened=False),
+    Case("not opened cannot be forced", "abcd", "ab", "ab", "budget", 2, 2, budgets(2, 5), opened=False),
+    Case("thinking off", "xyz.", "", "xyz", "stop", 0, 4, opened=False, thinking=False),
+    Case("thinking off, it thinks all the same", "<a>xy.", "a", "xy", "stop", 2, 6, opened=False, thinking=False),
+    Case("no tags: reasoning is the answer", "abc.", "abc", "abc", "stop", 3, 4, tags="none"),
+    Case("no tags: beta ends it", "abcdef", "abc", "abc", "budget", 3, 3, budgets(3, 5), tags="none"),
+    Case("stop string over three tokens", "a>xENDy", "a", "x", "stop", 1, 6, SamplingParams(stop=("END",))),
+    Case("stop string in the reasoning", "aENDb", "a", "", "stop", 4, 4, SamplingParams(stop=("END",))),
+    Case("the beginning of a stop string is text", "a>xEN.", "a", "xEN", "stop", 1, 6, SamplingParams(stop=("END",))),
+    Case("the earliest of two stops", "a>pqrs", "a", "p", "stop", 1, 5, SamplingParams(stop=("rs", "qr"))),
+    Case("cancelled half-way", "abc", "abc", "", "cancelled", 3, 3),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_sections_and_budgets(case: Case) -> None:
+    completion, _ = feed(ids(case.tokens), case.sampling, tags=case.tags, opened=case.opened, thinking=case.thinking)
+    assert completion.reasoning == case.reasoning
+    assert completion.text == case.answer
+    assert completion.finish_reason == case.finish
+    assert completion.usage.reasoning_tokens == case.reasoning_tokens
+    assert completion.usage.completion_tokens == len(completion.token_ids) == case.generated
+
+
+@given(tokens=st.lists(st.sampled_from(ids("abE N<>.")), max_size=40), beta=st.integers(1, 12),
+       answer=st.integers(0, 12), stop=st.sampled_from([(), ("E",), ("EN", "Na")]))  # fmt: skip
+def test_streamed_chunks_add_up_to_the_completion(
+    tokens: list[int], beta: int, answer: int, stop: tuple[str, ...]
+) -> None:
+    completion, events = feed(tokens, budgets(beta, answer, stop=stop))
+    chunks = [event for event in events if isinstance(event, TokenChunk)]
+    assert tuple(i for chunk in chunks for i in chunk.token_ids) == completion.token_ids
+    assert "".join(chunk.text for chunk in chunks if chunk.section == "reasoning") == completion.reasoning
+    assert "".join(chunk.text for chunk in chunks if chunk.section == "answer") == completion.text
+    assert completion.usage.reasoning_tokens <= beta
+    assert completion.usage.completion_tokens <= beta + 1 + answer
+
+
+def test_a_closing_tag_of_two_tokens() -> None:
+    half_then_whole = [ord("a"), CLOSE_1, ord("b"), CLOSE_1, CLOSE_2, ord("x"), END]
+    completion, _ = feed(half_then_whole, SamplingParams(), tags="double")
+    assert (completion.reasoning, completion.text, completion.usage.reasoning_tokens) == ("ab", "x", 3)
+    forced, _ = feed(ids("abcxy."), budgets(3, 5), tags="double")
+    assert forced.token_ids[3:5] == (CLOSE_1, CLOSE_2)
+    assert (forced.reasoning, forced.text, forced.forced) == ("abc", "xy", True)
+
+
+def test_conclude_ends_the_reasoning_at_the_next_token() -> None:
+    request = GenerationRequest(id="r", messages=(Message(role="user", text="?"),), sampling=budgets(100, 5))
+    rollout = Rollout(request, [OPEN], LetterTokenizer(), emit=lambda event: None)
+    rollout.accept(ord("a"))
+    rollout.conclude()
+    rollout.accept(ord("b"))
+    assert list(rollout.forced) == [CLOSE]
