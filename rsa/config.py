@@ -1,0 +1,130 @@
+"""The settings of a run. Every field is also a command-line flag and a key of a profile file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+
+from rsa.errors import ConfigError, did_you_mean
+from rsa.sizes import Tokens
+
+Select = Literal["vote", "aggregate", "first"]
+Carry = Literal["reasoning", "answer_or_reasoning", "full"]
+Answers = Literal["final", "every"]
+
+
+class _Settings(BaseModel):
+    """A frozen record whose every fault is a `ConfigError` in plain words."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_plain_words(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(data, Mapping):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise ConfigError(f"unknown setting {key!r}{did_you_mean(str(key), cls.model_fields)}")
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise ConfigError("; ".join(_sentence(detail) for detail in error.errors())) from None
+
+    def replace(self, **changes: object) -> Self:
+        """A copy with some fields changed, checked as a whole. Raises ConfigError."""
+        return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+
+
+def _sentence(detail: Any) -> str:
+    field = ".".join(str(part) for part in detail["loc"])
+    message = detail["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    given = repr(detail["input"])
+    return f"{field}: {message}" if message.startswith(given) else f"{field} = {given}: {message}"
+
+
+class Limits(_Settings):
+    """Hard limits on one run; it ends in the best answer so far, never in an exception. None: no limit.
+
+    total_tokens   generated tokens of all candidates of all rounds together, to within the tokens that are in
+                   flight when it is reached (one engine step of each running candidate).
+    wall_clock_s   seconds from the start of the run; time before a resume counts.
+    prompt_tokens  the longest prompt that is ever sent; aggregation prompts shorten their tails for it.
+    """
+
+    total_tokens: Tokens | None = Field(None, ge=1)
+    wall_clock_s: float | None = Field(None, gt=0, allow_inf_nan=False)
+    prompt_tokens: Tokens | None = Field(None, ge=1)
+
+    @property
+    def can_end_early(self) -> bool:
+        """Whether a round before the last may turn out to be the one that answers."""
+        return self.total_tokens is not None or self.wall_clock_s is not None
+
+
+class RSAConfig(_Settings):
+    """How Markovian RSA runs. The defaults are the profile `paper-16k`.
+
+    n                  N, candidates a round.
+    c                  C, tails in an aggregation prompt; 1: each candidate goes on from its own tail.
+    t                  T, aggregation rounds after round 0; 0 is plain parallel sampling.
+    beta               reasoning tokens of one candidate in one round.
+    tau                tail: the last tau tokens of a reasoning trace; at most beta. Unused by carry `full`.
+    answer_budget      tokens of an answer after its reasoning, not part of beta.
+    temperature, top_p, top_k, min_p   sampling, as in `engine.api.SamplingParams`.
+    seed               of the run: every subset and every candidate's noise follow from it.
+    select             the one answer: `vote` (majority of the final round, ties to the earliest candidate),
+                       `aggregate` (one more aggregation, at low temperature), `first`.
+    carry              what a candidate hands on: `reasoning` (its tail), `answer_or_reasoning` (its answer
+                       section if it finished by itself, else its tail), `full` (the whole reasoning).
+    task               name of a prompts file that comes with the package, or the path of one.
+    force_answer       let a candidate that used up beta answer all the same, where an answer is wanted.
+    stop_on_consensus  end after a round in which at least this share of all N candidates (those without an
+                       answer count against it) agree. None: never.
+    strict             budgets that exceed the model's context are an error instead of being lowered.
+    answers            `final`: only rounds that may have to give the answer write one; `every`: all do.
+    limits             hard limits.
+    """
+
+    n: int = Field(16, ge=1)
+    c: int = Field(4, ge=1)
+    t: int = Field(2, ge=0)
+    beta: Tokens = Field(16 * 1024, ge=1)
+    tau: Tokens = Field(4 * 1024, ge=1)
+    answer_budget: Tokens = Field(40 * 1024, ge=1)
+    temperature: float = Field(1.0, ge=0.0, le=10.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    top_k: int = Field(0, ge=0)
+    min_p: float = Field(0.0, ge=0.0, le=1.0)
+    seed: int = Field(0, ge=0, lt=2**64)
+    select: Select = "vote"
+    carry: Carry = "reasoning"
+    task: str = Field("math", min_length=1)
+    force_answer: bool = True
+    stop_on_consensus: float | None = Field(None, gt=0.0, le=1.0)
+    strict: bool = False
+    answers: Answers = "final"
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _values_agree(self) -> Self:
+        if self.c > self.n:
+            raise ConfigError(
+                f"c = {self.c} is more than n = {self.n}: a round of {self.n} cannot give {self.c} different tails"
+            )
+        if self.tau > self.beta:
+            raise ConfigError(
+                f"tau = {self.tau} is more than beta = {self.beta}: a tail cannot be longer than its reasoning"
+            )
+        return self
+
+    @property
+    def tail_tokens(self) -> int:
+        """How many tokens of its reasoning a candidate hands on at most."""
+        return self.beta if self.carry == "full" else self.tau
+
+    @property
+    def answers_every_round(self) -> bool:
+        """Whether rounds before the last write answers too."""
+        return self.answers == "every" or self.stop_on_consensus is not None or self.limits.can_end_early

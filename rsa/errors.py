@@ -1,0 +1,68 @@
+"""Every error the method raises on purpose. Engine trouble keeps its own tree (`engine.errors`).
+
+RSAError
+├── ConfigError         a setting is wrong, unknown, or clashes with another: the caller's to mend
+├── ProblemError        the problem itself: empty, unreadable, or too long for the model
+├── PromptError         a prompts file is missing, lacks a template, or its template does not render
+├── RunFolderError      a run folder cannot be used
+│   ├── RunLockedError    another process works in it
+│   └── ResumeMismatchError   it holds another run than the one asked for
+└── NoCandidatesError   every candidate of a round failed; carries what the run had until then
+
+Each message says what happened, where, and what to do about it: it is shown to people as it stands.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rsa.results import RunResult
+
+
+class RSAError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigError(RSAError):
+    """A setting is wrong, unknown, or clashes with another one; the message names them."""
+
+
+class ProblemError(RSAError):
+    """The problem cannot be worked on: empty, unreadable, or too long for the model even alone."""
+
+
+class PromptError(RSAError):
+    """A prompts file is missing, lacks a template, or one of its templates does not render."""
+
+
+class RunFolderError(RSAError):
+    """A run folder cannot be created, read or continued."""
+
+
+class RunLockedError(RunFolderError):
+    """Another process is working in the run folder."""
+
+
+class ResumeMismatchError(RunFolderError):
+    """The folder holds a run of another problem, configuration or model; `keys` names what differs."""
+
+    def __init__(self, message: str, keys: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
+class NoCandidatesError(RSAError):
+    """Every candidate of a round failed. `result` has the rounds until then, and an earlier answer if any."""
+
+    def __init__(self, message: str, result: RunResult) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"`, or the empty string if nothing known is near `word`."""
+    near = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""

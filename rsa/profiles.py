@@ -1,0 +1,60 @@
+"""Profiles: named settings in TOML files, keys as in `RSAConfig`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rsa import resources
+from rsa.config import RSAConfig
+from rsa.errors import ConfigError
+
+DEFAULT_PROFILE = "paper-16k"
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that come with the package."""
+    return resources.names("profiles")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dict. Raises ConfigError with the line if it is none, or cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no valid TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+
+
+def load_config(
+    profile: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    defaults: Mapping[str, Any] | None = None,
+) -> RSAConfig:
+    """The settings of a profile (a name or the path of a TOML file) with single values changed.
+
+    overrides  win over the profile. `limits` is merged key by key.
+    defaults   a model's own settings (`[rsa]` in configs/models): they count where no profile is asked for.
+
+    Raises ConfigError for an unknown profile or setting, and for values that clash.
+    """
+    path = resources.find("profiles", profile or DEFAULT_PROFILE)
+    layers = [read_toml(path), (defaults or {}) if profile is None else {}, overrides or {}]
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        limits = {**_limits(merged), **_limits(layer)}
+        merged = {**merged, **layer, **({"limits": limits} if limits else {})}
+    try:
+        return RSAConfig(**merged)
+    except ConfigError as error:
+        where = f" (with profile {profile!r})" if profile is not None else ""
+        raise ConfigError(f"{error}{where}") from None
+
+
+def _limits(layer: Mapping[str, Any]) -> dict[str, Any]:
+    limits = layer.get("limits") or {}
+    return dict(limits) if isinstance(limits, Mapping) else limits.model_dump(exclude_unset=True)

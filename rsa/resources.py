@@ -1,0 +1,41 @@
+"""Where the files of `configs/` are: beside the packages in a checkout, inside `rsa` when installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rsa.errors import ConfigError, did_you_mean
+
+
+def configs_folder() -> Path:
+    """The folder that holds models/, profiles/, prompts/. Raises ConfigError if the installation lacks it."""
+    package = Path(__file__).resolve().parent
+    # The wheel's build puts configs/ at rsa/_configs; a checkout (or an editable install) has it beside rsa/.
+    for folder in (package / "_configs", package.parent / "configs"):
+        if folder.is_dir():
+            return folder
+    raise ConfigError(f"no configs folder beside {package}: the installation is incomplete; install it again")
+
+
+def names(kind: str) -> list[str]:
+    """Names of the files of one kind (`models`, `profiles`, `prompts`), without their ending, sorted."""
+    return sorted(path.stem for path in (configs_folder() / kind).glob("*.toml"))
+
+
+def find(kind: str, name: str) -> Path:
+    """The file of that name, or `name` itself if it is the path of a TOML file.
+
+    Raises ConfigError if there is neither, naming the nearest match and all names.
+    """
+    known = names(kind)
+    if name in known:
+        return configs_folder() / kind / f"{name}.toml"
+    path = Path(name).expanduser()
+    if path.suffix == ".toml":
+        if path.is_file():
+            return path
+        raise ConfigError(f"no {kind.removesuffix('s')} file at {path}")
+    raise ConfigError(
+        f"no {kind.removesuffix('s')} is called {name!r}{did_you_mean(name, known)}. "
+        f"There are {', '.join(known) or 'none'}; or give the path of a .toml file"
+    )

@@ -1,0 +1,148 @@
+"""What a run produces: candidates, rounds, and the result. Frozen records that go to JSON and back unchanged.
+
+All `*_s` times are seconds since the run started (a resumed run goes on counting where the log stopped).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine.api import Completion, ModelInfo, Usage
+from rsa.config import RSAConfig
+
+Status = Literal["ok", "degenerate", "failed", "cancelled"]
+"""How a candidate ended.
+
+ok          it ran its course, whether it finished or used up a budget
+degenerate  it was cut off because it kept repeating itself: no answer, and a parent only if nobody is well
+failed      the engine failed on it: no answer, never a parent
+cancelled   a limit of the run cut it off; a complete answer it had written by then counts
+"""
+RoundKind = Literal["population", "selection"]
+LimitName = Literal["total_tokens", "wall_clock_s"]
+StopReason = Literal["finished", "consensus", "total_tokens", "wall_clock_s", "no_candidates"]
+
+
+class Record(BaseModel):
+    """Base of the records of this package: frozen, and no field that is not declared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tail(Record):
+    """The part of a candidate that the next round sees: token ids and the text they decode to."""
+
+    ids: tuple[int, ...] = Field(repr=False)
+    text: str
+
+
+class Candidate(Record):
+    """One rollout.
+
+    parents     indices in the previous round whose tails its prompt held, in prompt order; empty in round 0.
+    completion  None if it failed, or if the engine did not end it in time after a limit.
+    answer      as extracted from the answer section; None if there is none or none was asked for.
+    error       the engine's message, if it failed.
+    """
+
+    round: int
+    index: int
+    parents: tuple[int, ...] = ()
+    seed: int
+    status: Status
+    completion: Completion | None = None
+    tail: Tail | None = None
+    answer: str | None = None
+    error: str | None = None
+    started_s: float = 0.0
+    finished_s: float = 0.0
+
+
+class Vote(Record):
+    """Candidates of one round that gave equivalent answers.
+
+    answer      as the earliest of them wrote it.
+    share       of all candidates of the round, with or without an answer.
+    candidates  their indices, ascending.
+    """
+
+    answer: str
+    share: float
+    candidates: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.candidates)
+
+
+class Round(Record):
+    """A round that ended. `candidates` by index; `votes` by count, ties to the earliest candidate."""
+
+    round: int
+    kind: RoundKind = "population"
+    candidates: tuple[Candidate, ...]
+    votes: tuple[Vote, ...] = ()
+    started_s: float = 0.0
+    finished_s: float = 0.0
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all its candidates together."""
+        return sum((c.completion.usage for c in self.candidates if c.completion), Usage())
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        """Who may hand on a tail: candidates that ran their course, or degenerate ones if nobody else did."""
+        return self._with_status("ok") or self._with_status("degenerate")
+
+    @property
+    def statuses(self) -> dict[Status, int]:
+        """How many candidates ended in which way."""
+        counts = {status: len(self._with_status(status)) for status in get_args(Status)}
+        return {status: count for status, count in counts.items() if count}
+
+    def _with_status(self, status: Status) -> tuple[int, ...]:
+        return tuple(candidate.index for candidate in self.candidates if candidate.status == status)
+
+
+class Timings(Record):
+    """`started_at` is the UTC date and time of the first start, ISO 8601."""
+
+    started_at: str
+    wall_s: float
+
+
+class RunResult(Record):
+    """The outcome of a run.
+
+    answer               None if no candidate of any round gave one.
+    text                 the answer section of the candidate that the answer is taken from; "" without one.
+    rounds               the population of every round, round 0 first.
+    selection            the one extra aggregation of `select="aggregate"`, if it ran.
+    votes                of the round that answered.
+    answered_from_round  the last round, unless it had no answer or a limit ended the run.
+    usage                tokens of all candidates together.
+    config               as asked for; budgets that were lowered to fit the context are in `beta`, `tau` and
+                         `answer_budget` here, and in `warnings`.
+    """
+
+    answer: str | None
+    text: str
+    stopped_because: StopReason
+    answered_from_round: int | None
+    votes: tuple[Vote, ...]
+    limits_hit: tuple[LimitName, ...]
+    warnings: tuple[str, ...]
+    usage: Usage
+    beta: int
+    tau: int
+    answer_budget: int
+    config: RSAConfig
+    seed: int
+    problem_id: str
+    model: ModelInfo
+    timings: Timings
+    rounds: tuple[Round, ...] = Field(repr=False)
+    selection: Round | None = Field(None, repr=False)

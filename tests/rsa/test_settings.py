@@ -1,0 +1,148 @@
+"""Configuration, sizes, profiles, models: what is accepted, and what a mistake is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsa import resources
+from rsa.compose import model_names, model_spec, open_engine
+from rsa.config import Limits, RSAConfig
+from rsa.errors import ConfigError
+from rsa.profiles import load_config, profile_names
+from rsa.sizes import parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        *(("4096", 4096), ("4k", 4096), ("40K", 40960), ("1.5k", 1536), ("0.5k", 512), ("2M", 2 << 20)),
+        *((" 8k ", 8192), ("1_000", 1000), (77, 77)),
+    ],
+)
+def test_sizes(text: object, tokens: int) -> None:
+    assert parse_size(text) == tokens
+
+
+@pytest.mark.parametrize("text", ["", "k", "4kk", "4 k", "-4k", "1.3", "0.3k", "1e3", "٤", "9" * 30, 4.0, None, True])
+def test_bad_sizes_say_what_is_accepted(text: object) -> None:
+    with pytest.raises(ValueError, match="such as 4096, 4k or 40K"):
+        parse_size(text)
+
+
+@given(tokens=st.integers(0, 10**9))
+def test_a_number_is_its_own_size(tokens: int) -> None:
+    assert parse_size(str(tokens)) == tokens == parse_size(tokens)
+
+
+def test_defaults_are_the_recommended_profile() -> None:
+    assert RSAConfig() == load_config() == load_config("paper-16k")
+
+
+# The table of the method's description: N, C, T, beta, tau.
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("paper-40k", (16, 4, 2, 40960, 4096)),
+        ("paper-16k", (16, 4, 2, 16384, 4096)),
+        ("paper-8k", (16, 4, 2, 8192, 4096)),
+        ("markovian-8k", (16, 1, 4, 8192, 4096)),
+        ("apex-high", (16, 4, 8, 16384, 4096)),
+        ("apex-xhigh", (32, 4, 8, 32768, 4096)),
+        ("light", (8, 4, 2, 8192, 4096)),
+    ],
+)
+def test_profiles(name: str, numbers: tuple[int, ...]) -> None:
+    config = load_config(name)
+    assert (config.n, config.c, config.t, config.beta, config.tau) == numbers
+    assert name in profile_names()
+
+
+def test_layers_of_settings(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('n = 6\nbeta = "1k"\ntau = 64\n[limits]\ntotal_tokens = "2k"\n')
+    config = load_config(str(mine), {"n": 5, "limits": {"wall_clock_s": 3}})
+    assert (config.n, config.beta, config.tau) == (5, 1024, 64)
+    assert config.limits == Limits(total_tokens=2048, wall_clock_s=3)
+    # A model's own settings count unless a profile is asked for.
+    assert load_config(None, {}, defaults={"beta": 8192}).beta == 8192
+    assert load_config("light", {}, defaults={"n": 3}).n == 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"n": 0}, ["n = 0", "greater than or equal to 1"]),
+        ({"c": 5, "n": 3}, ["c = 5", "n = 3"]),
+        ({"tau": "8k", "beta": "4k"}, ["tau = 8192", "beta = 4096"]),
+        ({"bta": 3}, ["unknown setting 'bta'", "did you mean 'beta'"]),
+        ({"zzz": 3}, ["unknown setting 'zzz'"]),
+        ({"beta": "4q"}, ["beta", "'4q' is no size", "40K"]),
+        ({"select": "vot"}, ["select = 'vot'", "'vote', 'aggregate' or 'first'"]),
+        ({"stop_on_consensus": 1.5}, ["stop_on_consensus = 1.5"]),
+        ({"limits": {"total_tokns": 1}}, ["'total_tokns'", "'total_tokens'"]),
+        ({"limits": {"wall_clock_s": -1}}, ["wall_clock_s = -1"]),
+        ({"temperature": float("nan")}, ["temperature"]),
+    ],
+)
+def test_mistakes_are_named(settings: dict[str, object], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RSAConfig(**settings)  # type: ignore[arg-type]
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_replace_checks_again() -> None:
+    config = RSAConfig(beta=4096)
+    assert config.replace(n=8).n == 8
+    with pytest.raises(ConfigError, match="tau = 4096"):
+        config.replace(beta=1024)
+    with pytest.raises(ConfigError, match="unknown setting"):
+        config.replace(nn=8)
+
+
+def test_config_survives_json() -> None:
+    config = RSAConfig(limits=Limits(total_tokens=5), stop_on_consensus=0.5)
+    assert RSAConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("n = = 3", "no valid TOML"), ("nn = 3", "did you mean 'n'"), ('beta = "4x"', "is no size")],
+)
+def test_bad_profile_files(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        load_config(str(path))
+
+
+def test_unknown_names_get_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="no profile is called 'papr-16k'; did you mean 'paper-16k'"):
+        load_config("papr-16k")
+    with pytest.raises(ConfigError, match=r"no profile file at .*nowhere\.toml"):
+        load_config("nowhere.toml")
+    with pytest.raises(ConfigError, match="no model is called 'nanno'; did you mean 'nano'"):
+        open_engine("nanno")
+
+
+def test_models() -> None:
+    assert {"nano", "zaya1-8b", "zaya1-vl-8b"} <= set(model_names())
+    assert model_spec("zaya1-8b").path == "Zyphra/ZAYA1-8B"
+    assert model_spec("someone/model").path == "someone/model"
+    for name in model_names():
+        load_config(None, {}, defaults=model_spec(name).rsa)
+
+
+def test_configs_are_found_in_a_wheel_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "rsa"
+    (package / "_configs" / "profiles").mkdir(parents=True)
+    (package / "_configs" / "profiles" / "only.toml").touch()
+    monkeypatch.setattr(resources, "__file__", str(package / "resources.py"))
+    assert resources.names("profiles") == ["only"]
+    monkeypatch.setattr(resources, "__file__", str(tmp_path / "a" / "b" / "resources.py"))
+    with pytest.raises(ConfigError, match="installation is incomplete"):
+        resources.names("profiles")
