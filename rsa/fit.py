@@ -1,0 +1,129 @@
+"""Budgets that fit: prompt, tails, reasoning and answer of one candidate share the model's context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rsa.config import RSAConfig
+from rsa.errors import ConfigError, ProblemError
+
+SEAM_TOKENS = 4
+"""Per tail: decoded and encoded again inside a prompt, a tail may gain a few tokens at its ends."""
+TAG_TOKENS = 8
+"""Think tags, end of turn, and line breaks around them."""
+MIN_ROOM_TOKENS = 32
+"""With less than this for tails and reasoning together the method cannot work: an error, not a warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """What a run really uses.
+
+    tau             longest tail in tokens (for carry `full`: longest reasoning handed on).
+    prompt_bound    no prompt of the run is longer, whatever the round.
+    message         why something was lowered, with the numbers; None if all is as asked for.
+    """
+
+    beta: int
+    tau: int
+    answer_budget: int
+    prompt_bound: int
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLengths:
+    """Tokens of the prompts of one problem: `initial`, and aggregation with C empty tails."""
+
+    initial: int
+    aggregate: int
+
+
+def fit_budgets(config: RSAConfig, lengths: PromptLengths, context_tokens: int | None) -> Budgets:
+    """Lower beta, tau and the answer budget as far as the context and `limits.prompt_tokens` demand.
+
+    The answer gives way first (to an eighth of the context), then the tails together get two thirds of what is
+    left at most, and the reasoning the rest. What fits is not touched; None: the context is not known.
+
+    Raises ProblemError if the problem alone does not fit, ConfigError if `config.strict` and something had to
+    be lowered, or if `limits.prompt_tokens` leaves no room for tails.
+    """
+    tails = config.c if config.t > 0 else 0
+    longest = max(lengths.initial, lengths.aggregate) if tails else lengths.initial
+    _check_prompt_limit(config, lengths, longest)
+    beta, tau, answer = config.beta, _tau_within_limit(config, longest, tails), config.answer_budget
+    needed = longest + tails * (tau + SEAM_TOKENS) + beta + answer + TAG_TOKENS
+    exceeded = context_tokens if context_tokens is not None and needed > context_tokens else None
+    if exceeded is not None:
+        beta, tau, answer = _lowered(config, tau, longest, tails, exceeded)
+    bound = longest + tails * (tau + SEAM_TOKENS)
+    if config.limits.prompt_tokens is not None:
+        bound = min(bound, config.limits.prompt_tokens)
+    if (beta, tau, answer) == (config.beta, config.tail_tokens, config.answer_budget):
+        return Budgets(beta, tau, answer, bound)
+    message = _explain(config, exceeded, longest, tails, (beta, tau, answer))
+    if config.strict:
+        raise ConfigError(f"{message} (strict: not lowered)")
+    return Budgets(beta, tau, answer, bound, message)
+
+
+def _check_prompt_limit(config: RSAConfig, lengths: PromptLengths, longest: int) -> None:
+    limit = config.limits.prompt_tokens
+    if limit is None:
+        return
+    if lengths.initial > limit:
+        raise ProblemError(
+            f"the problem's prompt has {lengths.initial} tokens, limits.prompt_tokens allows {limit}: "
+            "raise the limit or shorten the problem"
+        )
+    if config.t > 0 and longest + config.c * (SEAM_TOKENS + 1) > limit:
+        raise ConfigError(
+            f"an aggregation prompt of c = {config.c} has {longest} tokens without its tails, "
+            f"limits.prompt_tokens = {limit} leaves no room for them: raise the limit or lower c"
+        )
+
+
+def _tau_within_limit(config: RSAConfig, longest: int, tails: int) -> int:
+    limit = config.limits.prompt_tokens
+    if limit is None or tails == 0:
+        return config.tail_tokens
+    return min(config.tail_tokens, (limit - longest) // tails - SEAM_TOKENS)
+
+
+def _lowered(config: RSAConfig, tau: int, longest: int, tails: int, context: int) -> tuple[int, int, int]:
+    # An eighth of the context is ample for an answer; tiny contexts still get a usable one.
+    answer = min(config.answer_budget, max(context // 8, min(256, context // 4)))
+    room = context - longest - answer - TAG_TOKENS - tails * SEAM_TOKENS
+    if room < MIN_ROOM_TOKENS:
+        raise ProblemError(
+            f"the problem does not fit: its prompt has {longest} tokens, and of the model's context of "
+            f"{context} only {max(room, 0)} are left for reasoning beside {answer} for the answer; shorten the "
+            "problem or use a model with a longer context"
+        )
+    if tails and tails * tau + config.beta > room:
+        tau = max(1, min(tau, 2 * room // (3 * tails)))
+    beta = min(config.beta, room - tails * tau)
+    if beta < 1:
+        raise ConfigError(f"c = {config.c} tails leave no room for reasoning in a context of {context} tokens: lower c")
+    return beta, min(tau, beta) if tails else tau, answer
+
+
+def _explain(config: RSAConfig, context: int | None, longest: int, tails: int, used: tuple[int, int, int]) -> str:
+    beta, tau, answer = used
+    asked = f"prompt {longest}"
+    if tails:
+        asked += f" + {tails} x tau {config.tail_tokens}"
+    asked += f" + beta {config.beta} + answer {config.answer_budget}"
+    bounds = [f"the model's context of {context}"] if context is not None else []
+    if config.limits.prompt_tokens is not None:
+        bounds.append(f"limits.prompt_tokens = {config.limits.prompt_tokens}")
+    lowered = ", ".join(
+        f"{name} {was} -> {now}"
+        for name, was, now in (
+            ("beta", config.beta, beta),
+            ("tau", config.tail_tokens, tau),
+            ("answer_budget", config.answer_budget, answer),
+        )
+        if was != now
+    )
+    return f"{asked} tokens do not fit {' and '.join(bounds)} tokens; lowered: {lowered}"

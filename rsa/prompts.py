@@ -1,0 +1,113 @@
+"""Prompt files: one TOML file a task, with the Jinja2 templates `initial`, `aggregate` and `refine`.
+
+`problem` is the user's text and `tails` the list of decoded tails. `answer` says where a candidate's answer is
+found (`rsa.answers.AnswerRule`; `boxed` if it is missing). The built-in files are in configs/prompts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from engine.api import Message
+from rsa import resources
+from rsa.answers import AnswerRule
+from rsa.errors import PromptError, did_you_mean
+from rsa.problem import Problem
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+TEMPLATES = ("initial", "aggregate", "refine")
+_KEYS = (*TEMPLATES, "answer")
+_PROBLEM_MARK, _TAIL_MARKS = "problem-goes-here", ("first-tail-goes-here", "second-tail-goes-here")
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """The prompts of one task. `sha256` is of the file's bytes."""
+
+    name: str
+    sha256: str
+    answer: AnswerRule
+    sources: dict[str, str]
+
+    def initial(self, problem: Problem) -> Message:
+        """The prompt of round 0."""
+        return self._message("initial", problem, ())
+
+    def aggregate(self, problem: Problem, tails: Sequence[str]) -> Message:
+        """The prompt of a later round; a single tail gets the `refine` wording."""
+        return self._message("refine" if len(tails) == 1 else "aggregate", problem, tails)
+
+    def _message(self, template: str, problem: Problem, tails: Sequence[str]) -> Message:
+        text = self._render(template, problem.text, tails)
+        return Message(role="user", text=text, images=problem.images)
+
+    def _render(self, template: str, problem: str, tails: Sequence[str]) -> str:
+        return self._compiled[template].render(problem=problem, tails=list(tails))
+
+    @cached_property
+    def _compiled(self) -> dict[str, Template]:
+        from jinja2 import StrictUndefined
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        # Sandboxed: prompt files are passed around, and one should not be able to run code.
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+        return {name: environment.from_string(source) for name, source in self.sources.items()}
+
+    def check(self) -> None:
+        """Render everything once. Raises PromptError if a template is broken or leaves out the problem or a
+        tail: better before round 0 than after it."""
+        from jinja2 import TemplateError
+
+        for template, tails in zip(TEMPLATES, ((), _TAIL_MARKS, _TAIL_MARKS[:1]), strict=True):
+            try:
+                text = self._render(template, _PROBLEM_MARK, tails)
+            except TemplateError as error:
+                number = getattr(error, "lineno", None)
+                line = f" (line {number})" if number else ""
+                raise PromptError(f"prompts {self.name}: template {template!r}{line}: {error}") from None
+            except Exception as error:
+                # A template is a program of the user's: whatever it raises is a fault of the file.
+                raise PromptError(f"prompts {self.name}: template {template!r} fails: {error}") from None
+            for mark, variable in ((_PROBLEM_MARK, "problem"), *((tail, "tails") for tail in tails)):
+                if mark not in text:
+                    raise PromptError(f"prompts {self.name}: template {template!r} does not show {{{{ {variable} }}}}")
+
+
+def load_prompts(task: str) -> PromptSet:
+    """The prompts of a task: the name of a built-in file, or the path of one's own.
+
+    Raises ConfigError for an unknown name, PromptError for a file that is unreadable or incomplete.
+    """
+    path = resources.find("prompts", task)
+    data, table = _read(path)
+    for key in table:
+        if key not in _KEYS:
+            raise PromptError(f"prompts {task}: unknown key {key!r}{did_you_mean(key, _KEYS)}")
+    for key in TEMPLATES:
+        if not isinstance(table.get(key), str):
+            raise PromptError(f"prompts {task}: template {key!r} is missing; a prompts file has {', '.join(TEMPLATES)}")
+    rule = table.get("answer", "boxed")
+    if rule not in get_args(AnswerRule):
+        raise PromptError(f"prompts {task}: answer = {rule!r}: should be one of {', '.join(get_args(AnswerRule))}")
+    sources = {key: table[key] for key in TEMPLATES}
+    prompts = PromptSet(task, hashlib.sha256(data).hexdigest(), rule, sources)
+    prompts.check()
+    return prompts
+
+
+def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
+    try:
+        data = path.read_bytes()
+        return data, tomllib.loads(data.decode())
+    except OSError as error:
+        raise PromptError(f"cannot read prompts {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise PromptError(f"prompts {path} are no valid TOML: {error}") from None

@@ -1,0 +1,54 @@
+"""Tails: what a candidate hands on to the next round, and prompts that hold C of them within their bound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.api import Completion, Message, Tokenizer
+from rsa.config import Carry
+from rsa.errors import ProblemError
+from rsa.problem import Problem
+from rsa.prompts import PromptSet
+from rsa.results import Tail
+
+
+def cut_tail(completion: Completion, *, carry: Carry, tail_tokens: int, tokenizer: Tokenizer) -> Tail:
+    """The last `tail_tokens` token ids of what a candidate carries on, and their text, line breaks kept.
+
+    That is its reasoning, finished or not; with `answer_or_reasoning` the answer section of a candidate that
+    closed its reasoning and ended by itself. The text starts at a token boundary and holds no broken character.
+    """
+    if carry == "answer_or_reasoning" and _finished(completion):
+        ids = tuple(tokenizer.encode(completion.text)[-tail_tokens:])
+    else:
+        ids = completion.reasoning_ids[-tail_tokens:]
+    return Tail(ids=ids, text=tokenizer.decode(ids))
+
+
+def _finished(completion: Completion) -> bool:
+    by_itself = completion.closed and not completion.forced and completion.finish_reason == "stop"
+    return by_itself and bool(completion.text.strip())
+
+
+def aggregation_prompt(
+    prompts: PromptSet, problem: Problem, tails: Sequence[Tail], *, tokenizer: Tokenizer, bound: int
+) -> tuple[Message, int]:
+    """The prompt that holds these tails, and its length in tokens: at most `bound`, measured as encoded.
+
+    Text that was decoded may encode to more tokens than it came from; tails then lose tokens at their front,
+    all alike. Raises ProblemError if the prompt exceeds the bound even with empty tails.
+    """
+    drop = 0
+    longest = max((len(tail.ids) for tail in tails), default=0)
+    while True:
+        texts = [tokenizer.decode(tail.ids[drop:]) if drop else tail.text for tail in tails]
+        message = prompts.aggregate(problem, texts)
+        length = tokenizer.prompt_tokens((message,))
+        if length <= bound:
+            return message, length
+        if drop >= longest:
+            raise ProblemError(
+                f"the aggregation prompt has {length} tokens even without its tails; {bound} are allowed"
+            )
+        # Each token dropped takes about one off the prompt; at least one, so that this ends.
+        drop = min(longest, drop + max(1, (length - bound) // max(1, len(tails))))

@@ -1,0 +1,201 @@
+"""Prompt files, tails, and prompts that hold tails within their bound."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.api import Completion, Message, Usage
+from engine.scripted import ByteTokenizer
+from rsa import resources
+from rsa.errors import ConfigError, ProblemError, PromptError
+from rsa.problem import Problem
+from rsa.prompts import load_prompts
+from rsa.results import Tail
+from rsa.tails import aggregation_prompt, cut_tail
+
+TOKENIZER = ByteTokenizer()
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def completion(reasoning: bytes, answer: str = "", **fields: object) -> Completion:
+    return Completion(
+        request_id="a",
+        token_ids=(*reasoning, *answer.encode()),
+        reasoning=reasoning.decode(errors="ignore"),
+        text=answer,
+        finish_reason="stop",
+        usage=Usage(reasoning_tokens=len(reasoning)),
+    ).model_copy(update=fields)
+
+
+# ---- prompt files
+
+
+@pytest.mark.parametrize("task", resources.names("prompts"))
+def test_built_in_prompts_show_everything(task: str) -> None:
+    prompts = load_prompts(task)
+    problem = Problem.read("What is {{ 1 + 1 }} in \\boxed{}?", [PNG])
+    messages = [
+        prompts.initial(problem),
+        prompts.aggregate(problem, ["{% raw tail", "second\n\ntail"]),
+        prompts.aggregate(problem, ["alone"]),
+    ]
+    for message in messages:
+        assert problem.text in message.text
+        assert message.role == "user"
+        assert message.images == problem.images
+    assert "{% raw tail" in messages[1].text
+    assert "second\n\ntail" in messages[1].text
+    assert "[" not in messages[2].text.replace("\\boxed{}", ""), "refine shows no numbered block"
+    data = (resources.configs_folder() / "prompts" / f"{task}.toml").read_bytes()
+    assert prompts.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_a_prompts_file_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'initial = "{{ problem }}!"\naggregate = "{{ problem }}{{ tails }}"\nrefine = "{{ problem }}{{ tails[0] }}"'
+    )
+    prompts = load_prompts(str(path))
+    assert prompts.initial(Problem.read("go")).text == "go!"
+    assert (prompts.name, prompts.answer) == (str(path), "boxed")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("initial = 3", "'initial' is missing"),
+        ('initial = "{{ problem }}"', "'aggregate' is missing"),
+        ('initial = "{{ problm }}"', "'problm' is undefined"),
+        ('initial = "no problem here"', "does not show {{ problem }}"),
+        ('initial = "{{ problem "', "template 'initial'"),
+        ('initial = "{{ problem + 1 }}"', "template 'initial'"),
+        ('initial = "{{ problem.__class__.__mro__ }}"', "template 'initial'"),
+        ('intial = "{{ problem }}"', "unknown key 'intial'; did you mean 'initial'"),
+        ('answer = "box"', "answer = 'box'"),
+        ('aggregate = "{{ problem }}{{ tails[0] }}"', "'aggregate' does not show {{ tails }}"),
+        ("initial = ", "no valid TOML"),
+    ],
+)
+def test_mistakes_in_prompt_files_are_named(tmp_path: Path, text: str, words: str) -> None:
+    good = {
+        "initial": 'initial = "{{ problem }}"',
+        "aggregate": 'aggregate = "{{ problem }}{{ tails }}"',
+        "refine": 'refine = "{{ problem }}{{ tails }}"',
+    }
+    if "missing" not in words:
+        good.pop(text.split(" ", maxsplit=1)[0], None)
+        text = "\n".join([text, *good.values()])
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(PromptError) as caught:
+        load_prompts(str(path))
+    assert words in str(caught.value)
+
+
+def test_unknown_tasks_get_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'math'"):
+        load_prompts("maths")
+
+
+# ---- problems
+
+
+def test_problems_have_an_id_made_of_their_content(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG)
+    plain, pictured = Problem.read("x"), Problem.read("x", [str(path)])
+    assert plain.id == Problem.read("x").id != pictured.id == Problem.read("x", [PNG]).id
+    assert Problem.read("x", problem_id="aime-3").id == "aime-3"
+
+
+@pytest.mark.parametrize(
+    ("text", "images", "words"),
+    [
+        (" \n", (), "empty"),
+        ("\ud800", (), "UTF-8"),
+        ("x", ("nowhere.png",), "cannot read image nowhere.png: No such file"),
+        ("x", (b"text",), "no PNG"),
+    ],
+)
+def test_bad_problems_are_named(text: str, images: Sequence[str | bytes], words: str) -> None:
+    with pytest.raises(ProblemError, match=words):
+        Problem.read(text, images)
+
+
+# ---- tails
+
+
+@given(text=st.text(max_size=60), tau=st.integers(1, 80))
+def test_a_tail_is_the_end_of_the_reasoning(text: str, tau: int) -> None:
+    tail = cut_tail(completion(text.encode(), "unused"), carry="reasoning", tail_tokens=tau, tokenizer=TOKENIZER)
+    assert tail.ids == tuple(text.encode())[-tau:]
+    assert text.endswith(tail.text)
+    assert len(text.encode()) - len(tail.text.encode()) < max(1, len(text.encode()) - tau + 4)
+    tail.text.encode()
+
+
+def test_a_tail_keeps_line_breaks_and_is_kept_unfinished() -> None:
+    unfinished = completion(b"a\n\n b\n", finish_reason="budget", closed=False)
+    tail = cut_tail(unfinished, carry="reasoning", tail_tokens=5, tokenizer=TOKENIZER)
+    assert tail.text == "\n\n b\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "carried"),
+    [
+        ({"closed": True}, "answer"),
+        ({"closed": True, "forced": True}, "soning"),
+        ({"closed": True, "finish_reason": "length"}, "soning"),
+        ({"closed": False, "finish_reason": "budget"}, "soning"),
+        ({"closed": True, "text": " "}, "soning"),
+    ],
+)
+def test_answer_or_reasoning(fields: dict[str, object], carried: str) -> None:
+    tail = cut_tail(
+        completion(b"reasoning", "the answer", **fields),
+        carry="answer_or_reasoning",
+        tail_tokens=6,
+        tokenizer=TOKENIZER,
+    )
+    assert tail.text == carried
+
+
+# ---- prompts with tails
+
+
+class GrowingTokenizer(ByteTokenizer):
+    """Text encodes to more tokens than it was decoded from, as real tokenizers may do."""
+
+    def prompt_tokens(self, messages: Sequence[Message], *, thinking: bool = True) -> int:
+        return sum(len(message.text.encode()) + message.text.count("x") for message in messages)
+
+
+@given(
+    texts=st.lists(st.text("ax\né", max_size=40), min_size=1, max_size=4),
+    room=st.integers(0, 120),
+    growing=st.booleans(),
+)
+def test_prompts_keep_their_bound(texts: list[str], room: int, growing: bool) -> None:
+    tokenizer = GrowingTokenizer() if growing else TOKENIZER
+    prompts, problem = load_prompts("math"), Problem.read("why?")
+    tails = [Tail(ids=tuple(text.encode()), text=text) for text in texts]
+    empty = tokenizer.prompt_tokens((prompts.aggregate(problem, [""] * len(texts)),))
+    message, length = aggregation_prompt(prompts, problem, tails, tokenizer=tokenizer, bound=empty + room)
+    assert length == tokenizer.prompt_tokens((message,)) <= empty + room
+    whole = prompts.aggregate(problem, texts)
+    if tokenizer.prompt_tokens((whole,)) <= empty + room:
+        assert message == whole
+
+
+def test_a_bound_below_the_wording_is_an_error() -> None:
+    with pytest.raises(ProblemError, match="10 are allowed"):
+        aggregation_prompt(
+            load_prompts("math"), Problem.read("x"), [Tail(ids=(65,), text="A")], tokenizer=TOKENIZER, bound=10
+        )
