@@ -1,0 +1,74 @@
+"""Markovian RSA: parallel, bounded-context test-time compute.
+
+    from rsa import MarkovianRSA
+    MarkovianRSA("nano", n=8).solve_sync("What is 17 * 23?").answer
+
+Names are imported when they are first used, so that `import rsa` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rsa.compose import open_engine
+    from rsa.config import Limits, RSAConfig
+    from rsa.controller import EventStream, MarkovianRSA
+    from rsa.errors import (
+        ConfigError,
+        NoCandidatesError,
+        ProblemError,
+        PromptError,
+        ResumeMismatchError,
+        RSAError,
+        RunFolderError,
+        RunLockedError,
+    )
+    from rsa.profiles import load_config, profile_names
+    from rsa.results import Candidate, Round, RunResult, Tail, Vote
+    from rsa.runlog import read_events, read_run
+
+__all__ = [
+    "Candidate",
+    "ConfigError",
+    "EventStream",
+    "Limits",
+    "MarkovianRSA",
+    "NoCandidatesError",
+    "ProblemError",
+    "PromptError",
+    "RSAConfig",
+    "RSAError",
+    "ResumeMismatchError",
+    "Round",
+    "RunFolderError",
+    "RunLockedError",
+    "RunResult",
+    "Tail",
+    "Vote",
+    "load_config",
+    "open_engine",
+    "profile_names",
+    "read_events",
+    "read_run",
+]
+
+_HOME = {
+    **dict.fromkeys(("Limits", "RSAConfig"), "rsa.config"),
+    **dict.fromkeys(("EventStream", "MarkovianRSA"), "rsa.controller"),
+    **dict.fromkeys(("Candidate", "Round", "RunResult", "Tail", "Vote"), "rsa.results"),
+    **dict.fromkeys(("load_config", "profile_names"), "rsa.profiles"),
+    **dict.fromkeys(("read_events", "read_run"), "rsa.runlog"),
+    "open_engine": "rsa.compose",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'rsa' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME.get(name, "rsa.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,74 @@
+"""The composition root: the one module that builds engines, and only when asked to.
+
+A model is a name from configs/models, the path of a folder, or a hub id (`owner/name`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from engine.api import Engine
+from rsa import resources
+from rsa.errors import ConfigError, did_you_mean
+from rsa.profiles import read_toml
+from rsa.results import Record
+
+BUILT_IN = "nano"
+"""As a `path`: the model that is part of the package."""
+
+
+class ModelSpec(Record):
+    """A file of configs/models.
+
+    path         what the engine loads: `nano` (built in), a folder, or a hub id.
+    description  one line for people.
+    rsa          settings that suit the model, keys as in `RSAConfig`; they count where no profile is asked for.
+    """
+
+    name: str
+    path: str
+    description: str = ""
+    rsa: dict[str, Any] = Field(default_factory=dict)
+
+
+def model_names() -> list[str]:
+    """Names of the models that come with the package."""
+    return resources.names("models")
+
+
+def model_spec(model: str) -> ModelSpec:
+    """What a model's name stands for. Raises ConfigError for an unknown one, naming the nearest."""
+    if model in model_names():
+        table = read_toml(resources.find("models", model))
+        unknown = [key for key in table if key not in ("path", "description", "rsa")]
+        if unknown or "path" not in table:
+            raise ConfigError(
+                f"configs/models/{model}.toml: {f'unknown key {unknown[0]!r}' if unknown else 'path is missing'}"
+            )
+        return ModelSpec(name=model, **table)
+    if "/" in model or Path(model).expanduser().is_dir():
+        return ModelSpec(name=model, path=model)
+    raise ConfigError(
+        f"no model is called {model!r}{did_you_mean(model, model_names())}. There are "
+        f"{', '.join(model_names())}; or give a hub id (owner/name) or a folder"
+    )
+
+
+def model_settings(model: str) -> Mapping[str, Any]:
+    """The settings that suit a model; none for one that is not in configs/models. Raises ConfigError."""
+    return model_spec(model).rsa
+
+
+def open_engine(model: str, **options: Any) -> Engine:
+    """Build the engine of a model; `options` go to `engine.loader.load_engine`. Blocks until it is ready.
+
+    Raises ConfigError for an unknown name, engine.errors.EngineError if the model cannot be loaded.
+    """
+    spec = model_spec(model)
+    from engine.loader import NANO, load_engine
+
+    return load_engine(NANO if spec.path == BUILT_IN else spec.path, **{"name": spec.name, **options})

@@ -1,0 +1,247 @@
+"""`MarkovianRSA`: the object that people hold. The algorithm itself is `rsa.run.Run.solve`.
+
+async with MarkovianRSA("nano", n=8) as rsa:
+    result = await rsa.solve("What is 17 * 23?")
+    async with rsa.stream("What is 19 * 21?") as events:
+        async for event in events: ...
+
+MarkovianRSA("nano", n=8).solve_sync("What is 17 * 23?").answer
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from engine.api import Engine
+from rsa.config import RSAConfig
+from rsa.errors import ConfigError, RSAError
+from rsa.events import Event
+from rsa.problem import ImageLike, Problem
+from rsa.profiles import load_config
+from rsa.prompts import load_prompts
+from rsa.results import RunResult
+from rsa.run import Run, Send
+from rsa.runlog import RunLog, RunRecord
+
+EVENT_BUFFER = 64
+"""Events a slow reader of a stream may lag behind before the run waits for it."""
+
+
+class MarkovianRSA:
+    """Solves problems with Markovian RSA on one engine.
+
+    engine            an engine, which stays the caller's to close; or the name of a model (see
+                      `rsa.compose.open_engine`), opened on first use and closed by `aclose`.
+    config            settings; or `profile` (a name or TOML file) and single settings as keywords:
+                      `MarkovianRSA("nano", profile="light", t=1)`. Keywords also change a given config.
+    progress_every_s  how often a candidate reports progress in `stream`, at most.
+
+    Several runs may go on at once; they share the engine's batches. Raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        engine: Engine | str | None = None,
+        *,
+        model: str | None = None,
+        config: RSAConfig | None = None,
+        profile: str | None = None,
+        progress_every_s: float = 0.25,
+        **settings: Any,
+    ) -> None:
+        if (engine is None) == (model is None):
+            raise ConfigError("give either an engine or the name of a model")
+        if config is not None and profile is not None:
+            raise ConfigError("give either a config or a profile, not both")
+        name = engine if isinstance(engine, str) else model
+        self._model_name = name
+        self._engine: Engine | None = None if isinstance(engine, str) else engine
+        self._owns_engine = name is not None
+        self._opening = anyio.Lock()
+        self._progress_every_s = progress_every_s
+        self.config = _config(config, profile, settings, name)
+
+    async def solve(
+        self,
+        problem: str,
+        *,
+        images: Sequence[ImageLike] = (),
+        problem_id: str | None = None,
+        out: str | Path | None = None,
+        resume: bool = False,
+    ) -> RunResult:
+        """Solve one problem.
+
+        images      of the problem: paths, bytes or `ImagePart`s; sent again in every round.
+        problem_id  names it in logs and seeds its draws; without one it is made from the content.
+        out         folder for the run log; it must not hold a run unless `resume` is true.
+        resume      go on with the run in `out`, if there is one: what is in its log is not generated again.
+
+        Raises ProblemError, ConfigError, PromptError, RunFolderError (and its kinds), NoCandidatesError,
+        engine.errors.EngineError.
+        """
+        job = Problem.read(problem, images, problem_id)
+        return await self._run(job, out=out, resume=resume)
+
+    def stream(
+        self,
+        problem: str,
+        *,
+        images: Sequence[ImageLike] = (),
+        problem_id: str | None = None,
+        out: str | Path | None = None,
+        resume: bool = False,
+    ) -> EventStream:
+        """The events of a run as they happen: `async with` it, then `async for`. Arguments as of `solve`.
+
+        The last event is `RunFinished`. What `solve` would raise, reading raises. Leaving the `async with`
+        early cancels the run and its rows in the engine.
+        """
+
+        async def run(send: Send) -> None:
+            job = Problem.read(problem, images, problem_id)
+            await self._run(job, out=out, resume=resume, send=send)
+
+        return EventStream(run)
+
+    def solve_sync(
+        self,
+        problem: str,
+        *,
+        images: Sequence[ImageLike] = (),
+        problem_id: str | None = None,
+        out: str | Path | None = None,
+        resume: bool = False,
+    ) -> RunResult:
+        """`solve` for code that is not asynchronous. An engine opened by name is closed again.
+
+        Raises RSAError inside a running event loop: there, await `solve`.
+        """
+
+        async def main() -> RunResult:
+            async with self:
+                return await self.solve(problem, images=images, problem_id=problem_id, out=out, resume=resume)
+
+        if _in_event_loop():
+            raise RSAError("an event loop is running here (a notebook?): use `await rsa.solve(...)`")
+        return anyio.run(main)
+
+    async def aclose(self) -> None:
+        """Close the engine if it was opened by name. It opens again on the next use. Idempotent."""
+        engine = self._engine
+        if self._owns_engine and engine is not None:
+            self._engine = None
+            await engine.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        await self.aclose()
+
+    async def _run(
+        self, problem: Problem, *, out: str | Path | None, resume: bool, send: Send | None = None
+    ) -> RunResult:
+        prompts = load_prompts(self.config.task)
+        if resume and out is None:
+            raise ConfigError("resume needs the run's folder: give it as out")
+        engine = await self._open()
+        with ExitStack() as stack:
+            log = None
+            if out is not None:
+                record = RunRecord.of(problem, self.config, engine.model, prompts)
+                log = stack.enter_context(RunLog.open(out, record, problem, resume=resume))
+            run = Run(
+                engine,
+                self.config,
+                problem,
+                prompts,
+                log=log,
+                send=send,
+                progress_every_s=self._progress_every_s,
+            )
+            return await run.solve()
+
+    async def _open(self) -> Engine:
+        async with self._opening:
+            if self._engine is None:
+                from rsa.compose import open_engine
+
+                assert self._model_name is not None
+                self._engine = await anyio.to_thread.run_sync(open_engine, self._model_name)
+            return self._engine
+
+
+class EventStream:
+    """Events of one run: enter it, then iterate it once. Leaving it cancels what still runs."""
+
+    def __init__(self, run: Callable[[Send], Coroutine[Any, Any, None]]) -> None:
+        self._run = run
+        self._group: TaskGroup | None = None
+        self._events: MemoryObjectReceiveStream[Event] | None = None
+        self._error: Exception | None = None
+
+    async def __aenter__(self) -> Self:
+        send, self._events = anyio.create_memory_object_stream[Event](EVENT_BUFFER)
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._group.start_soon(self._produce, send)
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        assert self._group is not None
+        assert self._events is not None
+        self._events.close()
+        self._group.cancel_scope.cancel()
+        # Only a cancellation is the group's business: any other error of the reader would come out wrapped.
+        cancelled = isinstance(exc[1], anyio.get_cancelled_exc_class())
+        # What it returns is not passed on: trio's would swallow the reader's error.
+        await self._group.__aexit__(*(exc if cancelled else (None, None, None)))
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._events is None:
+            raise RSAError("enter the stream first: `async with rsa.stream(...) as events:`")
+        try:
+            return await self._events.receive()
+        except anyio.EndOfStream:
+            if self._error is not None:
+                raise self._error from None
+            raise StopAsyncIteration from None
+
+    async def _produce(self, send: MemoryObjectSendStream[Event]) -> None:
+        async with send:
+            try:
+                await self._run(send.send)
+            except Exception as error:
+                # Raised to the reader, as itself: out of a task group it would come in an ExceptionGroup.
+                self._error = error
+
+
+def _config(config: RSAConfig | None, profile: str | None, settings: Mapping[str, Any], model: str | None) -> RSAConfig:
+    if config is not None:
+        return config.replace(**settings) if settings else config
+    defaults: Mapping[str, Any] = {}
+    if model is not None:
+        from rsa.compose import model_settings
+
+        defaults = model_settings(model)
+    return load_config(profile, settings, defaults=defaults)
+
+
+def _in_event_loop() -> bool:
+    try:
+        anyio.get_current_task()
+    except Exception:
+        return False
+    return True

@@ -1,0 +1,49 @@
+"""A canary for candidates that keep repeating themselves: such token ids compress to almost nothing."""
+
+from __future__ import annotations
+
+import zlib
+from array import array
+from collections.abc import Sequence
+
+WINDOWS = (512, 4096)
+"""Tokens looked at. The short window sees a loop of a few tokens soon, the long one loops of a sentence."""
+MAX_RATIO = 0.05
+"""Compressed over raw size below which a window is degenerate; sound reasoning stays above 0.2."""
+CHECK_EVERY_TOKENS = 128
+
+
+def compression_ratio(token_ids: Sequence[int]) -> float:
+    """Compressed over raw bytes of int32 token ids (zlib, level 1). Raises ValueError for none."""
+    if not token_ids:
+        raise ValueError("no tokens: nothing to compress")
+    raw = array("i", token_ids).tobytes()
+    return len(zlib.compress(raw, 1)) / len(raw)
+
+
+class DegenerationMonitor:
+    """Watches one candidate while it writes. Once degenerate, always degenerate."""
+
+    def __init__(self) -> None:
+        self._recent = array("i")
+        self._unchecked = 0
+        self.degenerate = False
+
+    def feed(self, token_ids: Sequence[int]) -> bool:
+        """Take in new tokens; True once the candidate repeats itself. The verdict does not depend on how
+        the tokens are split into calls."""
+        for token in token_ids:
+            self._recent.append(token)
+            self._unchecked += 1
+            if self._unchecked == CHECK_EVERY_TOKENS and not self.degenerate:
+                self._unchecked = 0
+                self._check()
+        return self.degenerate
+
+    def _check(self) -> None:
+        if len(self._recent) > max(WINDOWS):
+            del self._recent[: -max(WINDOWS)]
+        for window in WINDOWS:
+            if len(self._recent) >= window and compression_ratio(self._recent[-window:]) < MAX_RATIO:
+                self.degenerate = True
+                return

@@ -1,0 +1,191 @@
+"""The candidates of one round on the engine: started together, watched token by token, all ended at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import anyio
+
+from engine.api import (
+    Completion,
+    Engine,
+    EngineEvent,
+    Failure,
+    GenerationRequest,
+    GenerationStream,
+    Section,
+    TokenChunk,
+)
+from engine.errors import EngineError
+from rsa.degenerate import DegenerationMonitor
+from rsa.limits import CANCEL_GRACE_S, Hit, Meter
+from rsa.results import RoundKind, Status
+
+RECENT_CHARACTERS = 200
+"""How much of the newest text a progress report holds."""
+
+
+@dataclass(slots=True)
+class Rollout:
+    """One candidate while it runs, and how it ended: all its state together."""
+
+    round: int
+    kind: RoundKind
+    index: int
+    parents: tuple[int, ...]
+    request: GenerationRequest
+    started_s: float
+    tokens: int = 0
+    section: Section = "reasoning"
+    recent: str = ""
+    reported: float = float("-inf")  # anyio's clock
+    monitor: DegenerationMonitor = field(default_factory=DegenerationMonitor)
+    status: Status | None = None
+    completion: Completion | None = None
+    error: str | None = None
+
+
+class Listener(Protocol):
+    """Who is told how rollouts go; each call is waited for."""
+
+    async def progressed(self, rollout: Rollout) -> None: ...
+
+    async def finished(self, rollout: Rollout) -> None: ...
+
+    async def limit_hit(self, hit: Hit, action: Literal["conclude", "cancel"]) -> None: ...
+
+
+async def play(
+    engine: Engine, rollouts: Sequence[Rollout], *, meter: Meter, listener: Listener, progress_every_s: float
+) -> None:
+    """Run all rollouts to their end; on return each has a status. One that fails does not touch the others.
+
+    Raises EngineError if the engine as a whole fails; rollouts that ended before have been reported.
+    """
+    if rollouts:
+        await _Stage(engine, rollouts, meter, listener, progress_every_s).run()
+
+
+class _Stage:
+    def __init__(
+        self,
+        engine: Engine,
+        rollouts: Sequence[Rollout],
+        meter: Meter,
+        listener: Listener,
+        progress_every_s: float,
+    ) -> None:
+        self.engine = engine
+        self.rollouts = {rollout.request.id: rollout for rollout in rollouts}
+        self.meter = meter
+        self.listener = listener
+        self.progress_every_s = progress_every_s
+        self.concluded = False
+        self.cancelled = False
+        self.trouble: Exception | None = None
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as group:
+            # Errors leave by hand: out of a task group they would come wrapped in an ExceptionGroup.
+            try:
+                with anyio.CancelScope() as reading:
+                    async with self.engine.generate([r.request for r in self.rollouts.values()]) as stream:
+                        group.start_soon(self._watch_clock, stream, reading)
+                        await self._obey_token_limit(stream)
+                        async for event in stream:
+                            await self._take(event, stream)
+            except Exception as error:
+                self.trouble = error
+            group.cancel_scope.cancel()
+        if self.trouble is not None:
+            raise self.trouble
+        for rollout in self._unfinished():
+            # The engine did not end them in time after the deadline, or forgot them.
+            status: Status = "cancelled" if self.cancelled else "failed"
+            await self._end(rollout, status, error="the engine did not end it")
+
+    def _unfinished(self) -> list[Rollout]:
+        return [rollout for rollout in self.rollouts.values() if rollout.status is None]
+
+    async def _take(self, event: EngineEvent, stream: GenerationStream) -> None:
+        rollout = self.rollouts[event.request_id]
+        match event:
+            case TokenChunk():
+                await self._grow(rollout, event, stream)
+            case Completion():
+                self.meter.tokens += event.usage.completion_tokens - rollout.tokens
+                rollout.completion = event
+                await self._end(rollout, self._status(rollout, event))
+            case Failure():
+                await self._end(rollout, "failed", error=_describe(event.error))
+        await self._obey_token_limit(stream)
+
+    async def _grow(self, rollout: Rollout, chunk: TokenChunk, stream: GenerationStream) -> None:
+        self.meter.tokens += len(chunk.token_ids)
+        rollout.tokens += len(chunk.token_ids)
+        if chunk.section != rollout.section:
+            rollout.section, rollout.recent = chunk.section, ""
+        rollout.recent = (rollout.recent + chunk.text)[-RECENT_CHARACTERS:]
+        was_degenerate = rollout.monitor.degenerate
+        if rollout.monitor.feed(chunk.token_ids) and not was_degenerate:
+            stream.cancel(rollout.request.id)
+        now = anyio.current_time()
+        if now - rollout.reported >= self.progress_every_s:
+            rollout.reported = now
+            await self.listener.progressed(rollout)
+
+    @staticmethod
+    def _status(rollout: Rollout, completion: Completion) -> Status:
+        if rollout.monitor.degenerate:
+            return "degenerate"
+        return "cancelled" if completion.finish_reason == "cancelled" else "ok"
+
+    async def _end(self, rollout: Rollout, status: Status, *, error: str | None = None) -> None:
+        rollout.status, rollout.error = status, error
+        await self.listener.finished(rollout)
+
+    async def _obey_token_limit(self, stream: GenerationStream) -> None:
+        waiting = self._unfinished()
+        if not waiting:
+            return
+        if (hit := self.meter.tokens_hit()) is not None:
+            await self._cancel(stream, hit)
+        elif (hit := self.meter.tokens_near(len(waiting))) is not None:
+            await self._conclude(stream, hit)
+
+    async def _watch_clock(self, stream: GenerationStream, reading: anyio.CancelScope) -> None:
+        conclude_at, deadline = self.meter.conclude_at(), self.meter.deadline()
+        if conclude_at is None or deadline is None:
+            return
+        try:
+            await anyio.sleep_until(conclude_at)
+            await self._conclude(stream, self.meter.time_hit())
+            await anyio.sleep_until(deadline)
+            await self._cancel(stream, self.meter.time_hit())
+            await anyio.sleep(CANCEL_GRACE_S)
+        except Exception as error:
+            self.trouble = error
+        reading.cancel()
+
+    async def _conclude(self, stream: GenerationStream, hit: Hit) -> None:
+        if self.concluded or self.cancelled:
+            return
+        self.concluded = True
+        for rollout in self._unfinished():
+            if rollout.section == "reasoning":
+                stream.conclude(rollout.request.id)
+        await self.listener.limit_hit(hit, "conclude")
+
+    async def _cancel(self, stream: GenerationStream, hit: Hit) -> None:
+        if self.cancelled:
+            return
+        self.cancelled = True
+        for rollout in self._unfinished():
+            stream.cancel(rollout.request.id)
+        await self.listener.limit_hit(hit, "cancel")
+
+
+def _describe(error: EngineError) -> str:
+    return f"{type(error).__name__}: {error}"

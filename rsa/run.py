@@ -1,0 +1,409 @@
+"""One run of Markovian RSA: `Run.solve` is the algorithm.
+
+What a candidate costs and when limits bite is in `rsa.rollouts` and `rsa.limits`, what is written to disk in
+`rsa.runlog`, how an answer is chosen in `rsa.selection`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Literal
+
+import anyio
+import anyio.to_thread
+
+from engine.api import Engine, GenerationRequest, Message, SamplingParams, Usage
+from rsa import rollouts, seeds, selection
+from rsa.answers import answer_of
+from rsa.config import RSAConfig
+from rsa.equivalence import AnswerMatcher
+from rsa.errors import NoCandidatesError
+from rsa.events import (
+    BudgetsLowered,
+    CandidateFinished,
+    CandidateProgress,
+    CandidateStarted,
+    Consensus,
+    Event,
+    LimitHit,
+    RoundFinished,
+    RoundStarted,
+    RunFinished,
+    RunStarted,
+    Warned,
+)
+from rsa.fit import PromptLengths, fit_budgets
+from rsa.limits import Hit, Meter
+from rsa.problem import Problem
+from rsa.prompts import PromptSet
+from rsa.results import (
+    Candidate,
+    LimitName,
+    Round,
+    RoundKind,
+    RunResult,
+    StopReason,
+    Tail,
+    Timings,
+)
+from rsa.rollouts import Rollout
+from rsa.runlog import CandidateKey, RunLog
+from rsa.selection import Choice
+from rsa.tails import aggregation_prompt, cut_tail
+
+SELECTION_SAMPLING = {"temperature": 0.6, "top_p": 0.95, "top_k": 40}
+"""Of the one more aggregation of `select="aggregate"`, after Zyphra's proxy."""
+Subset = tuple[int, ...]
+Send = Callable[[Event], Awaitable[None]]
+
+
+class Run:
+    """A problem on its way to an answer. Made for one call of `solve`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: RSAConfig,
+        problem: Problem,
+        prompts: PromptSet,
+        *,
+        log: RunLog | None = None,
+        send: Send | None = None,
+        progress_every_s: float = 0.25,
+    ) -> None:
+        self.engine, self.config, self.problem, self.prompts = engine, config, problem, prompts
+        self.log, self.send, self.progress_every_s = log, send, progress_every_s
+        self.budgets = fit_budgets(config, self._prompt_lengths(), engine.model.context_tokens)
+        spent_s = log.elapsed_s if log else 0.0
+        self.meter = Meter(config.limits, n=config.n, answer_budget=self.budgets.answer_budget, spent_s=spent_s)
+        self.matcher = AnswerMatcher(prompts.answer)
+        self.started_at = (log.created_at if log else "") or datetime.now(UTC).isoformat(timespec="seconds")
+        self.rounds: list[Round] = []
+        self.selection: Round | None = None
+        self.hits: list[LimitHit] = list(log.hits) if log else []
+        self.warnings: list[str] = []
+        self._ended: dict[CandidateKey, Candidate] = {}
+        self._emitting = anyio.Lock()
+
+    async def solve(self) -> RunResult:
+        """Rounds 0 to T, each after all candidates of the one before ended, then the answer.
+
+        Raises NoCandidatesError if every candidate of a round failed, EngineError if the engine breaks down,
+        RunFolderError if the log cannot be written.
+        """
+        await self._begin()
+        if self.log is not None and self.log.result is not None:
+            return await self._announce(self.log.result)
+        async with self.matcher:
+            reason: StopReason | None = None
+            while reason is None:
+                subsets = self._draw_subsets(len(self.rounds))
+                self.rounds.append(await self._play(len(self.rounds), "population", subsets))
+                reason = await self._reason_to_stop(self.rounds[-1])
+            if reason == "finished" and self.config.select == "aggregate":
+                subset = self._draw_subset(len(self.rounds), 0, self.rounds[-1].parents)
+                self.selection = await self._play(len(self.rounds), "selection", (subset,))
+            return await self._finish(reason)
+
+    # ---- the parts of it
+
+    async def _begin(self) -> None:
+        await self._emit(
+            RunStarted(
+                problem_id=self.problem.id,
+                config=self.config,
+                model=self.engine.model,
+                task=self.prompts.name,
+                prompt_sha256=self.prompts.sha256,
+                resumed=self.log is not None and self.log.resumed,
+            )
+        )
+        budgets = self.budgets
+        if budgets.message is not None:
+            self.warnings.append(budgets.message)
+            await self._emit(
+                BudgetsLowered(
+                    message=budgets.message,
+                    context_tokens=self.engine.model.context_tokens,
+                    prompt_tokens=self._prompt_lengths().initial,
+                    asked_beta=self.config.beta,
+                    asked_tau=self.config.tail_tokens,
+                    asked_answer_budget=self.config.answer_budget,
+                    beta=budgets.beta,
+                    tau=budgets.tau,
+                    answer_budget=budgets.answer_budget,
+                )
+            )
+
+    def _draw_subsets(self, number: int) -> tuple[Subset, ...]:
+        """Parents of each candidate of a round: C members of the round before, without replacement."""
+        if number == 0:
+            return ((),) * self.config.n
+        parents = self.rounds[number - 1].parents
+        return tuple(self._draw_subset(number, index, parents) for index in range(self.config.n))
+
+    def _draw_subset(self, number: int, index: int, parents: Subset) -> Subset:
+        if self.config.c == 1 and number <= self.config.t and index in parents:
+            return (index,)  # Markovian continuation: its own tail
+        seed = seeds.derive(self.config.seed, self.problem.id, number, index, "subset")
+        return seeds.draw(parents, self.config.c, seed)
+
+    async def _play(self, number: int, kind: RoundKind, subsets: tuple[Subset, ...]) -> Round:
+        """Generate the candidates of a round, those apart that the log of a resumed run holds."""
+        started_s = self.meter.elapsed_s()
+        await self._emit(RoundStarted(at_s=started_s, round=number, kind=kind, subsets=subsets))
+        waiting: list[Rollout] = []
+        for index, parents in enumerate(subsets):
+            done = self.log.finished.get((kind, number, index)) if self.log else None
+            if done is not None:
+                self.meter.tokens += done.completion.usage.completion_tokens if done.completion else 0
+                await self._record(done, kind)
+            else:
+                waiting.append(await self._prepare(number, kind, index, parents))
+        await rollouts.play(
+            self.engine, waiting, meter=self.meter, listener=self, progress_every_s=self.progress_every_s
+        )
+        candidates = tuple(self._ended[kind, number, index] for index in range(len(subsets)))
+        played = Round(
+            round=number,
+            kind=kind,
+            candidates=candidates,
+            votes=await selection.count_votes(candidates, self.matcher),
+            started_s=started_s,
+            finished_s=self.meter.elapsed_s(),
+        )
+        await self._emit(
+            RoundFinished(
+                at_s=played.finished_s,
+                round=number,
+                kind=kind,
+                statuses=played.statuses,
+                votes=played.votes,
+                usage=played.usage,
+            )
+        )
+        return played
+
+    async def _reason_to_stop(self, played: Round) -> StopReason | None:
+        """Why the run ends with this round; None if another one follows."""
+        hit = next((hit for hit in self.hits if hit.round <= played.round), None)
+        if hit is not None:
+            return hit.limit
+        if not played.parents:
+            raise NoCandidatesError(self._no_candidates(played), self._result("no_candidates"))
+        leader = selection.consensus(played.votes, self.config.stop_on_consensus)
+        if leader is not None:
+            await self._emit(Consensus(at_s=self.meter.elapsed_s(), round=played.round, vote=leader))
+            return "consensus"
+        if played.round == self.config.t:
+            return "finished"
+        short = self.meter.too_little_for_a_round(self.config.n)
+        if short is not None:
+            await self._hit(short, played.round, "no_new_round")
+            return short.limit
+        return None
+
+    async def _finish(self, reason: StopReason) -> RunResult:
+        choice = self._choice()
+        for message in (*self.matcher.problems, *self._fallbacks(choice)):
+            self.warnings.append(message)
+            await self._emit(Warned(at_s=self.meter.elapsed_s(), message=message))
+        result = self._result(reason)
+        if self.log is not None:
+            await anyio.to_thread.run_sync(self.log.finish, result)
+        return await self._announce(result)
+
+    async def _announce(self, result: RunResult) -> RunResult:
+        await self._emit(RunFinished(at_s=result.timings.wall_s, result=result))
+        return result
+
+    # ---- candidates
+
+    async def _prepare(self, number: int, kind: RoundKind, index: int, parents: Subset) -> Rollout:
+        if parents:
+            tails = [self._tail_of(number - 1, parent) for parent in parents]
+            message, length = aggregation_prompt(
+                self.prompts,
+                self.problem,
+                tails,
+                tokenizer=self.engine.tokenizer,
+                bound=self.budgets.prompt_bound,
+            )
+        else:
+            message = self.prompts.initial(self.problem)
+            length = self.engine.tokenizer.prompt_tokens((message,))
+        rollout = Rollout(
+            round=number,
+            kind=kind,
+            index=index,
+            parents=parents,
+            request=self._request(number, kind, index, message),
+            started_s=self.meter.elapsed_s(),
+        )
+        await self._emit(
+            CandidateStarted(
+                at_s=rollout.started_s,
+                round=number,
+                kind=kind,
+                index=index,
+                parents=parents,
+                seed=rollout.request.sampling.seed,
+                prompt_tokens=length,
+            )
+        )
+        return rollout
+
+    def _request(self, number: int, kind: RoundKind, index: int, message: Message) -> GenerationRequest:
+        config = self.config
+        answers_now = number >= config.t or config.answers_every_round
+        # A carry of answers takes those that come by themselves; forcing more would only cost tokens.
+        may_answer = answers_now or config.carry == "answer_or_reasoning"
+        noise = SELECTION_SAMPLING if kind == "selection" else {}
+        sampling = {
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+            "top_k": config.top_k,
+            "min_p": config.min_p,
+            "seed": seeds.derive(config.seed, self.problem.id, number, index, "sample"),
+            "reasoning_budget": self.budgets.beta,
+            "answer_budget": self.budgets.answer_budget if may_answer else 0,
+            "force_answer": config.force_answer and answers_now,
+            **noise,
+        }
+        name = "select" if kind == "selection" else f"r{number}-c{index:02}"
+        return GenerationRequest(id=name, messages=(message,), sampling=SamplingParams(**sampling))
+
+    def _tail_of(self, number: int, index: int) -> Tail:
+        tail = self.rounds[number].candidates[index].tail
+        assert tail is not None, "parents completed, so they have tails"
+        return tail
+
+    # ---- what rollouts report (rsa.rollouts.Listener)
+
+    async def progressed(self, rollout: Rollout) -> None:
+        if self.send is None:
+            return
+        await self._emit(
+            CandidateProgress(
+                at_s=self.meter.elapsed_s(),
+                round=rollout.round,
+                kind=rollout.kind,
+                index=rollout.index,
+                tokens=rollout.tokens,
+                section=rollout.section,
+                text=rollout.recent,
+            )
+        )
+
+    async def finished(self, rollout: Rollout) -> None:
+        completion, status = rollout.completion, rollout.status or "failed"
+        tail = answer = None
+        if completion is not None:
+            tail = cut_tail(
+                completion,
+                carry=self.config.carry,
+                tail_tokens=self.budgets.tau,
+                tokenizer=self.engine.tokenizer,
+            )
+            if status in ("ok", "cancelled"):
+                answer = answer_of(completion, self.prompts.answer, thinks=self.engine.model.thinks)
+        candidate = Candidate(
+            round=rollout.round,
+            index=rollout.index,
+            parents=rollout.parents,
+            seed=rollout.request.sampling.seed,
+            status=status,
+            completion=completion,
+            tail=tail,
+            answer=answer,
+            error=rollout.error,
+            started_s=rollout.started_s,
+            finished_s=self.meter.elapsed_s(),
+        )
+        await self._record(candidate, rollout.kind)
+
+    async def limit_hit(self, hit: Hit, action: Literal["conclude", "cancel"]) -> None:
+        await self._hit(hit, len(self.rounds), action)
+
+    async def _record(self, candidate: Candidate, kind: RoundKind) -> None:
+        self._ended[kind, candidate.round, candidate.index] = candidate
+        await self._emit(CandidateFinished(at_s=self.meter.elapsed_s(), kind=kind, candidate=candidate))
+
+    async def _hit(self, hit: Hit, number: int, action: Literal["conclude", "cancel", "no_new_round"]) -> None:
+        event = LimitHit(
+            at_s=self.meter.elapsed_s(),
+            limit=hit.limit,
+            round=number,
+            action=action,
+            used=hit.used,
+            allowed=hit.allowed,
+        )
+        self.hits.append(event)
+        await self._emit(event)
+
+    async def _emit(self, event: Event) -> None:
+        async with self._emitting:
+            if self.log is not None and not isinstance(event, CandidateProgress | RunFinished):
+                # The log syncs to disk: off the event loop.
+                await anyio.to_thread.run_sync(self.log.append, event)
+            if self.send is not None:
+                await self.send(event)
+
+    # ---- the result
+
+    def _choice(self) -> Choice | None:
+        if self.selection is not None and self.selection.votes:
+            return selection.choose([self.selection], "vote")
+        return selection.choose(self.rounds, self.config.select)
+
+    def _fallbacks(self, choice: Choice | None) -> list[str]:
+        """What a person should know about where the answer comes from."""
+        messages = []
+        if self.selection is not None and not self.selection.votes:
+            messages.append("the last aggregation gave no answer: the answer is the vote of the round before it")
+        if choice is not None and choice.round.round < self.rounds[-1].round:
+            messages.append(
+                f"round {self.rounds[-1].round} gave no answer: the answer is of round {choice.round.round}"
+            )
+        return messages
+
+    def _result(self, reason: StopReason) -> RunResult:
+        choice = self._choice()
+        played = [*self.rounds, *([self.selection] if self.selection else [])]
+        limits: list[LimitName] = sorted({hit.limit for hit in self.hits})
+        completion = choice.candidate.completion if choice else None
+        return RunResult(
+            answer=choice.candidate.answer if choice else None,
+            text=completion.text if completion else "",
+            stopped_because=reason,
+            answered_from_round=choice.round.round if choice else None,
+            votes=choice.round.votes if choice else (),
+            limits_hit=tuple(limits),
+            warnings=tuple(self.warnings),
+            usage=sum((each.usage for each in played), Usage()),
+            beta=self.budgets.beta,
+            tau=self.budgets.tau,
+            answer_budget=self.budgets.answer_budget,
+            config=self.config,
+            seed=self.config.seed,
+            problem_id=self.problem.id,
+            model=self.engine.model,
+            timings=Timings(started_at=self.started_at, wall_s=self.meter.elapsed_s()),
+            rounds=tuple(self.rounds),
+            selection=self.selection,
+        )
+
+    def _no_candidates(self, played: Round) -> str:
+        errors = sorted({candidate.error for candidate in played.candidates if candidate.error})
+        return (
+            f"all {len(played.candidates)} candidates of round {played.round} failed: "
+            f"{'; '.join(errors[:3]) or 'the engine cancelled them'}"
+        )
+
+    def _prompt_lengths(self) -> PromptLengths:
+        count = self.engine.tokenizer.prompt_tokens
+        return PromptLengths(
+            initial=count((self.prompts.initial(self.problem),)),
+            aggregate=count((self.prompts.aggregate(self.problem, [""] * self.config.c),)),
+        )

@@ -1,0 +1,315 @@
+"""Run folders: everything about a run on disk, complete at any moment, so that it can be resumed.
+
+run.json      what is run: problem, configuration, model, prompts, machine; written first, never changed
+images/       the problem's images, named by their SHA-256
+events.jsonl  one event a line, appended and synced as it happens; progress events are not logged
+result.json   the result, written last
+lock          held while a process works in the folder
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Self, TypeVar
+
+from pydantic import ValidationError
+
+from engine.api import ImagePart, ModelInfo
+from rsa.config import RSAConfig
+from rsa.errors import ConfigError, ResumeMismatchError, RunFolderError, RunLockedError
+from rsa.events import (
+    CandidateFinished,
+    CandidateProgress,
+    Consensus,
+    Event,
+    LimitHit,
+    RoundFinished,
+    RoundStarted,
+    RunFinished,
+    event_from_json,
+    event_to_json,
+)
+from rsa.problem import Problem, image_sha256
+from rsa.prompts import PromptSet
+from rsa.results import Candidate, Record, RoundKind, RunResult
+
+FORMAT = 1
+"""Of the files in a run folder; raised when an older reader could not understand them."""
+RUN, EVENTS, RESULT, IMAGES, LOCK = "run.json", "events.jsonl", "result.json", "images", "lock"
+RecordT = TypeVar("RecordT", bound=Record)
+CandidateKey = tuple[RoundKind, int, int]
+_SYNCED = (CandidateFinished, RoundStarted, RoundFinished, LimitHit, Consensus)
+
+
+class RunRecord(Record):
+    """The content of run.json. `images` are SHA-256 names of files in images/, in the problem's order."""
+
+    format: int = FORMAT
+    created_at: str
+    problem_id: str
+    problem: str
+    images: tuple[str, ...]
+    config: RSAConfig
+    model: ModelInfo
+    task: str
+    prompt_sha256: str
+    versions: dict[str, str]
+    machine: dict[str, str | int | None]
+
+    @classmethod
+    def of(cls, problem: Problem, config: RSAConfig, model: ModelInfo, prompts: PromptSet) -> RunRecord:
+        """The record of a run that starts now, on this machine."""
+        return cls(
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            problem_id=problem.id,
+            problem=problem.text,
+            images=tuple(image_sha256(image) for image in problem.images),
+            config=config,
+            model=model,
+            task=prompts.name,
+            prompt_sha256=prompts.sha256,
+            versions={name: _version(name) for name in ("markovian-rsa", "anyio", "pydantic", "jinja2")}
+            | {"python": platform.python_version()},
+            machine={"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()},
+        )
+
+    def identity(self) -> dict[str, object]:
+        """What must be the same for a run to be resumed."""
+        config = {f"config.{key}": value for key, value in self.config.model_dump().items()}
+        model = {"model fingerprint": self.model.fingerprint or self.model.name}
+        return {
+            "problem": self.problem,
+            "images": self.images,
+            "problem_id": self.problem_id,
+            "prompts": self.prompt_sha256,
+            **config,
+            **model,
+        }
+
+
+def read_run(folder: str | Path) -> tuple[RunRecord, Problem]:
+    """What a run folder is about, to resume it. Raises RunFolderError if it is no run folder."""
+    folder = Path(folder)
+    record = _read_json(folder / RUN, RunRecord)
+    if record.format > FORMAT:
+        raise RunFolderError(f"{folder} was written by a newer version (format {record.format}): update")
+    try:
+        images = tuple(ImagePart(data=(folder / IMAGES / name).read_bytes()) for name in record.images)
+    except OSError as error:
+        raise RunFolderError(f"cannot read an image of the run: {error.filename}: {error.strerror}") from None
+    return record, Problem(record.problem, images, record.problem_id)
+
+
+class RunLog:
+    """A run folder that this process works in. Use within `with`; leaving it lets go of the lock.
+
+    finished   candidates found in the log of a resumed run; failed ones of a round that failed as a whole are
+               left out, so that they get another try.
+    hits       limits it ran into.
+    result     of a run that had finished.
+    elapsed_s  when the log stopped, in seconds since the run's start.
+    """
+
+    def __init__(self, folder: Path, lock: IO[bytes]) -> None:
+        self.folder = folder
+        self.finished: dict[CandidateKey, Candidate] = {}
+        self.hits: list[LimitHit] = []
+        self.result: RunResult | None = None
+        self.elapsed_s = 0.0
+        self.resumed = False
+        self.created_at = ""
+        self._lock = lock
+        self._events: IO[bytes] | None = None
+        self._seen: set[tuple[object, ...]] = set()
+
+    @classmethod
+    def open(cls, folder: str | Path, record: RunRecord, problem: Problem, *, resume: bool) -> Self:
+        """Start a run in a new folder, or go on with the one it holds.
+
+        resume  True: continue if it holds a run (otherwise start one); False: it must not hold a run.
+
+        Raises RunLockedError, ResumeMismatchError (naming what differs), RunFolderError.
+        """
+        folder = Path(folder).expanduser()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = _locked(folder)
+            log = cls(folder, lock)
+            try:
+                log._begin(record, problem, resume=resume)
+            except BaseException:
+                log.close()
+                raise
+        except OSError as error:
+            raise RunFolderError(f"cannot use run folder {folder}: {error.strerror or error}") from None
+        return log
+
+    def _begin(self, record: RunRecord, problem: Problem, *, resume: bool) -> None:
+        if (self.folder / RUN).exists():
+            if not resume:
+                raise RunFolderError(f"{self.folder} already holds a run: resume it, or choose another folder")
+            self._continue(record)
+        elif (self.folder / EVENTS).exists():
+            raise RunFolderError(f"{self.folder} holds {EVENTS} but no {RUN}: choose another folder")
+        else:
+            for image, name in zip(problem.images, record.images, strict=True):
+                (self.folder / IMAGES).mkdir(exist_ok=True)
+                write_atomically(self.folder / IMAGES / name, image.data)
+            write_atomically(self.folder / RUN, record.model_dump_json(indent=1).encode())
+            self.created_at = record.created_at
+        self._events = (self.folder / EVENTS).open("ab")
+
+    def _continue(self, record: RunRecord) -> None:
+        found, _ = read_run(self.folder)
+        mine, theirs = record.identity(), found.identity()
+        keys = tuple(key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key))
+        if keys:
+            details = "; ".join(f"{key}: {_short(theirs.get(key))}, now {_short(mine.get(key))}" for key in keys)
+            raise ResumeMismatchError(f"{self.folder} holds another run. Different: {details}", keys)
+        self.resumed = True
+        self.created_at = found.created_at
+        if (self.folder / RESULT).exists():
+            self.result = _read_json(self.folder / RESULT, RunResult)
+        for event in read_events(self.folder, repair=True):
+            self._note(event)
+        if self.result is None:
+            self._forget_failed_round(found.config.n)
+
+    def _note(self, event: Event) -> None:
+        self._seen.add(_key(event))
+        self.elapsed_s = max(self.elapsed_s, event.at_s)
+        if isinstance(event, CandidateFinished):
+            candidate = event.candidate
+            self.finished[event.kind, candidate.round, candidate.index] = candidate
+        elif isinstance(event, LimitHit):
+            self.hits.append(event)
+
+    def _forget_failed_round(self, n: int) -> None:
+        """If the last round failed as a whole, take its candidates as not finished."""
+        last = max((number for kind, number, _ in self.finished if kind == "population"), default=0)
+        played = [key for key in self.finished if key[:2] == ("population", last)]
+        if len(played) == n and all(self.finished[key].status == "failed" for key in played):
+            for key in played:
+                del self.finished[key]
+            ends = ("candidate_finished", "round_finished")
+            self._seen = {key for key in self._seen if not (key[0] in ends and key[1:3] == ("population", last))}
+
+    def append(self, event: Event) -> None:
+        """Log an event, unless a resumed run already holds it. Blocks until it is on the disk."""
+        key = _key(event)
+        if isinstance(event, CandidateProgress | RunFinished) or key in self._seen:
+            return
+        if self._events is None:
+            raise RunFolderError(f"the log of {self.folder} is closed")
+        self._seen.add(key)
+        try:
+            self._events.write(event_to_json(event).encode() + b"\n")
+            self._events.flush()
+            if isinstance(event, _SYNCED):
+                os.fsync(self._events.fileno())
+        except OSError as error:
+            raise RunFolderError(f"cannot write the log in {self.folder}: {error.strerror}") from None
+
+    def finish(self, result: RunResult) -> None:
+        """Write result.json."""
+        write_atomically(self.folder / RESULT, result.model_dump_json().encode())
+
+    def close(self) -> None:
+        """Close the log and let go of the lock. Idempotent."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def read_events(folder: str | Path, *, repair: bool = False) -> list[Event]:
+    """The events of a run folder. A last line that was cut off is left out, and with `repair` cut away.
+
+    Raises RunFolderError for a broken line before the last, naming it.
+    """
+    path = Path(folder) / EVENTS
+    data = path.read_bytes() if path.exists() else b""
+    whole = data[: data.rfind(b"\n") + 1]
+    events: list[Event] = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            events.append(event_from_json(line))
+        except (ValidationError, ConfigError):
+            raise RunFolderError(f"{path}, line {number}, is no event: the log is damaged") from None
+    if repair and len(whole) < len(data):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+            os.fsync(file.fileno())
+    return events
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even if the machine stops."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _key(event: Event) -> tuple[object, ...]:
+    """What makes two events the same event of a run, logged once."""
+    place = event.candidate if isinstance(event, CandidateFinished) else event
+    names = ("limit", "action", "message")
+    return (
+        event.type,
+        *(getattr(event, "kind", None), getattr(place, "round", None), getattr(place, "index", None)),
+        *(getattr(event, name, None) for name in names),
+    )
+
+
+def _locked(folder: Path) -> IO[bytes]:
+    """The folder's lock file, locked. The operating system frees it when the process ends, however it ends."""
+    import fcntl
+
+    lock = (folder / LOCK).open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise RunLockedError(f"another process is working in {folder}: wait for it or stop it") from None
+    return lock
+
+
+def _read_json(path: Path, kind: type[RecordT]) -> RecordT:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise RunFolderError(f"{path.parent} is no run folder: it has no {path.name}") from None
+    except OSError as error:
+        raise RunFolderError(f"cannot read {path}: {error.strerror}") from None
+    except (ValidationError, ConfigError) as error:
+        raise RunFolderError(f"{path} cannot be understood: {str(error).splitlines()[0]}") from None
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
