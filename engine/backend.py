@@ -26,10 +26,11 @@ MEMORY_SHARE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class BlasInfo:
-    """The BLAS that MLX's CPU kernels call: its name for people, and its file where one is known."""
+    """The BLAS that MLX's CPU kernels call: its name for people, its file where one is known, and whether it is fast."""
 
     name: str
     path: str | None
+    fast: bool = True
 
 
 def load_mlx() -> ModuleType:
@@ -80,7 +81,8 @@ def blas_info() -> BlasInfo:
     for path in mapped:
         if "openblas" in Path(path).name:
             return BlasInfo(_openblas_version(path), path)
-    return BlasInfo("reference BLAS (slow: install OpenBLAS, on Debian `apt install libopenblas0-pthread`)", None)
+    advice = "slow: install OpenBLAS, on Debian `apt install libopenblas0-pthread`"
+    return BlasInfo(f"reference BLAS ({advice})", None, fast=False)
 
 
 def _openblas_version(path: str) -> str:
