@@ -1,6 +1,7 @@
 # make demo    install into .venv and solve a problem with the built-in model
 # make test    install with the development tools and run every test
 # make check   lint, types and import rules
+SHELL  := /bin/bash -o pipefail
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -17,7 +18,8 @@ DEV     = $(if $(BACKEND),$(BACKEND)$(comma))dev
 .PHONY: demo test test-slow check format bench clean
 
 demo: $(VENV)/.installed-$(BACKEND)
-	$(BIN)/python examples/demo.py
+	@cat examples/countdown.txt
+	@$(BIN)/rsa solve examples/countdown.txt | $(BIN)/python examples/check_countdown.py examples/countdown.txt
 
 test: $(VENV)/.dev-$(BACKEND)
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
