@@ -1,0 +1,56 @@
+"""A tiny ZAYA1 with random weights, and ways to run it; MLX is imported with OpenBLAS where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.backend import load_mlx
+
+load_mlx()
+
+import mlx.core as mx  # noqa: E402
+
+from engine.zaya import CCACache, Model, load  # noqa: E402
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Model:
+    """4 layers, hidden 64, vocabulary 128; its skip class is chosen now and then."""
+    return load(GOLDEN / "tiny_hf")[0]
+
+
+@pytest.fixture(scope="session")
+def logits_alone(tiny: Model) -> Callable[[Sequence[int]], np.ndarray]:
+    """The truth that every other way to run the model is held against: one row, one pass, no padding. [L, V]"""
+    known: dict[tuple[int, ...], np.ndarray] = {}
+
+    def run(tokens: Sequence[int]) -> np.ndarray:
+        key = tuple(tokens)
+        if key not in known:
+            known[key] = np.array(tiny(mx.array([list(key)]), tiny.make_cache())[0])
+        return known[key]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def prefilled(tiny: Model) -> Callable[[Sequence[int]], list[CCACache]]:
+    """Caches of one row that have seen the tokens."""
+
+    def run(tokens: Sequence[int]) -> list[CCACache]:
+        caches = tiny.make_cache()
+        tiny(mx.array([list(tokens)]), caches)
+        return caches
+
+    return run
