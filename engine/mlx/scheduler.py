@@ -24,6 +24,10 @@ _FLUSH_INTERVAL_S = 0.05
 """Chunks are sent this often: more would cost more time than people and programs gain from it."""
 
 
+_ROOM_TOKENS = 256
+"""Caches grow in steps of so many tokens, or of an eighth of their length: a row takes that much more than it uses."""
+
+
 @dataclass(slots=True)
 class Group:
     """Rollouts of one prompt that wait to run. `caches` hold the first `done` tokens of the prompt."""
@@ -51,7 +55,11 @@ class CacheCost:
 
     @classmethod
     def of(cls, model: Any) -> CacheCost:
-        """Measured on a prompt that is never computed: shapes are known without evaluation."""
+        """As the model says, or measured on a prompt that is never computed: shapes are known without evaluation."""
+        if hasattr(model, "cache_bytes"):
+            return cls(
+                model.cache_bytes(_ROOM_TOKENS), (model.cache_bytes(8192) - model.cache_bytes(0)) * 9 // 8 // 8192
+            )
         sizes = []
         for tokens in (1, 1025):
             caches = make_prompt_cache(model)
