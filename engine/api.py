@@ -200,12 +200,15 @@ class ModelInfo(_Record):
 
     context_tokens  prompt and completion together; None if unknown.
     fingerprint     changes whenever the weights or the tokenizer do.
+    thinks          it writes its reasoning between think tags.
+    sees            it reads images.
     """
 
     name: str
     context_tokens: int | None = None
     fingerprint: str = ""
     thinks: bool = True
+    sees: bool = False
     details: dict[str, str | int | float | bool | None] = {}
 
 

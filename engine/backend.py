@@ -11,6 +11,8 @@ import ctypes.util
 import importlib
 import os
 import sys
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +28,7 @@ MEMORY_SHARE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class BlasInfo:
-    """The BLAS that MLX's CPU kernels call: its name for people, its file where one is known, and whether it is fast."""
+    """The BLAS that MLX's CPU kernels call: its name for people, its file if known, whether it is fast."""
 
     name: str
     path: str | None
@@ -38,12 +40,33 @@ def load_mlx() -> ModuleType:
 
     Raises BackendError, naming the extra to install, when MLX or its native library is missing or broken.
     """
-    if "mlx.core" not in sys.modules:
-        _preload_openblas()
     try:
-        return importlib.import_module("mlx.core")
+        if "mlx.core" not in sys.modules:
+            _preload_openblas()
+        return import_for_good("mlx.core")
     except ImportError as error:
         raise BackendError(_import_advice(error)) from error
+
+
+def import_for_good(name: str) -> ModuleType:
+    """Import a module that uses MLX, on a thread that lives as long as the process. Raises what the import raises.
+
+    MLX leaves state in the threads that set it up, and takes the GIL to drop it as such a thread ends. If the
+    interpreter is being taken down by then, as after the last task of a worker thread, the whole process aborts.
+    """
+    if name in sys.modules or threading.current_thread() is threading.main_thread():
+        return importlib.import_module(name)
+    imported: Future[ModuleType] = Future()
+
+    def work() -> None:
+        try:
+            imported.set_result(importlib.import_module(name))
+        except BaseException as error:
+            imported.set_exception(error)
+        threading.Event().wait()
+
+    threading.Thread(target=work, name=f"import {name}", daemon=True).start()
+    return imported.result()
 
 
 def _preload_openblas() -> None:

@@ -10,18 +10,18 @@ from typing import Generic, TypeVar
 
 import anyio
 import anyio.lowlevel
-import sniffio
 
 T = TypeVar("T")
 
 
 def _loop_caller() -> Callable[[Callable[[], object]], object]:
     """A function that, from any thread, has the running event loop call something soon."""
-    if sniffio.current_async_library() == "trio":
+    try:
+        return asyncio.get_running_loop().call_soon_threadsafe
+    except RuntimeError:  # no asyncio here, so it is trio
         import trio
 
         return trio.lowlevel.current_trio_token().run_sync_soon
-    return asyncio.get_running_loop().call_soon_threadsafe
 
 
 class Mailbox(Generic[T]):

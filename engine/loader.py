@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.backend import load_mlx, on_cpu
+from engine.backend import import_for_good, load_mlx, on_cpu
 from engine.errors import CheckpointError, EngineError, ModelError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def load_engine(
     tensors that are not the model's.
     """
     load_mlx()
+    import_for_good("engine.mlx.engine")
     from engine.mlx.engine import MLXEngine
 
     path = resolve(model)
@@ -143,6 +144,7 @@ def _context_tokens(config: dict[str, Any]) -> int | None:
 
 
 def _load_tokenizer(path: Path, config: dict[str, Any]) -> ChatTokenizer:
+    import transformers
     from mlx_lm.utils import load_tokenizer
 
     from engine.mlx.tokenizer import ChatTokenizer
@@ -150,11 +152,16 @@ def _load_tokenizer(path: Path, config: dict[str, Any]) -> ChatTokenizer:
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(f"{path} has no tokenizer: none of {', '.join(_TOKENIZER_FILES)} is in it")
     end_ids = _end_ids(path, config)
+    logs = transformers.utils.logging
+    verbosity = logs.get_verbosity()
+    logs.set_verbosity_error()  # it warns of model types it does not know; tokenizers do not depend on them
     try:
         return ChatTokenizer(load_tokenizer(path, eos_token_ids=end_ids))
     except Exception as error:  # transformers raises what it happens to run into
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelError(f"the tokenizer in {path} cannot be loaded ({why}): download the model again") from error
+    finally:
+        logs.set_verbosity(verbosity)
 
 
 def _end_ids(path: Path, config: dict[str, Any]) -> list[int]:

@@ -325,7 +325,9 @@ class ScriptedEngine:
         self._change: anyio.Event | None = None  # made when waited for: an event belongs to one event loop
         self._closed = False
         self.tokens_per_step = tokens_per_step
-        self._model = ModelInfo(name=name, context_tokens=context_tokens, fingerprint=fingerprint, thinks=thinks)
+        self._model = ModelInfo(
+            name=name, context_tokens=context_tokens, fingerprint=fingerprint, thinks=thinks, sees=True
+        )
         self._tokenizer = ByteTokenizer()
         self.requests: list[GenerationRequest] = []
         self.cancelled: list[str] = []

@@ -71,6 +71,7 @@ class MLXEngine:
         self._thread.start()
         ready = self._ready.get()
         if isinstance(ready, Exception):
+            self._thread.join()  # it must not be inside MLX when the interpreter ends
             raise ready
         self._tokenizer, self._info = ready
         atexit.register(self.close)  # MLX must not compute while the interpreter is taken down

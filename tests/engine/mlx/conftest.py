@@ -1,9 +1,8 @@
-"""Tiny random models with a real tokenizer, saved as people have them: folders in the hub's layout."""
+"""Tiny random models on the engine."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,79 +10,22 @@ import pytest
 from engine.loader import load_engine
 from engine.mlx.engine import MLXEngine
 
-TURNS = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-REPLY = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-THINK = "{% if enable_thinking %}<think>\n{% else %}<think>\n\n</think>\n\n{% endif %}"
-SPECIAL = ["<pad>", "<bos>", "<|im_start|>", "<|im_end|>"]
-TAGS = ["<think>", "</think>"]
 
-
-def write_tokenizer(folder: Path, *, thinks: bool = True) -> int:
-    """A byte-level tokenizer without merges: every UTF-8 text, one token a byte. Returns its vocabulary's size."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-
-    tokens = SPECIAL + sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in SPECIAL])
-    if thinks:
-        tokenizer.add_tokens([AddedToken(text, special=False) for text in TAGS])
-    bos = tokenizer.token_to_id("<bos>")
-    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", bos)])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<bos>",
-        "eos_token": "<|im_end|>",
-        "pad_token": "<pad>",
-        "clean_up_tokenization_spaces": False,
-        "chat_template": TURNS + REPLY + (THINK if thinks else ""),
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    return int(tokenizer.get_vocab_size())
-
-
-def write_llama(folder: Path, *, thinks: bool = True, context: int = 512) -> Path:
-    """A two-layer Llama with random weights, wide enough that its distribution is not flat."""
-    import mlx.core as mx
-    from mlx.utils import tree_flatten, tree_map
-    from mlx_lm.models.llama import Model, ModelArgs
-
-    folder.mkdir(parents=True, exist_ok=True)
-    vocab = write_tokenizer(folder, thinks=thinks)
-    config = {
-        "model_type": "llama",
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "intermediate_size": 128,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "rms_norm_eps": 1e-5,
-        "vocab_size": vocab,
-        "max_position_embeddings": context,
-        "tie_word_embeddings": True,
-        "eos_token_id": 3,
-    }
-    mx.random.seed(7)
-    model = Model(ModelArgs.from_dict(config))
-    params = tree_map(
-        lambda p: mx.random.normal(p.shape) * (0.3 if p.ndim > 1 else 0.0) + (p.ndim == 1), model.parameters()
-    )
-    mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(params)))
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory, make_llama: Callable[..., Path]) -> Path:
+    return make_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 @pytest.fixture(scope="session")
-def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
+def long_folder(tmp_path_factory: pytest.TempPathFactory, make_llama: Callable[..., Path]) -> Path:
+    """A model whose context no test uses up."""
+    return make_llama(tmp_path_factory.mktemp("models") / "tiny-long", context=100_000)
 
 
 @pytest.fixture(scope="session")
-def plain_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plain_folder(tmp_path_factory: pytest.TempPathFactory, make_llama: Callable[..., Path]) -> Path:
     """A model without think tags."""
-    return write_llama(tmp_path_factory.mktemp("models") / "tiny-plain", thinks=False)
+    return make_llama(tmp_path_factory.mktemp("models") / "tiny-plain", thinks=False)
 
 
 @pytest.fixture(scope="session")

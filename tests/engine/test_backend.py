@@ -1,0 +1,91 @@
+"""Getting MLX into the process. What depends on how a process starts is tried in one of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from engine import backend
+from engine.errors import BackendError
+
+ON_LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Macs bring Accelerate")
+
+
+def run(program: str, **more: str) -> subprocess.CompletedProcess[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RSA_")}
+    return subprocess.run(
+        [sys.executable, "-c", program], env={**kept, **more}, capture_output=True, text=True, check=False
+    )
+
+
+def test_loading_twice_gives_the_same_module() -> None:
+    assert backend.load_mlx() is backend.load_mlx() is sys.modules["mlx.core"]
+
+
+def test_this_machine() -> None:
+    blas = backend.blas_info()
+    assert blas.name
+    assert blas.path is None or Path(blas.path).exists()
+    assert backend.on_cpu() in (True, False)
+    assert 1 << 20 < backend.free_memory_bytes() < 1 << 50
+
+
+@ON_LINUX
+def test_the_environment_switches_openblas_off() -> None:
+    program = "from engine.backend import blas_info; b = blas_info(); print(b.fast, b.path, b.name)"
+    done = run(program, RSA_NO_OPENBLAS="1")
+    assert done.stdout.startswith("False None reference BLAS (slow: install OpenBLAS")
+    assert "apt install libopenblas0-pthread" in done.stdout
+    found = run("import ctypes; ctypes.CDLL('libopenblas.so.0')").returncode == 0
+    assert run(program).stdout.startswith("True /" if found else "False None")
+
+
+def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlx.core", None)
+    with pytest.raises(BackendError, match="cannot be loaded") as caught:
+        backend.load_mlx()
+    assert "pip install" in str(caught.value)
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(BackendError, match=r'"markovian-rsa\[cpu\]".*"markovian-rsa\[cuda\]".*Never both'):
+        backend.load_mlx()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(BackendError, match="Apple silicon"):
+        backend.load_mlx()
+
+
+def test_imports_from_a_worker_thread_outlive_it() -> None:
+    """A thread that had imported MLX and ended as the interpreter did aborted the process, one time in twelve."""
+    program = """
+import threading
+from engine.backend import load_mlx
+threads = []
+def work():
+    load_mlx()
+    threads.extend(thread.name for thread in threading.enumerate())
+worker = threading.Thread(target=work)
+worker.start()
+worker.join()
+assert "import mlx.core" in threads, threads
+"""
+    done = run(program)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_import_that_fails_on_the_lasting_thread_is_the_callers() -> None:
+    caught: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            backend.import_for_good("engine.no_such_module")
+        except ImportError as error:
+            caught.append(error)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    assert "engine.no_such_module" in str(caught[0])
