@@ -17,7 +17,6 @@ from rsa.errors import ConfigError, did_you_mean
 from rsa.profiles import read_toml
 from rsa.results import Record
 
-BUILT_IN = "nano"
 """As a `path`: the model that is part of the package."""
 
 
@@ -53,7 +52,7 @@ def model_spec(model: str) -> ModelSpec:
     if "/" in model or Path(model).expanduser().is_dir():
         return ModelSpec(name=model, path=model)
     raise ConfigError(
-        f"no model is called {model!r}{did_you_mean(model, model_names())}. There are "
+        f"no model is called {model!r}{did_you_mean(model, model_names()) or '.'} There are "
         f"{', '.join(model_names())}; or give a hub id (owner/name) or a folder"
     )
 
@@ -69,6 +68,8 @@ def open_engine(model: str, **options: Any) -> Engine:
     Raises ConfigError for an unknown name, engine.errors.EngineError if the model cannot be loaded.
     """
     spec = model_spec(model)
-    from engine.loader import NANO, load_engine
+    from engine.loader import load_engine
 
-    return load_engine(NANO if spec.path == BUILT_IN else spec.path, **{"name": spec.name, **options})
+    # A folder is called by its own name, wherever it is seen from.
+    name = model if model in model_names() else None
+    return load_engine(spec.path, **{"name": name, **options})

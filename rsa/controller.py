@@ -24,6 +24,7 @@ from engine.api import Engine
 from rsa.config import RSAConfig
 from rsa.errors import ConfigError, RSAError
 from rsa.events import Event
+from rsa.fit import plan
 from rsa.problem import ImageLike, Problem
 from rsa.profiles import load_config
 from rsa.prompts import load_prompts
@@ -154,6 +155,7 @@ class MarkovianRSA:
         if resume and out is None:
             raise ConfigError("resume needs the run's folder: give it as out")
         engine = await self._open()
+        budgets = plan(engine, self.config, problem, prompts)  # what cannot be run leaves no folder behind
         with ExitStack() as stack:
             log = None
             if out is not None:
@@ -164,6 +166,7 @@ class MarkovianRSA:
                 self.config,
                 problem,
                 prompts,
+                budgets,
                 log=log,
                 send=send,
                 progress_every_s=self._progress_every_s,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.api import Engine
 from rsa.config import RSAConfig
 from rsa.errors import ConfigError, ProblemError
+from rsa.problem import Problem
+from rsa.prompts import PromptSet
 
 SEAM_TOKENS = 4
 """Per tail: decoded and encoded again inside a prompt, a tail may gain a few tokens at its ends."""
@@ -20,6 +23,7 @@ class Budgets:
     """What a run really uses.
 
     tau             longest tail in tokens (for carry `full`: longest reasoning handed on).
+    initial_prompt  length of the prompt of round 0.
     prompt_bound    no prompt of the run is longer, whatever the round.
     message         why something was lowered, with the numbers; None if all is as asked for.
     """
@@ -27,6 +31,7 @@ class Budgets:
     beta: int
     tau: int
     answer_budget: int
+    initial_prompt: int
     prompt_bound: int
     message: str | None = None
 
@@ -37,6 +42,23 @@ class PromptLengths:
 
     initial: int
     aggregate: int
+
+
+def plan(engine: Engine, config: RSAConfig, problem: Problem, prompts: PromptSet) -> Budgets:
+    """The budgets of a run on this engine, before anything is generated or written.
+
+    Raises ProblemError if the model cannot read the problem at all, else as `fit_budgets`.
+    """
+    if problem.images and not engine.model.sees:
+        raise ProblemError(
+            f"the problem has images, but {engine.model.name} reads text only: leave them out, or use a model that sees"
+        )
+    count = engine.tokenizer.prompt_tokens
+    lengths = PromptLengths(
+        initial=count((prompts.initial(problem),)),
+        aggregate=count((prompts.aggregate(problem, [""] * config.c),)),
+    )
+    return fit_budgets(config, lengths, engine.model.context_tokens)
 
 
 def fit_budgets(config: RSAConfig, lengths: PromptLengths, context_tokens: int | None) -> Budgets:
@@ -60,11 +82,11 @@ def fit_budgets(config: RSAConfig, lengths: PromptLengths, context_tokens: int |
     if config.limits.prompt_tokens is not None:
         bound = min(bound, config.limits.prompt_tokens)
     if (beta, tau, answer) == (config.beta, config.tail_tokens, config.answer_budget):
-        return Budgets(beta, tau, answer, bound)
+        return Budgets(beta, tau, answer, lengths.initial, bound)
     message = _explain(config, exceeded, longest, tails, (beta, tau, answer))
     if config.strict:
         raise ConfigError(f"{message} (strict: not lowered)")
-    return Budgets(beta, tau, answer, bound, message)
+    return Budgets(beta, tau, answer, lengths.initial, bound, message)
 
 
 def _check_prompt_limit(config: RSAConfig, lengths: PromptLengths, longest: int) -> None:

@@ -36,6 +36,6 @@ def find(kind: str, name: str) -> Path:
             return path
         raise ConfigError(f"no {kind.removesuffix('s')} file at {path}")
     raise ConfigError(
-        f"no {kind.removesuffix('s')} is called {name!r}{did_you_mean(name, known)}. "
+        f"no {kind.removesuffix('s')} is called {name!r}{did_you_mean(name, known) or '.'} "
         f"There are {', '.join(known) or 'none'}; or give the path of a .toml file"
     )

@@ -33,7 +33,7 @@ from rsa.events import (
     RunStarted,
     Warned,
 )
-from rsa.fit import PromptLengths, fit_budgets
+from rsa.fit import Budgets
 from rsa.limits import Hit, Meter
 from rsa.problem import Problem
 from rsa.prompts import PromptSet
@@ -67,6 +67,7 @@ class Run:
         config: RSAConfig,
         problem: Problem,
         prompts: PromptSet,
+        budgets: Budgets,
         *,
         log: RunLog | None = None,
         send: Send | None = None,
@@ -74,7 +75,7 @@ class Run:
     ) -> None:
         self.engine, self.config, self.problem, self.prompts = engine, config, problem, prompts
         self.log, self.send, self.progress_every_s = log, send, progress_every_s
-        self.budgets = fit_budgets(config, self._prompt_lengths(), engine.model.context_tokens)
+        self.budgets = budgets
         spent_s = log.elapsed_s if log else 0.0
         self.meter = Meter(config.limits, n=config.n, answer_budget=self.budgets.answer_budget, spent_s=spent_s)
         self.matcher = AnswerMatcher(prompts.answer)
@@ -126,7 +127,7 @@ class Run:
                 BudgetsLowered(
                     message=budgets.message,
                     context_tokens=self.engine.model.context_tokens,
-                    prompt_tokens=self._prompt_lengths().initial,
+                    prompt_tokens=budgets.initial_prompt,
                     asked_beta=self.config.beta,
                     asked_tau=self.config.tail_tokens,
                     asked_answer_budget=self.config.answer_budget,
@@ -399,11 +400,4 @@ class Run:
         return (
             f"all {len(played.candidates)} candidates of round {played.round} failed: "
             f"{'; '.join(errors[:3]) or 'the engine cancelled them'}"
-        )
-
-    def _prompt_lengths(self) -> PromptLengths:
-        count = self.engine.tokenizer.prompt_tokens
-        return PromptLengths(
-            initial=count((self.prompts.initial(self.problem),)),
-            aggregate=count((self.prompts.aggregate(self.problem, [""] * self.config.c),)),
         )

@@ -1,0 +1,270 @@
+"""What a person sees of a run, on standard error: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from rsa.events import (
+    BudgetsLowered,
+    CandidateFinished,
+    Consensus,
+    Event,
+    LimitHit,
+    RoundFinished,
+    RoundStarted,
+    RunFinished,
+    RunStarted,
+    Warned,
+)
+from rsa.progress import Progress, Row
+from rsa.results import Candidate, RunResult, Vote
+
+_REFRESH_PER_S = 8
+_SHOWN_CHARACTERS = 80
+"""Of an answer in a line; programs and texts are answers too."""
+_FIXED_WIDTH = 3 + 8 + 6 + 10 + 4 * 2  # of the table's other columns and the gaps between all of them
+_MIN_WORDS_WIDTH = 16
+_STATUS_STYLE = {"ok": "green", "degenerate": "yellow", "failed": "red", "cancelled": "yellow"}
+
+
+class Display(Protocol):
+    """Shows the events of a run; used within `with`."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, event: Event) -> None: ...
+
+
+class Silent:
+    """Shows nothing: `--quiet`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def show(self, event: Event) -> None:
+        """Nothing to see."""
+
+
+class Lines:
+    """One plain line for everything worth a line in a log file."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def show(self, event: Event) -> None:
+        """Print the event's line, if it has one."""
+        self._progress.update(event)
+        line = describe(event)
+        if line is not None:
+            self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+class LiveTable:
+    """A row for each candidate of the round, redrawn as tokens come; notices scroll above it.
+
+    At the end the table goes, and the line that sums up the run stays. `clock` counts seconds between events.
+    """
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._progress = Progress()
+        self._at_s, self._seen_at = 0.0, clock()  # the newest event, on the run's clock and on ours
+        self._live = Live(
+            console=console,
+            refresh_per_second=_REFRESH_PER_S,
+            transient=True,
+            redirect_stdout=False,
+            get_renderable=self._render,
+        )
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+        if self._progress.result is not None:
+            self._print(_result_line(self._progress.result))
+
+    def show(self, event: Event) -> None:
+        """Take the event in; what a table has no place for is printed above it."""
+        self._progress.update(event)
+        self._at_s, self._seen_at = max(self._at_s, event.at_s), self._clock()
+        shown = isinstance(event, CandidateFinished) and event.candidate.status != "failed"
+        if not shown and not isinstance(event, RoundStarted | RunFinished):
+            line = describe(event)
+            if line is not None:
+                self._print(line)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    def _render(self) -> Group | Text:
+        now_s = self._at_s + self._clock() - self._seen_at
+        if not self._progress.started:
+            return Text(f"loading the model · {_clock(now_s)}", style="bold")
+        if not self._progress.rows:
+            return Text("")
+        return Group(_table(self._progress, now_s, self._console), _totals(self._progress, now_s))
+
+
+def make_display(console: Console, *, quiet: bool) -> Display:
+    """The display that suits where standard error goes."""
+    if quiet:
+        return Silent()
+    return LiveTable(console) if console.is_terminal else Lines(console)
+
+
+def describe(event: Event) -> str | None:
+    """One line about an event; None for those that come too often."""
+    match event:
+        case RunStarted():
+            c = event.config
+            state = "resuming" if event.resumed else "solving"
+            return f"{state} with {event.model.name}: n={c.n} c={c.c} t={c.t} beta={c.beta} tau={c.tau} seed={c.seed}"
+        case BudgetsLowered() | Warned():
+            return f"warning: {event.message}"
+        case RoundStarted():
+            if event.kind == "selection":
+                return "one more aggregation selects the answer"
+            from_tails = f", each from {len(event.subsets[0])} tails" if event.round and event.subsets else ""
+            return f"round {event.round}: {len(event.subsets)} candidates{from_tails}"
+        case CandidateFinished():
+            return _candidate_line(event.candidate)
+        case RoundFinished():
+            return f"round {event.round} done: {_votes(event.votes)}"
+        case LimitHit():
+            what = {"conclude": "asking for answers", "cancel": "cutting off", "no_new_round": "no further round"}
+            return f"limit {event.limit} ({event.used:g} of {event.allowed:g}): {what[event.action]}"
+        case Consensus():
+            return (
+                f"consensus after round {event.round}: {event.vote.share:.0%} agree on {in_a_line(event.vote.answer)}"
+            )
+        case RunFinished():
+            return _result_line(event.result)
+        case _:
+            return None
+
+
+def printable(text: str) -> str:
+    """Text without what would move a terminal's cursor or recolour it: models write anything."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
+
+
+def in_a_line(answer: str) -> str:
+    """An answer, shortened to a part of a line."""
+    line = " ".join(printable(answer).split())
+    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: _SHOWN_CHARACTERS - 1]}…"
+
+
+def _candidate_line(candidate: Candidate) -> str:
+    where = f"  round {candidate.round} candidate {candidate.index:>2}"
+    if candidate.completion is None:
+        return f"{where}: {candidate.status}{f': {candidate.error}' if candidate.error else ''}"
+    usage = candidate.completion.usage
+    said = f", answer {in_a_line(candidate.answer)}" if candidate.answer is not None else ""
+    ended = candidate.completion.finish_reason if candidate.status == "ok" else candidate.status
+    return f"{where}: {usage.completion_tokens} tokens, {ended}{said}"
+
+
+def _votes(votes: tuple[Vote, ...]) -> str:
+    if not votes:
+        return "tails handed on"
+    shown = ", ".join(f"{in_a_line(vote.answer)} ({vote.count})" for vote in votes[:3])
+    return f"answers {shown}{f' and {len(votes) - 3} more' if len(votes) > 3 else ''}"
+
+
+def _result_line(result: RunResult) -> str:
+    rounds = f"{len(result.rounds)} round{'s' if len(result.rounds) > 1 else ''}"
+    spent = f"{rounds}, {result.usage.completion_tokens:,} tokens in {result.timings.wall_s:.1f} s"
+    if result.answer is None:
+        why = (
+            "no candidate gave one" if result.stopped_because == "finished" else f"stopped by {result.stopped_because}"
+        )
+        return f"no answer, {why}; {spent}"
+    winner = result.votes[0] if result.votes else None
+    votes = f", {winner.count} of {round(winner.count / winner.share)} candidates agree" if winner else ""
+    early = "" if result.stopped_because == "finished" else f", stopped by {result.stopped_because}"
+    return f"answer {in_a_line(result.answer)} from round {result.answered_from_round}{votes}{early}; {spent}"
+
+
+def _table(progress: Progress, now_s: float, console: Console) -> Table:
+    title = (
+        "selecting the answer"
+        if progress.kind == "selection"
+        else f"round {progress.round} of {progress.rounds_planned - 1}"
+    )
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, expand=True, pad_edge=False)
+    table.add_column("#", justify="right", width=3)
+    table.add_column("tokens", justify="right", width=8)
+    table.add_column("tok/s", justify="right", width=6)
+    table.add_column("state", width=10)
+    table.add_column("answer so far, or what it writes", no_wrap=True, overflow="ellipsis", ratio=1)
+    room, words_width = max(console.height - 6, 1), max(console.width - _FIXED_WIDTH, _MIN_WORDS_WIDTH)
+    rows = progress.rows
+    if len(rows) > room:
+        rows = sorted(rows, key=lambda row: row.status is not None)  # those that still run first
+    for row in rows[:room]:
+        speed = f"{row.tokens_per_s(now_s):.0f}" if row.tokens else ""
+        table.add_row(str(row.index), f"{row.tokens:,}", speed, _state(row), _words(row, words_width))
+    if len(rows) > room:
+        table.add_row("", "", "", "", Text(f"... and {len(rows) - room} more", style="dim"))
+    return table
+
+
+def _state(row: Row) -> Text:
+    if row.status is not None:
+        return Text("done" if row.status == "ok" else row.status, style=_STATUS_STYLE[row.status])
+    if row.tokens == 0:
+        return Text("waiting", style="dim")
+    return Text("thinking" if row.section == "reasoning" else "answering", style="cyan")
+
+
+def _words(row: Row, width: int) -> Text:
+    if row.answer is not None:
+        return Text(in_a_line(row.answer), style="bold")
+    line = " ".join(printable(row.text).split())
+    return Text(line if len(line) <= width else f"…{line[1 - width :]}", style="dim")  # the newest words
+
+
+def _totals(progress: Progress, now_s: float) -> Text:
+    eta = progress.eta_s()
+    parts = [
+        f"{progress.running} running",
+        f"{progress.tokens:,} tokens",
+        f"{progress.tokens_per_s():,.0f} tok/s",
+        f"{_clock(now_s)} elapsed",
+        f"about {_clock(eta)} left" if eta is not None else "",
+    ]
+    return Text("  " + " · ".join(part for part in parts if part), style="bold")
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,0 +1,86 @@
+"""`rsa doctor`: what this machine has for the engine, and what is amiss."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import rsa
+from engine.errors import EngineError
+from engine.loader import NANO
+from rsa.errors import RSAError
+from rsa.resources import configs_folder
+
+_PACKAGES = ("markovian-rsa", "mlx", "mlx-lm", "transformers", "math-verify")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. `text` says what to do where not `ok`."""
+
+    what: str
+    text: str
+    ok: bool = True
+
+
+def examine() -> list[Finding]:
+    """All findings; never raises for what it looks for."""
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (_python, _packages, _name_clash, _mlx, _files)
+    return [finding for check in checks for finding in check()]
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding("python", f"{platform.python_version()} ({platform.machine()} {platform.system()}), {sys.prefix}")
+
+
+def _packages() -> Iterator[Finding]:
+    for name in _PACKAGES:
+        try:
+            yield Finding(name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Finding(name, "not installed: run `pip install markovian-rsa` again", ok=False)
+
+
+def _name_clash() -> Iterator[Finding]:
+    """PyPI's archived cryptography package `rsa` has the same import name and overwrites our files, or we its."""
+    try:
+        version = metadata.version("rsa")
+    except metadata.PackageNotFoundError:
+        yield Finding("import name", f"`import rsa` is {Path(rsa.__file__).parent}")
+        return
+    yield Finding(
+        "import name",
+        f"PyPI's `rsa` {version} is installed in the same environment and shares our import name: install "
+        "markovian-rsa into an environment of its own (`uv tool install`, `pipx`, or a new venv)",
+        ok=False,
+    )
+
+
+def _mlx() -> Iterator[Finding]:
+    from engine import backend
+
+    try:
+        on_cpu, blas = backend.on_cpu(), backend.blas_info()
+    except EngineError as error:
+        yield Finding("mlx backend", str(error), ok=False)
+        return
+    yield Finding("device", "CPU, float32" if on_cpu else "GPU")
+    if on_cpu:
+        yield Finding("blas", f"{blas.name}{f', {blas.path}' if blas.path else ''}", ok=blas.fast)
+    yield Finding("memory", f"{backend.free_memory_bytes() / 2**30:.1f} GiB free for a model and its caches")
+
+
+def _files() -> Iterator[Finding]:
+    try:
+        yield Finding("configs", str(configs_folder()))
+    except RSAError as error:
+        yield Finding("configs", str(error), ok=False)
+    weights = NANO / "model.safetensors"
+    if weights.is_file():
+        yield Finding("nano", f"{weights.stat().st_size / 1e6:.1f} MB")
+    else:
+        yield Finding("nano", f"{weights} is missing: install markovian-rsa again", ok=False)

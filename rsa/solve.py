@@ -1,0 +1,143 @@
+"""What `rsa solve` does, without its flags: gather a job, run it, keep it resumable."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import anyio
+
+from engine.api import ImagePart
+from rsa.config import Limits, RSAConfig
+from rsa.controller import MarkovianRSA
+from rsa.errors import ConfigError, ProblemError, ResumeMismatchError
+from rsa.events import Event, RunFinished
+from rsa.profiles import load_config
+from rsa.results import RunResult
+from rsa.runlog import RUN, RunRecord, read_run
+
+
+@dataclass(frozen=True, slots=True)
+class SolveJob:
+    """A problem, how to solve it, and the folder where its run lives."""
+
+    text: str
+    images: tuple[Path | ImagePart, ...]
+    problem_id: str | None
+    model: str
+    config: RSAConfig
+    folder: Path
+    resume: bool
+
+    @property
+    def begun(self) -> bool:
+        """There is something on the disk to go on with."""
+        return (self.folder / RUN).is_file()
+
+    @classmethod
+    def new(
+        cls,
+        file: str | None,
+        images: list[Path] | None,
+        model: str,
+        profile: str | None,
+        settings: Mapping[str, Any],
+        folder: Path,
+    ) -> Self:
+        """A run from the start. Raises ConfigError, ProblemError."""
+        from rsa.compose import model_settings
+
+        config = load_config(profile, settings, defaults=model_settings(model))
+        return cls(read_problem(file), tuple(images or ()), None, model, config, folder, resume=False)
+
+    @classmethod
+    def resumed(
+        cls,
+        folder: Path,
+        file: str | None,
+        images: list[Path] | None,
+        model: str | None,
+        profile: str | None,
+        settings: Mapping[str, Any],
+        out: Path | None,
+    ) -> Self:
+        """A run that goes on: everything comes from its folder. What is given besides must agree with it.
+
+        Raises RunFolderError if the folder holds no run, ResumeMismatchError for a flag that differs from it.
+        """
+        if out is not None and out != folder:
+            raise ConfigError("--resume goes on in its own folder: leave out --out")
+        if images:
+            raise ConfigError("--resume takes the images from its folder: leave out --image")
+        record, problem = read_run(folder)
+        config = record.config
+        if settings or profile:
+            asked = load_config(profile, settings) if profile else config.replace(**_merged(config, settings))
+            differing = _differences(config, asked)
+            if differing:
+                raise ResumeMismatchError(
+                    f"the run in {folder} has other settings: {'; '.join(differing.values())}. Leave the flags out to "
+                    "go on with it, or start a new run",
+                    tuple(differing),
+                )
+        if file is not None and read_problem(file) != problem.text:
+            raise ResumeMismatchError(f"the run in {folder} is of another problem", ("problem",))
+        return cls(problem.text, problem.images, problem.id, model or _model_of(record), config, folder, resume=True)
+
+    def run(self, show: Callable[[Event], None]) -> RunResult:
+        """Run to the end, showing every event. Raises what `MarkovianRSA.solve` raises."""
+        return anyio.run(self._run, show)
+
+    async def _run(self, show: Callable[[Event], None]) -> RunResult:
+        async with (
+            MarkovianRSA(model=self.model, config=self.config) as rsa,
+            rsa.stream(
+                self.text, images=self.images, problem_id=self.problem_id, out=self.folder, resume=self.resume
+            ) as events,
+        ):
+            async for event in events:
+                show(event)
+                if isinstance(event, RunFinished):
+                    result = event.result
+        return result
+
+
+def _merged(config: RSAConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings to change in `config`; single limits are changed one by one."""
+    limits = settings.get("limits")
+    return {**settings, "limits": config.limits.replace(**limits)} if limits else dict(settings)
+
+
+def _differences(config: RSAConfig, asked: RSAConfig) -> dict[str, str]:
+    """Settings that differ, with both values for people; limits one by one, called by their own names."""
+    pairs = [(key, getattr(config, key), getattr(asked, key)) for key in RSAConfig.model_fields if key != "limits"]
+    pairs += [(key, getattr(config.limits, key), getattr(asked.limits, key)) for key in Limits.model_fields]
+    return {key: f"{key} is {was}, not {now}" for key, was, now in pairs if was != now}
+
+
+def _model_of(record: RunRecord) -> str:
+    """What to open to go on with a run: the model's name if it is one of ours, else where it was loaded from."""
+    from rsa.compose import model_names
+
+    name = record.model.name
+    return name if name in model_names() else str(record.model.details.get("source") or name)
+
+
+def read_problem(file: str | None) -> str:
+    """The text of a problem from a file, or from standard input for `-`. Raises ProblemError."""
+    if file is None and sys.stdin.isatty():
+        raise ProblemError("no problem given: rsa solve FILE, or - to read standard input")
+    where = "on standard input" if file in (None, "-") else f"in {file}"
+    try:
+        data = sys.stdin.buffer.read() if file in (None, "-") else Path(str(file)).expanduser().read_bytes()
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ProblemError(f"the problem {where} is not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise ProblemError(f"cannot read the problem {where}: {error.strerror}") from None
+    if not text.strip():
+        raise ProblemError(f"the problem {where} is empty")
+    return text.strip()

@@ -1,0 +1,116 @@
+"""Tiny models for the command line, and events of a run told by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.api import Completion, ModelInfo, Usage
+from rsa.config import RSAConfig
+from rsa.events import (
+    CandidateFinished,
+    CandidateProgress,
+    CandidateStarted,
+    RoundFinished,
+    RoundStarted,
+    RunFinished,
+    RunStarted,
+)
+from rsa.results import Candidate, Round, RunResult, Timings, Vote
+
+
+@pytest.fixture(scope="session")
+def thinking_model(tmp_path_factory: pytest.TempPathFactory, make_llama: Callable[..., Path]) -> Path:
+    """It is random: it hardly ever boxes an answer."""
+    return make_llama(tmp_path_factory.mktemp("models") / "tiny-thinker", context=4096)
+
+
+@pytest.fixture(scope="session")
+def plain_model(tmp_path_factory: pytest.TempPathFactory, make_llama: Callable[..., Path]) -> Path:
+    """A model without think tags: with `--task general` all that it writes is its answer."""
+    return make_llama(tmp_path_factory.mktemp("models") / "tiny-writer", thinks=False, context=4096)
+
+
+class Story:
+    """A run as its events tell it: each method is one event; times are given."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.config = RSAConfig(**{"n": 2, "c": 2, "t": 1, "beta": 100, "tau": 10, **settings})
+        self.model = ModelInfo(name="tiny", context_tokens=512)
+        self.round = 0
+        self.candidates: list[Candidate] = []
+
+    def starts(self, *, resumed: bool = False) -> RunStarted:
+        return RunStarted(
+            problem_id="p", config=self.config, model=self.model, task="math", prompt_sha256="0", resumed=resumed
+        )
+
+    def begins_round(self, number: int, at_s: float = 0.0, **more: Any) -> RoundStarted:
+        self.round, self.candidates = number, []
+        parents = tuple(range(self.config.c)) if number else ()
+        return RoundStarted(at_s=at_s, round=number, subsets=(parents,) * self.config.n, **more)
+
+    def begins(self, index: int, at_s: float = 0.0) -> CandidateStarted:
+        return CandidateStarted(at_s=at_s, round=self.round, index=index, parents=(), seed=1, prompt_tokens=5)
+
+    def writes(self, index: int, tokens: int, at_s: float, text: str = "so", section: Any = "reasoning") -> Any:
+        return CandidateProgress(at_s=at_s, round=self.round, index=index, tokens=tokens, section=section, text=text)
+
+    def ends(self, index: int, tokens: int, at_s: float, answer: str | None = None, **more: Any) -> CandidateFinished:
+        completion = Completion(
+            request_id="r",
+            token_ids=tuple(range(tokens)),
+            reasoning="",
+            text=answer or "",
+            finish_reason="stop",
+            usage=Usage(completion_tokens=tokens, reasoning_tokens=tokens),
+        )
+        fields = {"round": self.round, "index": index, "seed": 1, "status": "ok", "completion": completion, **more}
+        candidate = Candidate(answer=answer, finished_s=at_s, **fields)
+        self.candidates.append(candidate)
+        return CandidateFinished(at_s=at_s, candidate=candidate)
+
+    def votes(self, *counts: tuple[str, int]) -> tuple[Vote, ...]:
+        n = self.config.n
+        return tuple(Vote(answer=answer, share=count / n, candidates=tuple(range(count))) for answer, count in counts)
+
+    def ends_round(self, at_s: float, *counts: tuple[str, int]) -> RoundFinished:
+        return RoundFinished(
+            at_s=at_s, round=self.round, statuses={"ok": self.config.n}, votes=self.votes(*counts), usage=Usage()
+        )
+
+    def finishes(self, at_s: float, answer: str | None, *counts: tuple[str, int], **more: Any) -> RunFinished:
+        fields = {
+            "text": answer or "",
+            "stopped_because": "finished",
+            "answered_from_round": None if answer is None else self.round,
+            "votes": self.votes(*counts),
+            "limits_hit": (),
+            "warnings": (),
+            "usage": Usage(completion_tokens=1234),
+            "beta": self.config.beta,
+            "tau": self.config.tau,
+            "answer_budget": self.config.answer_budget,
+            "config": self.config,
+            "seed": 0,
+            "problem_id": "p",
+            "model": self.model,
+            "timings": Timings(started_at="", wall_s=at_s),
+            "rounds": tuple(Round(round=number, candidates=()) for number in range(self.round + 1)),
+            **more,
+        }
+        return RunFinished(at_s=at_s, result=RunResult(answer=answer, **fields))
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
+
+
+@pytest.fixture
+def tell() -> Callable[..., Story]:
+    """A story with settings of its own."""
+    return Story

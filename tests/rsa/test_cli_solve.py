@@ -1,0 +1,480 @@
+"""`rsa solve` in this process: what goes where, exit codes, and what a mistake is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from engine import backend
+from engine.mlx import engine as mlx_engine
+from rsa import RSAConfig, RunResult, read_events, read_run
+from rsa.cli import app
+from rsa.config import Limits
+from rsa.events import BudgetsLowered
+
+SMALL = ["--n", "3", "--c", "2", "--t", "1", "--beta", "40", "--tau", "16", "--answer-budget", "8"]
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class Outcome:
+    """What a command left behind."""
+
+    def __init__(self, result: Any) -> None:
+        # Errors that are not for people would come out here.
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+        self.code: int = result.exit_code
+        self.out: str = result.stdout
+        self.err: str = result.stderr
+
+    @property
+    def words(self) -> str:
+        """Standard error with boxes and line breaks taken out."""
+        return " ".join(self.err.replace("│", " ").split())
+
+
+def rsa(*words: object, stdin: str | bytes | None = None, env: dict[str, str] | None = None) -> Outcome:
+    return Outcome(CliRunner().invoke(app, [str(word) for word in words], input=stdin, env=env))
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RSA_MODEL", raising=False)
+    Path("problem.txt").write_text("Say something.\n")
+
+
+@pytest.fixture
+def writer(plain_model: Path) -> list[object]:
+    """Flags with which it answers."""
+    return ["--model", plain_model, "--task", "general", *SMALL]
+
+
+@pytest.fixture
+def thinker(thinking_model: Path) -> list[object]:
+    """Flags with which it does not answer."""
+    return ["--model", thinking_model, *SMALL]
+
+
+# ---- what goes where
+
+
+def test_the_answer_alone_on_standard_output(writer: list[object]) -> None:
+    done = rsa("solve", "problem.txt", *writer, "--out", "run")
+    result = RunResult.model_validate_json(Path("run/result.json").read_bytes())
+    assert done.code == 0
+    assert result.answer
+    assert done.out == result.answer + "\n"
+    lines = done.err.splitlines()
+    assert lines[0].startswith("solving with ")
+    assert lines[-2].startswith("answer ")
+    assert lines[-1] == "run folder: run"
+
+
+def test_json_is_the_result(writer: list[object]) -> None:
+    done = rsa("solve", "problem.txt", *writer, "--out", "run", "--json")
+    assert done.code == 0
+    assert RunResult.model_validate_json(done.out) == RunResult.model_validate_json(
+        Path("run/result.json").read_bytes()
+    )
+    assert json.loads(done.out)["config"]["n"] == 3
+
+
+def test_quiet_says_nothing_but_errors(writer: list[object]) -> None:
+    done = rsa("solve", "problem.txt", *writer, "--quiet")
+    assert (done.code, done.err) == (0, "")
+    assert done.out
+    failed = rsa("solve", "nowhere.txt", *writer, "-q")
+    assert (failed.code, failed.out) == (2, "")
+    assert failed.err == "error: cannot read the problem in nowhere.txt: No such file or directory\n"
+
+
+def test_the_problem_from_a_file_or_standard_input(writer: list[object]) -> None:
+    text = "Say ünicode.\n"
+    Path("ünicode.txt").write_text(text, encoding="utf-8")
+    Path("marked.txt").write_text(text, encoding="utf-8-sig")
+    done = [
+        rsa("solve", "ünicode.txt", *writer, "--out", "1"),
+        rsa("solve", "marked.txt", *writer, "--out", "2"),
+        rsa("solve", "-", *writer, "--out", "3", stdin=text),
+        rsa("solve", *writer, "--out", "4", stdin=text),
+    ]
+    assert {each.code for each in done} == {0}
+    assert len({each.out for each in done}) == 1, "the same problem has the same draws"
+    assert {read_run(str(folder))[1].text for folder in (1, 2, 3, 4)} == {"Say ünicode."}
+
+
+def test_no_answer_has_a_code_of_its_own(thinker: list[object]) -> None:
+    done = rsa("solve", "problem.txt", *thinker, "--out", "run")
+    assert (done.code, done.out) == (3, "")
+    assert "no answer, no candidate gave one" in done.err
+    kept = RunResult.model_validate_json(Path("run/result.json").read_bytes())
+    assert len(kept.rounds) == 2
+    as_json = rsa("solve", "--resume", "run", "--json")
+    assert as_json.code == 3
+    assert RunResult.model_validate_json(as_json.out) == kept
+
+
+def test_limits_end_a_run_with_what_there_is(thinker: list[object]) -> None:
+    done = rsa("solve", "problem.txt", *thinker, "--total-tokens", "100", "--out", "run")
+    assert done.code == 3
+    assert "limit total_tokens" in done.err
+    assert "no answer, stopped by total_tokens" in done.err
+    assert RunResult.model_validate_json(Path("run/result.json").read_bytes()).limits_hit == ("total_tokens",)
+
+
+def test_runs_get_folders_of_their_own(writer: list[object]) -> None:
+    said = [rsa("solve", "problem.txt", *writer).err.splitlines()[-1] for _ in range(3)]
+    folders = sorted(Path("runs").iterdir())
+    assert len(folders) == 3
+    assert sorted(said) == [f"run folder: {folder}" for folder in sorted(folders, key=lambda f: f"run folder: {f}")]
+
+
+def test_flags_win_over_a_profile_file(writer: list[object]) -> None:
+    Path("mine.toml").write_text('n = 2\nc = 1\nt = 0\nbeta = "2k"\ntau = 8\nseed = 5\n[limits]\ntotal_tokens = "4k"\n')
+    model = writer[:4]
+    flags = ["--beta", "30", "--answer-budget", "8", "--deadline", "99", "--no-force-answer"]
+    done = rsa("solve", "problem.txt", *model, "--profile", "mine.toml", *flags, "--out", "run")
+    assert done.code == 0, done.err
+    config = read_run("run")[0].config
+    assert (config.n, config.c, config.t, config.beta, config.tau, config.seed) == (2, 1, 0, 30, 8, 5)
+    assert config.force_answer is False
+    assert config.limits == Limits(total_tokens=4096, wall_clock_s=99)
+
+
+def test_every_flag_is_a_setting_too() -> None:
+    command: Any = typer.main.get_command(app)
+    flags = {parameter.name for parameter in command.commands["solve"].params}
+    others = {"file", "image", "model", "profile", "out", "resume", "json_", "quiet"}
+    settings = {name for name in RSAConfig.model_fields if name not in ("limits", "answers")}
+    assert flags - others == settings | {"total_tokens", "prompt_tokens", "deadline"}
+    assert set(Limits.model_fields) == {"total_tokens", "prompt_tokens", "wall_clock_s"}
+
+
+def test_the_model_may_come_from_the_environment(writer: list[object]) -> None:
+    done = rsa("solve", "problem.txt", *writer[2:], "--out", "run", env={"RSA_MODEL": str(writer[1])})
+    assert done.code == 0
+
+
+def test_model_names_are_listed() -> None:
+    done = rsa("models", "list")
+    assert done.code == 0
+    assert {line.split()[0] for line in done.out.splitlines()} >= {"nano", "zaya1-8b", "zaya1-vl-8b"}
+
+
+# ---- mistakes: exit code 2, one line that names what is wrong, nothing on standard output, nothing left behind
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--model", "nanno"], ["no model is called 'nanno'", "did you mean 'nano'"]),
+        (["--model", "problem.txt"], ["no model is called 'problem.txt'", "nano, zaya1-8b, zaya1-vl-8b"]),
+        (["--profile", "lihgt"], ["no profile is called 'lihgt'", "did you mean 'light'"]),
+        (["--profile", "nowhere.toml"], ["no profile file at nowhere.toml"]),
+        (["--profile", "unknown.toml"], ["unknown setting 'bta'", "did you mean 'beta'", "unknown.toml"]),
+        (["--profile", "broken.toml"], ["broken.toml is no valid TOML", "line 1"]),
+        (["--task", "mth"], ["'mth'", "did you mean 'math'"]),
+        (["--select", "vot"], ["select = 'vot'", "'vote', 'aggregate' or 'first'"]),
+        (["--carry", "ful"], ["carry = 'ful'", "'full'"]),
+        (["--tau", "8k", "--beta", "4k"], ["tau = 8192", "beta = 4096"]),
+        (["--n", "2", "--c", "4"], ["c = 4", "n = 2"]),
+        (["--n", "0"], ["n = 0", "greater than or equal to 1"]),
+        (["--c", "0"], ["c = 0", "greater than or equal to 1"]),
+        (["--t", "-1"], ["t = -1", "greater than or equal to 0"]),
+        (["--beta", "4q"], ["beta", "'4q' is no size", "4096, 4k or 40K"]),
+        (["--tau", ""], ["tau", "'' is no size"]),
+        (["--beta", "-1"], ["beta", "'-1' is no size"]),
+        (["--beta", "0", "--tau", "0"], ["beta = 0", "tau = 0"]),
+        (["--answer-budget", "1.3"], ["answer_budget", "'1.3' is not a whole number of tokens"]),
+        (["--total-tokens", "4q"], ["total_tokens", "'4q' is no size"]),
+        (["--deadline", "-1"], ["wall_clock_s = -1.0", "greater than 0"]),
+        (["--deadline", "nan"], ["wall_clock_s = nan"]),
+        (["--temperature", "-1"], ["temperature = -1.0"]),
+        (["--top-p", "0"], ["top_p = 0.0"]),
+        (["--min-p", "2"], ["min_p = 2.0"]),
+        (["--seed", "-1"], ["seed = -1"]),
+        (["--stop-on-consensus", "2"], ["stop_on_consensus = 2.0"]),
+        (["--n", "many"], ["--n", "valid integer"]),
+        (["--modl", "nano"], ["No such option: --modl", "--model"]),
+        (["second.txt"], ["unexpected extra argument", "second.txt"]),
+        (["--image", "nowhere.png"], ["cannot read image nowhere.png", "No such file"]),
+        (["--image", "problem.txt"], ["image problem.txt is empty or no PNG"]),
+    ],
+    ids=lambda value: " ".join(value)[:30],
+)
+def test_mistakes(flags: list[str], words: list[str]) -> None:
+    Path("unknown.toml").write_text("bta = 3\n")
+    Path("broken.toml").write_text("n = = 3\n")
+    before = set(Path().iterdir())
+    done = rsa("solve", "problem.txt", *flags)
+    assert (done.code, done.out) == (2, "")
+    assert all(word in done.words for word in words), done.err
+    assert done.err.startswith(("error: ", "Usage: "))
+    assert set(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("absent.txt", None, "cannot read the problem in absent.txt: No such file or directory"),
+        ("folder", None, "cannot read the problem in folder: Is a directory"),
+        ("empty.txt", b"", "the problem in empty.txt is empty"),
+        ("blank.txt", b" \n\t\n", "the problem in blank.txt is empty"),
+        ("latin.txt", "caf\xe9".encode("latin-1"), "the problem in latin.txt is not UTF-8 text (byte 3)"),
+        ("-", b"", "the problem on standard input is empty"),
+        ("-", b"\xff\xfe", "the problem on standard input is not UTF-8 text (byte 0)"),
+    ],
+)
+def test_problems_that_cannot_be_read(name: str, content: bytes | None, words: str) -> None:
+    Path("folder").mkdir()
+    if content is not None and name != "-":
+        Path(name).write_bytes(content)
+    done = rsa("solve", name, "--out", "run", stdin=content if name == "-" else None)
+    assert (done.code, done.out, done.err) == (2, "", f"error: {words}\n")
+    assert not Path("run").exists()
+
+
+def test_an_unknown_command_gets_the_nearest() -> None:
+    done = rsa("solv", "problem.txt")
+    assert done.code == 2
+    assert "Did you mean 'solve'" in done.words
+
+
+# ---- the context
+
+
+def test_budgets_over_the_context_are_lowered_with_the_numbers(writer: list[object]) -> None:
+    flags = [*writer, "--beta", "40k", "--tau", "2k", "--answer-budget", "1k", "--total-tokens", "300", "--out", "run"]
+    done = rsa("solve", "problem.txt", *flags)
+    (warning,) = [line for line in done.err.splitlines() if line.startswith("warning: ")]
+    (event,) = [event for event in read_events("run") if isinstance(event, BudgetsLowered)]
+    result = RunResult.model_validate_json(Path("run/result.json").read_bytes())
+    assert "the model's context of 4096 tokens" in warning
+    assert f"lowered: beta 40960 -> {event.beta}, tau 2048 -> {event.tau}, answer_budget 1024 -> 512" in warning
+    assert warning == f"warning: {event.message}"
+    assert event.asked_beta == 40960
+    assert (result.beta, result.tau, result.warnings) == (event.beta, event.tau, (event.message,))
+    assert event.beta + 2 * event.tau + 512 < 4096
+
+
+def test_strict_makes_it_an_error(writer: list[object]) -> None:
+    done = rsa("solve", "problem.txt", *writer, "--beta", "40k", "--strict", "--out", "run")
+    assert (done.code, done.out) == (2, "")
+    assert "beta 40960 ->" in done.err
+    assert "(strict: not lowered)" in done.err
+
+
+@pytest.mark.parametrize("more", [[], ["--strict"]])
+def test_a_prompt_that_alone_does_not_fit(writer: list[object], more: list[str]) -> None:
+    Path("long.txt").write_text("x" * 5000)
+    done = rsa("solve", "long.txt", *writer, *more)
+    assert (done.code, done.out) == (2, "")
+    assert "the problem does not fit: its prompt has 5" in done.err
+    assert "4096" in done.err
+    assert "shorten the problem" in done.err
+
+
+def test_a_prompt_over_the_limit_asked_for(writer: list[object]) -> None:
+    done = rsa("solve", "problem.txt", *writer, "--prompt-tokens", "20")
+    assert done.code == 2
+    assert "limits.prompt_tokens allows 20" in done.err
+
+
+# ---- models that cannot be used: exit code 4
+
+
+def save(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change the tensors of a model."""
+    mx = backend.load_mlx()
+    weights = str(folder / "model.safetensors")
+    mx.save_safetensors(weights, change(mx.load(weights)))
+
+
+def cut(file: Path, length: int) -> None:
+    file.write_bytes(file.read_bytes()[:length])
+
+
+def extra_tensors() -> dict[str, Any]:
+    return {f"model.extra.{number}.weight": backend.load_mlx().zeros((2, 2)) for number in range(7)}
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "no-weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "no-config": lambda folder: (folder / "config.json").unlink(),
+    "bad-config": lambda folder: cut(folder / "config.json", 7),
+    "no-tokenizer": lambda folder: (folder / "tokenizer.json").unlink(),
+    "bad-tokenizer": lambda folder: (folder / "tokenizer.json").write_text("{}"),
+    "cut-off": lambda folder: cut(folder / "model.safetensors", -1000),
+    "cut-off-early": lambda folder: cut(folder / "model.safetensors", 40),
+    "missing": lambda folder: save(folder, lambda x: {key: value for key, value in x.items() if "mlp" not in key}),
+    "extra": lambda folder: save(folder, lambda x: x | extra_tensors()),
+    "another-shape": lambda folder: save(folder, lambda x: {k: v[:3] if "up_proj" in k else v for k, v in x.items()}),
+    "another-kind": lambda folder: (folder / "config.json").write_text('{"model_type": "fancy"}'),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no-weights", ["no-weights has no weights"]),
+        ("no-config", ["no-config is no model folder", "config.json"]),
+        ("bad-config", ["bad-config/config.json cannot be read", "line 1"]),
+        ("no-tokenizer", ["no-tokenizer has no tokenizer", "tokenizer.json"]),
+        ("bad-tokenizer", ["the tokenizer in models/bad-tokenizer cannot be loaded"]),
+        ("cut-off", ["model.safetensors is cut off", "Download it again"]),
+        ("cut-off-early", ["model.safetensors is not a safetensors file, or was cut off"]),
+        (
+            "missing",
+            [
+                "6 tensors missing: model.layers.0.mlp.down_proj.weight, model.layers.0.mlp.gate_proj.weight, "
+                "model.layers.0.mlp.up_proj.weight, model.layers.1.mlp.down_proj.weight, "
+                "model.layers.1.mlp.gate_proj.weight and 1 more"
+            ],
+        ),
+        ("extra", ["7 tensors not part of this model: model.extra.0.weight", "model.extra.4.weight and 2 more"]),
+        ("another-shape", ["expected shape (128, 64) but received shape (3, 64)", "up_proj.weight"]),
+        ("another-kind", ["Model type fancy not supported"]),
+    ],
+)
+def test_models_that_cannot_be_used(plain_model: Path, name: str, words: list[str]) -> None:
+    folder = Path(shutil.copytree(plain_model, Path("models") / name))
+    DAMAGES[name](folder)
+    done = rsa("solve", "problem.txt", "--model", folder, "--out", "run")
+    assert (done.code, done.out) == (4, "")
+    assert all(word in done.err for word in words), done.err
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1, "one line"
+    assert not Path("run").exists()
+
+
+def test_a_folder_that_is_not_there() -> None:
+    done = rsa("solve", "problem.txt", "--model", "./nowhere")
+    assert (done.code, done.err) == (4, "error: there is no model folder nowhere\n")
+
+
+def test_images_for_a_model_that_reads_text_only(writer: list[object]) -> None:
+    Path("image.png").write_bytes(PNG)
+    done = rsa("solve", "problem.txt", *writer, "--image", "image.png")
+    assert (done.code, done.out) == (2, "")
+    assert "reads text only" in done.err
+    assert not Path("runs").exists(), "what cannot be run leaves no folder behind"
+
+
+def test_out_of_memory_says_what_to_lower(writer: list[object]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlx_engine, "free_memory_bytes", lambda: 50_000)
+        done = rsa("solve", "problem.txt", *writer, "--out", "a run")
+    assert (done.code, done.out) == (4, "")
+    assert "all 3 candidates of round 0 failed: OutOfMemoryError: one rollout of" in done.err
+    assert "lower --beta, --tau or --answer-budget" in done.err
+    assert done.err.endswith("what was done until then is kept; go on with: rsa solve --resume 'a run'\n")
+    assert rsa("solve", "--resume", "a run").code == 0, "with more memory it goes on"
+
+
+# ---- run folders
+
+
+@pytest.fixture
+def finished(writer: list[object], tmp_path: Path) -> Path:
+    assert rsa("solve", "problem.txt", *writer, "--out", "run").code == 0
+    return tmp_path / "run"
+
+
+def test_a_folder_that_holds_a_run_already(finished: Path, writer: list[object]) -> None:
+    before = {path.name: path.read_bytes() for path in finished.iterdir()}
+    done = rsa("solve", "problem.txt", *writer, "--out", "run")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "error: run already holds a run: resume it, or choose another folder\n"
+    assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
+
+
+@pytest.mark.parametrize("folder", ["problem.txt", "problem.txt/run"])
+def test_a_folder_that_cannot_be_made(writer: list[object], folder: str) -> None:
+    done = rsa("solve", "problem.txt", *writer, "--out", folder)
+    assert (done.code, done.out) == (2, "")
+    assert f"cannot use run folder {folder}: " in done.err
+
+
+def test_a_finished_run_gives_its_answer_again(finished: Path) -> None:
+    first = RunResult.model_validate_json((finished / "result.json").read_bytes())
+    done = rsa("solve", "--resume", finished)
+    assert (done.code, done.out) == (0, f"{first.answer}\n")
+    assert done.err.startswith("resuming with ")
+
+
+def test_the_same_flags_may_be_repeated(finished: Path, writer: list[object]) -> None:
+    assert rsa("solve", "problem.txt", "--resume", "run", *writer).code == 0
+
+
+def test_resuming_from_another_folder(finished: Path, plain_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = Path("tiny")
+    link.symlink_to(plain_model)
+    flags = ["--model", "./tiny", "--task", "general", *SMALL, "--out", "relative"]
+    assert rsa("solve", "problem.txt", *flags).code == 0
+    there = Path("relative").absolute()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert rsa("solve", "--resume", there).code == 0
+
+
+def test_the_environment_does_not_change_the_model_of_a_run(finished: Path) -> None:
+    assert rsa("solve", "--resume", finished, env={"RSA_MODEL": "nowhere/at-all"}).code == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--n", "8"], "n is 3, not 8"),
+        (["--beta", "2k", "--seed", "4"], "beta is 40, not 2048; seed is 0, not 4"),
+        (["--total-tokens", "5k"], "total_tokens is None, not 5120"),
+        (["--deadline", "3"], "wall_clock_s is None, not 3.0"),
+        (["--task", "math"], "task is general, not math"),
+        (["--strict"], "strict is False, not True"),
+        (["--profile", "light"], "n is 3, not 8; c is 2, not 4; t is 1, not 2; beta is 40, not 8192"),
+        (["--out", "other"], "leave out --out"),
+        (["--image", "problem.txt"], "leave out --image"),
+        (["other.txt"], "another problem"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_resuming_with_another_flag_names_it(finished: Path, flags: list[str], words: str) -> None:
+    Path("other.txt").write_text("Say something else.")
+    done = rsa("solve", "--resume", "run", *flags)
+    assert (done.code, done.out) == (2, "")
+    assert words in done.err, done.err
+
+
+def test_resuming_with_another_model_names_it(finished: Path, thinking_model: Path) -> None:
+    done = rsa("solve", "--resume", "run", "--model", thinking_model)
+    assert (done.code, done.out) == (2, "")
+    assert "run holds another run. Different: model fingerprint: " in done.err
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_resuming_what_is_no_run(made: bool) -> None:
+    if made:
+        Path("something").mkdir()
+    done = rsa("solve", "--resume", "something")
+    assert (done.code, done.err) == (2, "error: something is no run folder: it has no run.json\n")
+    assert Path("something").exists() == made
+    assert not made or not list(Path("something").iterdir())
+
+
+def test_a_damaged_run_folder_is_told(finished: Path) -> None:
+    log = finished / "events.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join([*lines[:2], b"nonsense\n", *lines[3:]]))
+    done = rsa("solve", "--resume", finished)
+    assert done.code == 2
+    assert "events.jsonl, line 3, is no event" in done.err
+    (finished / "run.json").write_text("{}")
+    done = rsa("solve", "--resume", finished)
+    assert done.code == 2
+    assert "run.json cannot be understood" in done.err

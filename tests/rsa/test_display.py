@@ -1,0 +1,212 @@
+"""What a person sees, as text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from rsa.display import Lines, LiveTable, Silent, describe, in_a_line, make_display, printable
+from rsa.events import BudgetsLowered, Consensus, LimitHit, Warned
+
+
+def lines(events: Iterable[Any], width: int = 60) -> list[str]:
+    """What the plain display prints; narrow, so that wrapping would show."""
+    out = io.StringIO()
+    with Lines(Console(file=out, width=width)) as display:
+        for event in events:
+            display.show(event)
+    return out.getvalue().splitlines()
+
+
+def test_plain_lines_of_a_run(story: Any) -> None:
+    lowered = BudgetsLowered(
+        message="lowered: beta 100 -> 60", context_tokens=9, prompt_tokens=1, asked_beta=100, asked_tau=10,
+        asked_answer_budget=9, beta=60, tau=10, answer_budget=9,
+    )  # fmt: skip
+    events = [
+        *(story.starts(), lowered, story.begins_round(0), story.begins(0), story.begins(1)),
+        *(story.writes(0, 5, 0.5), story.ends(0, 40, 1.0), story.ends(1, 60, 2.0, status="degenerate")),
+        *(story.ends_round(2.0), story.begins_round(1, 2.0), story.begins(0), story.begins(1)),
+        *(story.ends(1, 30, 3.0, "[7]"), story.ends(0, 0, 3.0, status="failed", completion=None, error="no memory")),
+        *(story.ends_round(3.0, ("[7]", 1)), Warned(message="mind this"), story.finishes(3.0, "[7]", ("[7]", 1))),
+    ]
+    assert lines(events) == [
+        "solving with tiny: n=2 c=2 t=1 beta=100 tau=10 seed=0",
+        "warning: lowered: beta 100 -> 60",
+        "round 0: 2 candidates",
+        "  round 0 candidate  0: 40 tokens, stop",
+        "  round 0 candidate  1: 60 tokens, degenerate",
+        "round 0 done: tails handed on",
+        "round 1: 2 candidates, each from 2 tails",
+        "  round 1 candidate  1: 30 tokens, stop, answer [7]",
+        "  round 1 candidate  0: failed: no memory",
+        "round 1 done: answers [7] (1)",
+        "warning: mind this",
+        "answer [7] from round 1, 1 of 2 candidates agree; 2 rounds, 1,234 tokens in 3.0 s",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (
+            LimitHit(limit="total_tokens", round=1, action="conclude", used=900.0, allowed=1000.0),
+            "limit total_tokens (900 of 1000): asking for answers",
+        ),
+        (
+            LimitHit(limit="wall_clock_s", round=1, action="cancel", used=2.5, allowed=2.5),
+            "limit wall_clock_s (2.5 of 2.5): cutting off",
+        ),
+        (
+            LimitHit(limit="total_tokens", round=1, action="no_new_round", used=1.0, allowed=2.0),
+            "limit total_tokens (1 of 2): no further round",
+        ),
+    ],
+)
+def test_limits_in_words(event: Any, line: str) -> None:
+    assert describe(event) == line
+
+
+def test_endings_in_words(tell: Callable[..., Any]) -> None:
+    story = tell(n=8)
+    story.begins_round(0)
+    assert describe(story.starts(resumed=True)) == "resuming with tiny: n=8 c=2 t=1 beta=100 tau=10 seed=0"
+    assert describe(story.begins_round(2, kind="selection")) == "one more aggregation selects the answer"
+    story.begins_round(0)
+    (vote,) = story.votes(("7", 6))
+    assert describe(Consensus(round=0, vote=vote)) == "consensus after round 0: 75% agree on 7"
+    assert describe(story.ends_round(1.0, ("7", 4), ("8", 2), ("9", 1), ("1", 1))) == (
+        "round 0 done: answers 7 (4), 8 (2), 9 (1) and 1 more"
+    )
+    spent = "1 round, 1,234 tokens in 1.0 s"
+    assert describe(story.finishes(1.0, None)) == f"no answer, no candidate gave one; {spent}"
+    stopped = story.finishes(1.0, None, stopped_because="total_tokens")
+    assert describe(stopped) == f"no answer, stopped by total_tokens; {spent}"
+    early = story.finishes(1.0, "7", ("7", 8), stopped_because="consensus")
+    assert describe(early) == f"answer 7 from round 0, 8 of 8 candidates agree, stopped by consensus; {spent}"
+
+
+def test_answers_of_many_lines_stay_in_one() -> None:
+    assert in_a_line("def f():\n    return 1") == "def f(): return 1"
+    assert len(in_a_line("x" * 1000)) == 80
+    assert in_a_line("x" * 1000).endswith("x…")
+
+
+def test_what_models_write_cannot_drive_the_terminal(story: Any) -> None:
+    nasty = "\x1b[2Jgone\x07\r\x08 \u202ebidi"
+    assert printable("a\tb\nc") == "a\tb\nc"
+    assert printable(nasty) == "�[2Jgone��� �bidi"
+    shown = lines([story.starts(), story.begins_round(0), story.begins(0), story.ends(0, 3, 1.0, nasty)])
+    assert shown[-1] == "  round 0 candidate  0: 3 tokens, stop, answer �[2Jgone��� �bidi"
+
+
+def test_markup_in_answers_is_text(story: Any) -> None:
+    shown = lines([story.begins_round(0), story.ends(0, 3, 1.0, "[bold]7[/bold] :smile:")])
+    assert shown[-1].endswith("answer [bold]7[/bold] :smile:")
+
+
+class Screen:
+    """A live table on a terminal of 100 columns, and what is on it at one moment."""
+
+    def __init__(self, height: int = 30, width: int = 100) -> None:
+        self.now_s = 0.0
+        self.out = io.StringIO()
+        self.console = Console(file=self.out, force_terminal=True, record=True, width=width, height=height)
+        self.table = LiveTable(self.console, clock=lambda: self.now_s)
+
+    def shows(self, *events: Any) -> list[str]:
+        for event in events:
+            self.table.show(event)
+        still = Console(file=io.StringIO(), width=self.console.width, height=self.console.height, record=True)
+        still.print(self.table._render())
+        return [line.rstrip() for line in still.export_text().splitlines()]
+
+
+def test_table_before_the_model_is_there() -> None:
+    screen = Screen()
+    screen.now_s = 65.0
+    assert screen.shows() == ["loading the model · 1:05"]
+
+
+def test_table_of_a_round(tell: Callable[..., Any]) -> None:
+    story, screen = tell(n=5), Screen()
+    shown = screen.shows(
+        *(story.starts(), story.begins_round(0), *(story.begins(index) for index in range(5))),
+        *(story.writes(0, 1500, 2.0, "so that\n we have"), story.writes(1, 20, 2.0, "It is", "answer")),
+        *(story.ends(2, 40, 2.0, "42"), story.ends(3, 7, 2.0, status="degenerate")),
+    )
+    assert shown == [
+        "round 0 of 1",
+        "  #    tokens   tok/s  state       answer so far, or what it writes",
+        "  0     1,500     750  thinking    so that we have",
+        "  1        20      10  answering   It is",
+        "  2        40      20  done        42",
+        "  3         7       4  degenerate",
+        "  4         0          waiting",
+        "  3 running · 1,567 tokens · 784 tok/s · 0:02 elapsed · about 0:00 left",
+    ]
+
+
+def test_the_clock_goes_on_between_events(story: Any) -> None:
+    screen = Screen()
+    screen.shows(story.starts(), story.begins_round(0, 3600.0))
+    screen.now_s += 61
+    assert screen.shows()[-1] == "  2 running · 0 tokens · 0 tok/s · 1:01:01 elapsed"
+
+
+def test_more_rows_than_the_screen_has(tell: Callable[..., Any]) -> None:
+    story, screen = tell(n=64), Screen()
+    shown = screen.shows(
+        *(story.starts(), story.begins_round(0), *(story.begins(index) for index in range(64))),
+        *(story.ends(index, 9, 1.0, "42") for index in range(30)),
+    )
+    assert len(shown) <= 29, "the table leaves the screen's last line alone"
+    assert [int(line.split()[0]) for line in shown[2:26]] == list(range(30, 54)), "who still runs comes first"
+    assert shown[26].strip() == "... and 40 more"
+    assert shown[27].startswith("  34 running")
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_no_row_wraps_and_the_newest_words_show(story: Any, width: int) -> None:
+    screen = Screen(width=width)
+    shown = screen.shows(story.starts(), story.begins_round(0), story.begins(0), story.writes(0, 5, 1.0, "ab " * 99))
+    assert len([line for line in shown if "thinking" in line]) == 1
+    assert shown[2].strip().startswith("0 ")
+    assert shown[3].strip().startswith("1 ")
+    assert max(map(len, shown)) <= width
+    if width > 40:
+        assert shown[2].endswith("ab")
+
+
+def test_what_stays_on_the_terminal(story: Any) -> None:
+    screen = Screen()
+    with screen.table:
+        for event in (
+            *(story.starts(), story.begins_round(0), story.begins(0), story.begins(1)),
+            *(story.ends(0, 4, 1.0, "7"), story.ends(1, 0, 1.0, status="failed", completion=None, error="no memory")),
+            *(story.ends_round(1.0, ("7", 1)), story.finishes(2.0, "7", ("7", 1))),
+        ):
+            screen.table.show(event)
+    text = screen.console.export_text(clear=False)
+    kept = [
+        "solving with tiny: n=2 c=2 t=1 beta=100 tau=10 seed=0",
+        "  round 0 candidate  1: failed: no memory",
+        "round 0 done: answers 7 (1)",
+        "answer 7 from round 0, 1 of 2 candidates agree; 1 round, 1,234 tokens in 2.0 s",
+    ]
+    places = [text.index(line) for line in kept]
+    assert places == sorted(places)
+    assert text.rstrip().endswith(kept[-1])
+    # The table was erased before the last line: cursor up and erase line, for each of its lines.
+    raw = screen.out.getvalue()
+    assert "\x1b[2K" in raw[raw.rindex("elapsed") : raw.rindex("answer")]
+
+
+def test_the_display_suits_its_place() -> None:
+    assert isinstance(make_display(Console(file=io.StringIO()), quiet=False), Lines)
+    assert isinstance(make_display(Console(file=io.StringIO(), force_terminal=True), quiet=False), LiveTable)
+    assert isinstance(make_display(Console(file=io.StringIO(), force_terminal=True), quiet=True), Silent)
