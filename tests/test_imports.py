@@ -1,0 +1,48 @@
+"""The package's names: all there, all documented, none too many."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import engine
+import rsa
+
+
+def test_all_names_can_be_imported_and_are_documented() -> None:
+    assert rsa.__all__ == sorted(set(rsa.__all__), key=rsa.__all__.index), "no name twice"
+    for name in rsa.__all__:
+        found = getattr(rsa, name)
+        assert inspect.getdoc(found), f"rsa.{name} has no docstring"
+        assert found.__name__ == name
+    assert dir(rsa) == rsa.__all__
+
+
+def test_a_name_that_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="module 'rsa' has no attribute 'solve_everything'"):
+        _ = rsa.solve_everything  # type: ignore[attr-defined]
+
+
+def test_star_import() -> None:
+    names: dict[str, object] = {}
+    exec("from rsa import *", names)
+    assert set(rsa.__all__) <= set(names)
+
+
+@pytest.mark.parametrize("package", [rsa, engine], ids=lambda package: package.__name__)
+def test_every_module_can_be_imported_and_is_documented(package: ModuleType) -> None:
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not found.name.endswith(("__main__", "math_worker")):  # programs
+            assert importlib.import_module(found.name).__doc__, f"{found.name} has no docstring"
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "rsa", "--help"], capture_output=True, text=True, check=True)
+    assert "solve" in done.stdout
+    assert done.stderr == ""

@@ -1,0 +1,74 @@
+"""The wheel: what is in it, and that it works where there is no checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+WEIGHTS = ROOT / "engine" / "weights" / "nano" / "model.safetensors"
+EXTRA = "" if sys.platform == "darwin" else "[cpu]"
+
+
+def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("RSA_", "PYTHON", "VIRTUAL_ENV"))}
+    done = subprocess.run([str(word) for word in words], cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as pip builds it for everyone: in an environment of its own, with what pyproject.toml asks for."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", folder, ROOT, cwd=folder)
+    (built,) = folder.iterdir()
+    return built
+
+
+@pytest.mark.timeout(300)
+def test_what_the_wheel_holds(wheel: Path) -> None:
+    assert wheel.name == "markovian_rsa-0.1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata = archive.read("markovian_rsa-0.1.0.dist-info/METADATA").decode()
+        entry_points = archive.read("markovian_rsa-0.1.0.dist-info/entry_points.txt").decode()
+    configs = {f"rsa/_configs/{path.relative_to(ROOT / 'configs')}" for path in (ROOT / "configs").rglob("*.toml")}
+    nano = {str(path.relative_to(ROOT)) for path in (ROOT / "engine" / "weights").rglob("*") if path.is_file()}
+    modules = {str(path.relative_to(ROOT)) for top in ("rsa", "engine", "evals") for path in (ROOT / top).rglob("*.py")}
+    assert configs | nano | modules | {"rsa/py.typed", "engine/py.typed"} <= names
+    assert "engine/weights/nano/config.json" in nano
+    assert {name.partition("/")[0] for name in names} <= {"rsa", "engine", "evals", "markovian_rsa-0.1.0.dist-info"}
+    assert not [name for name in names if "test" in name or name.endswith(".pyc")]
+    assert "License-Expression: Apache-2.0" in metadata
+    assert {"Provides-Extra: cpu", "Provides-Extra: cuda"} <= set(metadata.splitlines())
+    assert "rsa = rsa.cli:main" in entry_points
+
+
+@pytest.mark.timeout(600)
+def test_installed_elsewhere_it_works(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=True)
+    python, rsa = tmp_path / "venv" / "bin" / "python", tmp_path / "venv" / "bin" / "rsa"
+    work = tmp_path / "work"
+    work.mkdir()
+    run(python, "-m", "pip", "install", "-q", f"markovian-rsa{EXTRA} @ {wheel.as_uri()}", cwd=work)
+
+    where = run(python, "-c", "import rsa, engine; print(rsa.__file__, engine.__file__)", cwd=work).stdout
+    assert str(ROOT) not in where
+    assert "solve" in run(rsa, "--help", cwd=work).stdout
+    assert "nano" in run(rsa, "models", "list", cwd=work).stdout
+    run(python, "-m", "pip", "check", cwd=work)
+    if WEIGHTS.is_file():
+        (work / "problem.txt").write_text("What is 17 + 25?")
+        sizes = ["--n", "2", "--c", "2", "--t", "1", "--beta", "64", "--tau", "32", "--answer-budget", "16"]
+        flags = ["--task", "general", "--temperature", "0", *sizes, "--out", "run"]
+        done = run(rsa, "solve", "problem.txt", *flags, cwd=work)
+        assert done.stdout.strip()
+        assert (work / "run" / "result.json").is_file()
+        run(rsa, "doctor", cwd=work)
