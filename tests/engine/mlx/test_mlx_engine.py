@@ -149,14 +149,21 @@ async def test_a_stop_string_across_token_borders(plain: MLXEngine) -> None:
     assert stopped.finish_reason == "stop"
 
 
-ENDLESS = {"temperature": 0.0, "reasoning_budget": 50_000}
-"""Greedy, the tiny model repeats itself for ever: a test always comes in time."""
+def endless(folder: Path, **options: int) -> MLXEngine:
+    """An engine whose rollouts do not end by themselves, so that whatever is done to them comes in time.
+
+    Nothing is an end token, and the closing tag is three tokens that a random model will not write in a row.
+    """
+    engine = load_engine(folder, **options)
+    engine.tokenizer.end_ids = frozenset()
+    engine.tokenizer.think_close = engine.tokenizer.think_close * 3
+    return engine
 
 
 async def test_cancel_frees_the_row_for_the_next_in_the_queue(long_folder: Path) -> None:
-    engine = load_engine(long_folder, max_rows=1)
-    endless = request("endless", **ENDLESS, answer_budget=0)
-    async with engine.generate([endless, request("next", text="other", seed=2, max_tokens=3)]) as stream:
+    engine = endless(long_folder, max_rows=1)
+    first = request("endless", seed=1, reasoning_budget=50_000, answer_budget=0)
+    async with engine.generate([first, request("next", text="other", seed=2, max_tokens=3)]) as stream:
         done: dict[str, Completion] = {}
         async for event in stream:
             if isinstance(event, TokenChunk) and event.request_id == "endless":
@@ -170,8 +177,8 @@ async def test_cancel_frees_the_row_for_the_next_in_the_queue(long_folder: Path)
 
 
 async def test_leaving_a_stream_cancels_its_rows(long_folder: Path) -> None:
-    engine = load_engine(long_folder, max_rows=1)
-    async with engine.generate([request("left", **ENDLESS)]) as stream:
+    engine = endless(long_folder, max_rows=1)
+    async with engine.generate([request("left", seed=1, reasoning_budget=50_000)]) as stream:
         await anext(stream)
     (after,) = await complete(engine, [request("after", seed=2, max_tokens=3)])  # would wait for the row otherwise
     assert after.usage.completion_tokens == 3
@@ -179,8 +186,8 @@ async def test_leaving_a_stream_cancels_its_rows(long_folder: Path) -> None:
 
 
 async def test_conclude_makes_a_rollout_answer(long_folder: Path) -> None:
-    engine = load_engine(long_folder)
-    async with engine.generate([request("r", **ENDLESS, answer_budget=4)]) as stream:
+    engine = endless(long_folder)
+    async with engine.generate([request("r", seed=1, reasoning_budget=50_000, answer_budget=4)]) as stream:
         async for event in stream:
             if isinstance(event, TokenChunk):
                 stream.conclude("r")
