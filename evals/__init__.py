@@ -1,0 +1,1 @@
+"""Measurement: benchmarks, scorers, statistics, runner and report."""
