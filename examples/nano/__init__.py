@@ -1,0 +1,1 @@
+"""How the built-in model `nano` is made: tokenizer, training texts, model, training, export."""
