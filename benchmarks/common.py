@@ -1,0 +1,97 @@
+"""What the benchmarks share: an engine that is driven with token ids, and a table with one JSON line last."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from engine.api import Completion, Engine, GenerationRequest, Message, ModelInfo, SamplingParams
+from engine.backend import blas_info, load_mlx, on_cpu
+from engine.loader import NANO
+
+load_mlx()  # before anything else imports MLX: the BLAS must be loaded first
+
+from engine.mlx.engine import LoadedModel, MLXEngine  # noqa: E402
+from engine.mlx.tokenizer import ChatTokenizer  # noqa: E402
+from engine.zaya.weights import load  # noqa: E402
+
+__all__ = ["NANO", "complete", "engine_on", "machine", "median", "prompt_of", "report", "request"]
+
+
+class IdTokenizer(ChatTokenizer):
+    """Messages are lists of token ids in words; nothing ends a completion but its budget."""
+
+    def __init__(self) -> None:
+        self.end_ids = frozenset()
+        self.think_open = self.think_close = ()
+
+    def prompt_ids(self, messages: Sequence[Message], *, thinking: bool = True) -> list[int]:
+        return [int(word) for word in messages[0].text.split()]
+
+    def decode_exactly(self, token_ids: Sequence[int]) -> str:
+        return "".join(f" {i}" for i in token_ids)
+
+
+def engine_on(folder: Path, **options: Any) -> MLXEngine:
+    """An engine on a ZAYA1 checkpoint, without its tokenizer."""
+
+    def load_model() -> LoadedModel:
+        model, _ = load(folder)
+        return LoadedModel(model, IdTokenizer(), ModelInfo(name=folder.name, thinks=False))
+
+    return MLXEngine(load_model, **options)
+
+
+def prompt_of(tokens: int, first: int = 7) -> list[int]:
+    """A prompt of so many tokens, all within any model's vocabulary; `first` makes prompts differ."""
+    return [first, *(6 + (i * i + 3 * i) % 80 for i in range(tokens - 1))]
+
+
+def request(name: str, prompt: list[int], new_tokens: int, *, seed: int = 0) -> GenerationRequest:
+    """A request for exactly `new_tokens` tokens, drawn at temperature 1."""
+    text = " ".join(map(str, prompt))
+    sampling = SamplingParams(seed=seed, max_tokens=new_tokens)
+    return GenerationRequest(id=name, messages=(Message(role="user", text=text),), sampling=sampling)
+
+
+def complete(engine: Engine, requests: list[GenerationRequest]) -> list[Completion]:
+    """Run requests to their end, in the order of their ends."""
+
+    async def run() -> list[Completion]:
+        async with engine.generate(requests) as stream:
+            return [event async for event in stream if isinstance(event, Completion)]
+
+    return anyio.run(run)
+
+
+def machine() -> dict[str, Any]:
+    """Where a figure was taken."""
+    import mlx.core as mx
+
+    device = f"CPU, {blas_info().name}" if on_cpu() else str(mx.device_info().get("device_name", "GPU"))
+    return {"machine": platform.machine(), "system": platform.system(), "device": device, "mlx": mx.__version__}
+
+
+def report(title: str, rows: list[dict[str, Any]], **facts: Any) -> None:
+    """Print a table of rows and, as the last line, everything as JSON."""
+    print(f"\n{title}")
+    names = list(rows[0])
+    cells = [names, *([_cell(row[name]) for name in names] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    for line in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+    print(json.dumps({"benchmark": title, "rows": rows, **facts, **machine()}))
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def _cell(value: object) -> str:
+    return f"{value:,.2f}" if isinstance(value, float) else str(value)
