@@ -25,6 +25,8 @@ from examples.nano.traces import CLOSE, IM_END, UNSOLVED, Piece
 TOKENS_PER_BATCH = 122_880
 ROWS = (64, 80, 96, 120, 160, 192, 240, 320, 384, 480, 640, 768, 960, 1280, 1536, 2048, 4096)
 """Row lengths; each divides TOKENS_PER_BATCH. A sample goes to the shortest that holds it."""
+CUT_OFF_SHARE = 0.095
+"""Samples whose reasoning the budget ends."""
 TOKENIZER_FILE = Path(__file__).resolve().parents[2] / "engine" / "weights" / "nano" / "tokenizer.json"
 
 COUNTDOWN_WORDING = [i for i, (_, trained) in enumerate(countdown.PHRASINGS) if trained]
@@ -79,12 +81,19 @@ def worded(rng: Random, problem: countdown.CountdownProblem | chain.ChainProblem
 class Mixture:
     """Draws samples. `own` are self-generated rollouts; they make up `own_share` of the puzzle samples."""
 
-    def __init__(self, seed: int, own: list[Rollouts] | None = None, own_share: float = 0.5) -> None:
+    def __init__(
+        self,
+        seed: int,
+        own: list[Rollouts] | None = None,
+        own_share: float = 0.5,
+        cut_off_share: float = CUT_OFF_SHARE,
+    ) -> None:
         self.rng = Random(seed)
         self.tokenizer = Tokenizer.from_file(str(TOKENIZER_FILE))
         self.book = traces.PromptBook()
         self.own = own or []
         self.own_share = own_share if self.own else 0.0
+        self.cut_off_share = cut_off_share
 
     # -- text to tokens
 
@@ -162,7 +171,7 @@ class Mixture:
             last, loss = pieces[-1]
             shown = last.replace(CLOSE, "")  # without thinking, the work is part of the answer
             return self.assemble(traces.chat(user, False, system), [*pieces[:-1], (shown, loss)])
-        if draw < 0.12:
+        if draw < 0.025 + self.cut_off_share:
             return self.cut_off(traces.chat(user, True, system), pieces)
         return self.assemble(traces.chat(user, True, system), pieces)
 
@@ -177,10 +186,9 @@ class Mixture:
         solved = at == begin
         last = pieces[-1][0].removeprefix(CLOSE) if solved else UNSOLVED + IM_END
         close_ids, last_ids = self.encode(close), self.encode(last)
-        return (
-            ids[:at] + close_ids + last_ids,
-            flags[:at] + [False] * len(close_ids) + [True] * len(last_ids),
-        )
+        # The engine forces the tag alone: the blank line after it is the model's to write.
+        close_flags = [False] * (len(close_ids) - 1) + [True]
+        return ids[:at] + close_ids + last_ids, flags[:at] + close_flags + [True] * len(last_ids)
 
     def other(self) -> Sample:
         """No puzzle at all, as a first prompt or as an aggregation prompt."""
@@ -299,7 +307,7 @@ def batches(mixture: Mixture, tokens: int = TOKENS_PER_BATCH) -> Iterator[Batch]
     while True:
         ids, flags = mixture.sample()
         row = next((row for row in ROWS if row >= len(ids)), None)
-        if row is None:
+        if row is None or row > tokens:
             continue
         waiting[row].append((ids, flags))
         if len(waiting[row]) * row >= tokens:
@@ -317,9 +325,11 @@ def pack(samples: list[Sample], row: int, tokens: int) -> tuple[np.ndarray[Any, 
     return ids.reshape(-1), flags.reshape(-1)
 
 
-def work(queue: Queue[Batch], seed: int, own_file: str | None, own_share: float, tokens: int) -> None:
+def work(
+    queue: Queue[Batch], seed: int, own_file: str | None, own_share: float, tokens: int, cut_off_share: float
+) -> None:
     """A data process: fills `queue` until it is ended. `own_file` is used as soon as it exists."""
-    mixture = Mixture(seed)
+    mixture = Mixture(seed, cut_off_share=cut_off_share)
     for batch in batches(mixture, tokens):
         if own_file and not mixture.own and Path(own_file).exists():
             mixture.own, mixture.own_share = pickle.loads(Path(own_file).read_bytes()), own_share

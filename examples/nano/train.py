@@ -51,14 +51,18 @@ def loss_head(r: Tensor, norm: Tensor, embedding: Tensor, targets: Tensor, dtype
 class Feed:
     """Batches from data processes; while none is ready, recent ones again."""
 
-    def __init__(self, workers: int, own: str | None, own_share: float, tokens: int, seed: int) -> None:
+    def __init__(self, args: argparse.Namespace) -> None:
         context = multiprocessing.get_context("fork")
-        self._queue: Any = context.Queue(maxsize=4 * workers)
+        self._queue: Any = context.Queue(maxsize=4 * args.workers)
         self._recent: deque[data.Batch] = deque(maxlen=300)
         self.reused = 0
         self._processes = [
-            context.Process(target=data.work, args=(self._queue, seed + i, own, own_share, tokens), daemon=True)
-            for i in range(workers)
+            context.Process(
+                target=data.work,
+                args=(self._queue, args.seed + i, args.own, args.own_share, args.tokens, args.cut_off_share),
+                daemon=True,
+            )
+            for i in range(args.workers)
         ]
         for process in self._processes:
             process.start()
@@ -117,7 +121,7 @@ def train(args: argparse.Namespace) -> None:
     """Train for args.seconds after the first compiled step and write args.out."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_float32_matmul_precision("high")
-    feed = Feed(args.workers, args.own, args.own_share, args.tokens, args.seed)
+    feed = Feed(args)
     trainer = Trainer(model.load_params(args.init) if args.init else model.init_params(args.seed), device)
     start = began = time.monotonic()
     step, losses, shares, tokens, last_log = 0, [], [], 0, (time.monotonic(), 0)
@@ -160,6 +164,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--init", help="checkpoint to go on from")
     out.add_argument("--own", help="pickle of self-generated rollouts")
     out.add_argument("--own-share", type=float, default=0.5)
+    out.add_argument("--cut-off-share", type=float, default=data.CUT_OFF_SHARE, help="samples the budget ends")
     out.add_argument("--factor", type=float, default=1.0, help="scales every learning rate")
     out.add_argument("--workers", type=int, default=15)
     out.add_argument("--tokens", type=int, default=data.TOKENS_PER_BATCH)
