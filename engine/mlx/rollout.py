@@ -213,7 +213,7 @@ class Rollout:
         if self._opened and sampling.force_answer and sampling.answer_budget != 0:
             self._release_tag()
             self._was_forced = True
-            self.forced.extend(self._tokenizer.think_close)
+            self.forced.extend(self._tokenizer.forced_close)
         else:
             self.finish("budget")
 

@@ -25,6 +25,8 @@ class ChatTokenizer:
         end_ids      tokens that end a completion.
         think_open   tokens of the opening think tag, empty if the model has none.
         think_close  tokens of the closing one.
+        forced_close what the engine writes to end the reasoning: the tag and the blank line that chat templates put
+                     after it. After the bare tag, cut off in the middle of a thought, models go on thinking.
     """
 
     def __init__(self, wrapped: Any) -> None:
@@ -33,6 +35,8 @@ class ChatTokenizer:
         self.end_ids = frozenset(int(i) for i in wrapped.eos_token_ids)
         self.think_open: tuple[int, ...] = tuple(wrapped.think_start_tokens or ())
         self.think_close: tuple[int, ...] = tuple(wrapped.think_end_tokens or ())
+        blank = wrapped.encode("\n\n", add_special_tokens=False)
+        self.forced_close = (*self.think_close, *blank) if self.think_close else ()
         self._tag_ids = frozenset(tag[0] for tag in (self.think_open, self.think_close) if len(tag) == 1)
         special_ids = frozenset(wrapped.all_special_ids) | self._tag_ids
         added = wrapped.added_tokens_decoder.items()

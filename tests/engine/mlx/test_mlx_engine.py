@@ -120,7 +120,7 @@ async def test_a_long_prompt_in_chunks_equals_one_piece(llama_folder: Path, monk
 async def test_budget_forcing_closes_the_tag_and_answers(llama: MLXEngine) -> None:
     (c,) = await complete(llama, [request("r", seed=1, reasoning_budget=20, answer_budget=5)])
     assert (c.forced, c.closed, c.usage.reasoning_tokens) == (True, True, 20)
-    assert c.token_ids[20:21] == llama.tokenizer.think_close
+    assert c.token_ids[20:23] == (*llama.tokenizer.think_close, *llama.tokenizer.encode("\n\n"))
     assert len(c.token_ids) <= 26
 
 
@@ -156,7 +156,7 @@ def endless(folder: Path, **options: int) -> MLXEngine:
     """
     engine = load_engine(folder, **options)
     engine.tokenizer.end_ids = frozenset()
-    engine.tokenizer.think_close = engine.tokenizer.think_close * 3
+    engine.tokenizer.think_close = engine.tokenizer.forced_close = engine.tokenizer.think_close * 3
     return engine
 
 

@@ -14,6 +14,7 @@ from rsa.answers import last_boxed
 
 pytestmark = pytest.mark.anyio
 PROBLEM = CountdownProblem((3, 7, 5, 2), 24)
+HARD = "Use 18, 23, 25, 13 and 7 once each to make 115.\n\nPut your final answer within \\boxed{}."
 TEXT = "Use 3, 7, 5 and 2 once each to make 24.\n\nPut your final answer within \\boxed{}."
 
 
@@ -53,3 +54,11 @@ async def test_it_solves_an_unseen_problem(nano: MLXEngine) -> None:
     answers = [last_boxed(completion.text) for completion in done.values()]
     assert sum(bool(answer and check(PROBLEM, answer)) for answer in answers) >= 8
     assert all(completion.closed for completion in done.values())
+
+
+async def test_cut_off_it_says_so_instead_of_thinking_on(nano: MLXEngine) -> None:
+    """After a bare tag it went on reasoning in its answer: the blank line after it is forced too."""
+    done = await complete(nano, [request(seed, text=HARD, beta=40, answer=60) for seed in range(16)])
+    forced = [completion for completion in done.values() if completion.forced]
+    assert len(forced) > 8
+    assert all(completion.text.lstrip().startswith(("Not solved yet.", "The answer is")) for completion in forced)

@@ -22,6 +22,7 @@ class LetterTokenizer(ChatTokenizer):
         self.end_ids = frozenset([END])
         self.think_open = () if tags == "none" else (OPEN,)
         self.think_close = {"none": (), "single": (CLOSE,), "double": (CLOSE_1, CLOSE_2)}[tags]
+        self.forced_close = self.think_close
 
     def decode_exactly(self, token_ids: object) -> str:
         return "".join(chr(i) for i in token_ids if i > CLOSE_2)  # type: ignore[attr-defined]
@@ -140,3 +141,16 @@ def test_conclude_ends_the_reasoning_at_the_next_token() -> None:
     rollout.conclude()
     rollout.accept(ord("b"))
     assert list(rollout.forced) == [CLOSE]
+
+
+def test_a_forced_close_may_be_more_than_the_tag() -> None:
+    """The blank line after the tag is the answer's, and its budget's."""
+    tokenizer = LetterTokenizer()
+    tokenizer.forced_close = (CLOSE, ord("\n"), ord("\n"))
+    request = GenerationRequest(id="r", messages=(Message(role="user", text="?"),), sampling=budgets(2, 5))
+    rollout = Rollout(request, [OPEN], tokenizer, emit=lambda event: None)
+    rest = ids("abxyz")
+    while rollout.finish_reason is None:
+        rollout.accept(rollout.forced[0] if rollout.forced else rest.pop(0))
+    completion = rollout.completion()
+    assert (completion.reasoning, completion.text, completion.finish_reason) == ("ab", "\n\nxyz", "length")
