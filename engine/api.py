@@ -60,8 +60,8 @@ class SamplingParams(_Record):
     answer_budget     tokens after the reasoning; None: no limit but the context; 0: no answer is wanted, the
                       completion stops when its reasoning ends.
     force_answer      at `reasoning_budget` inside the reasoning, close the think tag for the model (with the blank
-                      line that follows it in chat templates) and let it answer: budget forcing. If false, or if `answer_budget` is 0, it
-                      ends there: `budget`.
+                      line that follows it in chat templates) and let it answer: budget forcing. If false, or if
+                      `answer_budget` is 0, it ends there: `budget`.
     """
 
     temperature: float = Field(1.0, ge=0.0, le=10.0)

@@ -58,11 +58,14 @@ class SwitchMLP(nn.Module):
         """x [N, H], choice [N] of classes; the skip class gets some expert's output -> [N, H]."""
         choice = mx.minimum(choice, self.gate_up_proj.num_experts - 1)
         ordered = choice.size >= _SORT_FROM
+        x = x[:, None]  # [N, 1, H]
         if ordered:
             order = mx.argsort(choice)
             back = mx.argsort(order)
+            # Rows are taken with the axis already there: MLX's sorted product reads rows of a view with an inserted
+            # axis from the wrong places, without an error (ml-explore/mlx, issue 4253; seen on an H200).
             x, choice = x[order], choice[order]
-        gate, up = mx.split(self.gate_up_proj(x[:, None], choice, sorted_indices=ordered), 2, axis=-1)
+        gate, up = mx.split(self.gate_up_proj(x, choice, sorted_indices=ordered), 2, axis=-1)
         y = self.down_proj(nn.silu(gate) * up, choice, sorted_indices=ordered)[:, 0]
         return y[back] if ordered else y
 
