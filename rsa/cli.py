@@ -34,8 +34,6 @@ app = typer.Typer(
 models_app = typer.Typer(help="Models that can be named.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 
-Size = Annotated[str | None, typer.Option(metavar="TOKENS")]
-
 
 def main() -> None:
     """Entry point of the `rsa` command."""

@@ -36,7 +36,7 @@ class DecodeBatch:
 
     def join(self, rows: list[Rollout], prompt_caches: list[Any]) -> None:
         """Add rows of one prompt. `prompt_caches` (one per layer, one row) hold all of it but its last token."""
-        copies = [_repeat(cache, len(rows)) for cache in prompt_caches]
+        copies = [type(cache).merge([cache] * len(rows)) for cache in prompt_caches]
         if self.rows:
             for cache, more in zip(self._caches, copies, strict=True):
                 cache.extend(more)
@@ -95,10 +95,3 @@ class DecodeBatch:
             return inputs
         override = mx.array(forced)
         return mx.where(override >= 0, override.astype(mx.uint32), inputs)
-
-
-def _repeat(cache: Any, rows: int) -> Any:
-    """A batched cache of `rows` copies of a one-row cache."""
-    if hasattr(cache, "repeat"):
-        return cache.repeat(rows)
-    return type(cache).merge([cache] * rows)
