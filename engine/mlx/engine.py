@@ -159,10 +159,13 @@ class MLXEngine:
         return scheduler
 
     def _serve(self, scheduler: Scheduler) -> None:
-        while self._run_commands(scheduler):
+        running = True
+        while running:
             try:
-                scheduler.step()
-            except Exception as error:  # the worker outlives a step that fails, its rollouts do not
+                running = self._run_commands(scheduler)
+                if running:
+                    scheduler.step()
+            except Exception as error:  # the worker outlives a command or a step that fails, its rollouts do not
                 scheduler.fail_all(_explain(error))
         scheduler.fail_all(EngineClosedError("the engine was closed while this request ran"))
 

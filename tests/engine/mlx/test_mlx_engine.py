@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import anyio
 import pytest
+from mlx_lm.models.llama import Model as Llama
 
 from engine.api import (
     Completion,
@@ -282,6 +284,30 @@ async def test_the_engine_outlives_a_step_that_fails(llama_folder: Path) -> None
     (after,) = await complete(engine, [request("r", seed=1, max_tokens=5)])
     assert after.usage.completion_tokens == 5
     await engine.aclose()
+
+
+async def test_a_command_that_fails_does_not_stop_the_worker(llama_folder: Path) -> None:
+    engine = load_engine(llama_folder)
+    engine.call(_out_of_memory)
+    (after,) = await complete(engine, [request("r", seed=1, max_tokens=5)])
+    assert after.usage.completion_tokens == 5
+    await engine.aclose()
+
+
+async def test_only_the_worker_computes(llama_folder: Path) -> None:
+    threads: set[str] = set()
+    forward = Llama.__call__
+
+    def watched(self: Llama, *args: object, **kwargs: object) -> object:
+        threads.add(threading.current_thread().name)
+        return forward(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Llama, "__call__", watched)
+        engine = load_engine(llama_folder)
+        await complete(engine, [request(f"r{i}", seed=i, max_tokens=5) for i in range(3)])
+        await engine.aclose()
+    assert threads == {"mlx-engine"}
 
 
 def _out_of_memory(_: object) -> None:
