@@ -12,14 +12,11 @@ from typing import Any
 import anyio
 
 from engine.api import Completion, Engine, GenerationRequest, Message, ModelInfo, SamplingParams
-from engine.backend import blas_info, load_mlx, on_cpu
+from engine.backend import blas_info, on_cpu
 from engine.loader import NANO
-
-load_mlx()  # before anything else imports MLX: the BLAS must be loaded first
-
-from engine.mlx.engine import LoadedModel, MLXEngine  # noqa: E402
-from engine.mlx.tokenizer import ChatTokenizer  # noqa: E402
-from engine.zaya.weights import load  # noqa: E402
+from engine.mlx.engine import LoadedModel, MLXEngine
+from engine.mlx.tokenizer import ChatTokenizer
+from engine.zaya.weights import load
 
 __all__ = ["NANO", "complete", "engine_on", "machine", "median", "prompt_of", "report", "request"]
 

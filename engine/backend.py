@@ -106,7 +106,7 @@ def blas_info() -> BlasInfo:
     maps = Path("/proc/self/maps")
     mapped = maps.read_text().split() if maps.exists() else []
     for path in mapped:
-        if "openblas" in Path(path).name:
+        if "openblas" in Path(path).name and ".libs/" not in path:  # numpy's wheel has one for itself
             return BlasInfo(_openblas_version(path), path)
     advice = "slow: install OpenBLAS, on Debian `apt install libopenblas0-pthread`"
     return BlasInfo(f"reference BLAS ({advice})", None, fast=False)

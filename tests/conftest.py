@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.backend import load_mlx
+
+load_mlx()  # test files import MLX themselves: the BLAS must be loaded first
+
 TURNS = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
 REPLY = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 THINK = "{% if enable_thinking %}<think>\n{% else %}<think>\n\n</think>\n\n{% endif %}"

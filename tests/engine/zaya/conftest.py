@@ -1,20 +1,15 @@
-"""A tiny ZAYA1 with random weights, and ways to run it; MLX is imported with OpenBLAS where there is one."""
+"""A tiny ZAYA1 with random weights, and ways to run it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.backend import load_mlx
-
-load_mlx()
-
-import mlx.core as mx  # noqa: E402
-
-from engine.zaya import CCACache, Model, load  # noqa: E402
+from engine.zaya import CCACache, Model, load
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
