@@ -23,7 +23,7 @@ NANO = Path(__file__).parent / "weights" / "nano"
 
 
 def load_engine(
-    model: str | Path, *, name: str | None = None, max_rows: int = 64, kv_bytes: int | None = None
+    model: str | Path, *, name: str | None = None, max_rows: int | None = None, kv_bytes: int | None = None
 ) -> MLXEngine:
     """Load a model and start an engine on it; blocks until it is ready.
 

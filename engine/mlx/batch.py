@@ -34,16 +34,22 @@ class DecodeBatch:
         self._sampler = BatchSampler([])
         self._steps = 0
 
-    def join(self, rows: list[Rollout], prompt_caches: list[Any]) -> None:
-        """Add rows of one prompt. `prompt_caches` (one per layer, one row) hold all of it but its last token."""
+    def join(self, rows: list[Rollout], prompt_caches: list[Any], places: list[int] | None = None) -> None:
+        """Add rows. `prompt_caches` (one per layer) hold their prompts but for the last token: places[i] is where in
+        them row i finds its own. None: there is one prompt, which all rows share."""
         joined, self.rows = self.rows, self.rows + rows  # first: if the rest fails, `clear` must find them
-        copies = [type(cache).merge([cache] * len(rows)) for cache in prompt_caches]
+        if places is None:
+            copies = [type(cache).merge([cache] * len(rows)) for cache in prompt_caches]
+        else:
+            copies = prompt_caches
+            for cache in copies:
+                cache.filter(places)
         if joined:
             for cache, more in zip(self._caches, copies, strict=True):
                 cache.extend(more)
         else:
             self._caches = copies
-        last = mx.full((len(rows),), rows[0].prompt_ids[-1], dtype=mx.uint32)
+        last = mx.array([row.prompt_ids[-1] for row in rows], dtype=mx.uint32)
         self._inputs = mx.concatenate([self._inputs, last])
         self._inputs_are_prompt += [True] * len(rows)
         self._sampler = BatchSampler([row.request.sampling for row in self.rows])

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import anyio
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
 from engine.api import Completion, EngineEvent, Failure, GenerationRequest, ImagePart, ModelInfo
 from engine.backend import MEMORY_SHARE, free_memory_bytes, on_cpu
@@ -29,7 +30,14 @@ from engine.mlx.scheduler import Scheduler, explain
 from engine.mlx.tokenizer import ChatTokenizer
 
 _PREFILL_CHUNK_CPU = 512
-_PREFILL_CHUNK_GPU = 2048
+_PREFILL_CHUNKS_GPU = (2048, 16384)
+"""For a model of 2 GB and more, and for the smallest: those take time for each pass rather than for each token."""
+_LARGE_MODEL_BYTES = 2 * 10**9
+_ROWS_CPU, _ROWS_GPU = 64, 512
+"""Beyond these, more rows make each slower and all of them hardly faster."""
+_CUDA_CACHE_SHARE = 1 / 16
+"""Of the memory for KV caches, in freed buffers that MLX keeps. By itself it keeps as many as the GPU holds (22 GB for
+nano within seconds, on an H200), and eight processes on one GPU ended for lack of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +68,15 @@ class MLXEngine:
     """Generates with a model on MLX; implements `engine.api.Engine`.
 
     load      called once, on the worker thread, since arrays belong to the thread that makes them.
-    max_rows  completions that decode together; further ones queue.
+    max_rows  completions that decode together, further ones queue; None: 64 on a CPU, 512 on a GPU.
     kv_bytes  memory for KV caches; None: most of what is free after loading.
 
     Raises, when made, whatever `load` raises. Blocks until the model is loaded: in async code, make it in a thread.
     """
 
-    def __init__(self, load: Callable[[], LoadedModel], *, max_rows: int = 64, kv_bytes: int | None = None) -> None:
+    def __init__(
+        self, load: Callable[[], LoadedModel], *, max_rows: int | None = None, kv_bytes: int | None = None
+    ) -> None:
         self._load = load
         self._max_rows = max_rows
         self._kv_bytes = kv_bytes
@@ -210,11 +220,13 @@ class MLXEngine:
 
     def _make_scheduler(self, loaded: LoadedModel) -> Scheduler:
         kv_bytes = self._kv_bytes if self._kv_bytes is not None else int(free_memory_bytes() * MEMORY_SHARE)
+        if mx.cuda.is_available() and not on_cpu():
+            mx.set_cache_limit(int(kv_bytes * _CUDA_CACHE_SHARE))
         return Scheduler(
             loaded.model,
-            max_rows=self._max_rows,
+            max_rows=self._max_rows or (_ROWS_CPU if on_cpu() else _ROWS_GPU),
             kv_bytes=kv_bytes,
-            prefill_chunk=_PREFILL_CHUNK_CPU if on_cpu() else _PREFILL_CHUNK_GPU,
+            prefill_chunk=_PREFILL_CHUNK_CPU if on_cpu() else _gpu_chunk(loaded.model),
             context_tokens=loaded.info.context_tokens,
             image_token=loaded.images.token_id if loaded.images is not None else None,
         )
@@ -306,6 +318,13 @@ class MLXStream:
             self._engine.call(command)
         except EngineClosedError:
             return  # it has ended by itself
+
+
+def _gpu_chunk(model: Any) -> int:
+    """Tokens of a pass on a GPU."""
+    least, most = _PREFILL_CHUNKS_GPU
+    weights = sum(parameter.nbytes for _, parameter in tree_flatten(model.parameters()))
+    return min(most, max(least, least * _LARGE_MODEL_BYTES // weights))
 
 
 def _images(request: GenerationRequest) -> list[ImagePart]:

@@ -2,7 +2,7 @@
 
 Requests with the same prompt form a group: the prompt is computed once and each row starts from a copy of its cache.
 A step advances one chunk of prefill, or the features of one image, and one decode step, so that neither starves the
-other.
+other. Short prompts share a chunk: those of a round, all different, are computed in one pass.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from time import monotonic
 from typing import Any
 
@@ -22,11 +23,16 @@ from engine.mlx.batch import DecodeBatch
 from engine.mlx.features import FeatureCache
 from engine.mlx.prefixes import PrefixCache, Prompt
 from engine.mlx.rollout import Rollout
+from engine.zaya.cache import CCACache
 
 _FLUSH_INTERVAL_S = 0.05
 """Chunks are sent this often: more would cost more time than people and programs gain from it."""
+_FLUSH_SHARE = 0.05
+"""Nor does sending take more than this share of the time: with hundreds of rows, chunks are sent less often."""
 _OUT_OF_MEMORY = ("malloc", "out of memory", "insufficient memory")
 """In errors of MLX: on CPUs and CUDA, and on Metal when a command buffer finds too little."""
+_PADDING_SHARE = 0.25
+"""Prompts of very different lengths do not share a chunk: at most so much of it may be padding."""
 _ROOM_TOKENS = 256
 """Caches grow in steps of so many tokens, or of an eighth of their length: a row takes that much more than it uses."""
 
@@ -50,6 +56,11 @@ class Group:
     @property
     def prefilled(self) -> bool:
         return self.done == self.prompt.tokens
+
+    @property
+    def beginning(self) -> bytes:
+        """The name of what is done, at a cut."""
+        return self.prompt.names[self.prompt.cuts.index(self.done)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +119,10 @@ class Scheduler:
         self._cost = CacheCost.of(model)
         self._features = FeatureCache(model.vision_tower) if image_token is not None else None
         self._prefixes = PrefixCache()
+        self._takes_padding = all(isinstance(cache, CCACache) for cache in make_prompt_cache(model))
         self._queue: deque[Group] = deque()
         self._batch = DecodeBatch(model)
-        self._flushed_at = 0.0
+        self._flush_at = 0.0
 
     @property
     def idle(self) -> bool:
@@ -166,20 +178,66 @@ class Scheduler:
                 self._queue.remove(group)
 
     def _admit(self) -> None:
-        """Compute the next part of the first group's prompt; start its rows once it is complete."""
+        """Compute the next part of the first prompts in line; start their rows once they are complete."""
         if not self._queue or not self._has_room(self._queue[0].waiting[0]):
             return
-        group = self._queue[0]
+        groups = self._together()
         try:
-            if not group.caches:
-                self._begin(group)
-            if not group.prefilled:
-                self._prefill(group)
+            caches = self._prefill_together(groups) if len(groups) > 1 else self._prefill_alone(groups[0])
         except Exception as error:  # nobody else's business: the rows that decode have not been touched
-            self._fail(group, explain(error))
+            for group in groups:
+                self._fail(group, explain(error))
             return
-        if group.prefilled:
-            self._start_rows(group)
+        if groups[0].prefilled:
+            self._start_rows(groups, caches)
+
+    def _together(self) -> list[Group]:
+        """The first groups in line that share a chunk; at least the first."""
+        groups, tokens = [self._queue[0]], [self._queue[0].prompt.tokens]
+        if not self._is_short(groups[0]):
+            return groups
+        for group in islice(self._queue, 1, None):
+            tokens.append(group.prompt.tokens)
+            size = len(tokens) * max(tokens)
+            if size > self._prefill_chunk or sum(tokens) < (1 - _PADDING_SHARE) * size:
+                break
+            if not self._is_short(group) or not self._has_room(group.waiting[0], [g.waiting[0] for g in groups]):
+                break
+            groups.append(group)
+        return groups
+
+    def _is_short(self, group: Group) -> bool:
+        """True for a prompt of one chunk, without images, of which nothing is known yet."""
+        prompt = group.prompt
+        one_chunk = len(prompt.cuts) == 1 and not prompt.images
+        return self._takes_padding and one_chunk and not group.caches and prompt.names[0] not in self._prefixes
+
+    def _prefill_together(self, groups: list[Group]) -> list[Any]:
+        """Compute short prompts in one pass; returns caches with a row for each, in order."""
+        lengths = [group.prompt.tokens for group in groups]
+        padding = [max(lengths) - length for length in lengths]
+        ids = [group.prompt.ids[:-1] + [0] * pad for group, pad in zip(groups, padding, strict=True)]
+        caches = make_prompt_cache(self._model)
+        for cache in caches:
+            cache.prepare(lengths=lengths, right_padding=padding)
+        self._model(mx.array(ids, dtype=mx.uint32), cache=caches)  # its logits are never evaluated
+        for cache in caches:
+            cache.finalize()
+        mx.eval([cache.state for cache in caches])
+        for place, group in enumerate(groups):
+            group.done = group.prompt.tokens
+            if self._is_wanted(group):
+                group.caches = [cache.extract(place) for cache in caches]
+                self._keep_beginning(group)
+        return caches
+
+    def _prefill_alone(self, group: Group) -> list[Any]:
+        """Compute the next chunk of a prompt; returns its caches, of one row."""
+        if not group.caches:
+            self._begin(group)
+        if not group.prefilled:
+            self._prefill(group)
+        return group.caches
 
     def _begin(self, group: Group) -> None:
         """Caches to fill: those of the longest beginning that is known, or empty ones."""
@@ -214,25 +272,31 @@ class Scheduler:
 
     def _keep_beginning(self, group: Group) -> None:
         """Keep what may well be asked for again: a prompt's images, and what somebody who waits begins with too."""
-        prompt = group.prompt
-        name = prompt.names[prompt.cuts.index(group.done)]
-        wanted = any(name in other.prompt.names for other in self._queue if other is not group)
-        if wanted or group.done == prompt.images_cut:
-            self._prefixes.keep(name, group.caches, self._free_bytes([group.waiting[0]]))
+        if self._is_wanted(group) or group.done == group.prompt.images_cut:
+            self._prefixes.keep(group.beginning, group.caches, self._free_bytes([group.waiting[0]]))
 
-    def _start_rows(self, group: Group) -> None:
-        caches = group.caches
+    def _is_wanted(self, group: Group) -> bool:
+        name = group.beginning
+        return any(name in other.prompt.names for other in self._queue if other is not group)
+
+    def _start_rows(self, groups: list[Group], caches: list[Any]) -> None:
+        """Start what there is room for, of prompts that are computed; `caches` have a row for each."""
         rows: list[Rollout] = []
-        while group.waiting and self._has_room(group.waiting[0], beside=rows):
-            row = group.waiting.popleft()
-            row.cached_tokens = group.prompt.tokens if group.shared else group.cached
-            row.images = ()
-            group.shared = True
-            rows.append(row)
-        if not group.waiting:
-            self._queue.popleft()
+        places: list[int] = []
+        for place, group in enumerate(groups):
+            while group.waiting and self._has_room(group.waiting[0], beside=rows):
+                row = group.waiting.popleft()
+                row.cached_tokens = group.prompt.tokens if group.shared else group.cached
+                row.images = ()
+                group.shared = True
+                rows.append(row)
+                places.append(place)
+            if not group.waiting:
+                self._queue.remove(group)
+            elif not group.caches:
+                group.caches = [cache.extract(place) for cache in caches]
         self._prefixes.shrink(self._free_bytes(rows))
-        self._batch.join(rows, caches)
+        self._batch.join(rows, caches, places if len(groups) > 1 else None)
 
     def _fail(self, group: Group, error: EngineError) -> None:
         self._queue.remove(group)
@@ -265,13 +329,13 @@ class Scheduler:
         return rollout.total_tokens or self._unbounded_tokens
 
     def _flush(self) -> None:
-        now = monotonic()
-        if now - self._flushed_at < _FLUSH_INTERVAL_S:
+        start = monotonic()
+        if start < self._flush_at:
             return
-        self._flushed_at = now
         for row in self._batch.rows:
             for chunk in row.chunks():
                 row.emit(chunk)
+        self._flush_at = start + max(_FLUSH_INTERVAL_S, (monotonic() - start) / _FLUSH_SHARE)
 
 
 def _send_completion(row: Rollout) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+import mlx.core as mx
 import pytest
 
 from engine.api import Completion, GenerationRequest, Message, SamplingParams
 from engine.loader import NANO, load_engine
 from engine.mlx.engine import MLXEngine
+from engine.zaya.model import Model
 from evals.tasks.countdown import CountdownProblem, check
 from rsa.answers import last_boxed
 
@@ -62,3 +65,62 @@ async def test_cut_off_it_says_so_instead_of_thinking_on(nano: MLXEngine) -> Non
     forced = [completion for completion in done.values() if completion.forced]
     assert len(forced) > 8
     assert all(completion.text.lstrip().startswith(("Not solved yet.", "The answer is")) for completion in forced)
+
+
+# ---- different prompts in one pass
+
+
+def puzzles(*lengths: int) -> list[GenerationRequest]:
+    """A request for each length: sums of so many numbers, all different."""
+    texts = [f"{' + '.join(str(i * 7 + j) for j in range(n))} = ?" for i, n in enumerate(lengths)]
+    return [request(seed, text=text, beta=30, answer=10) for seed, text in enumerate(texts)]
+
+
+@pytest.fixture
+def widths(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of all inputs of more than one token."""
+    seen: list[tuple[int, ...]] = []
+    compute = Model.__call__
+
+    def watching(self: Model, inputs: mx.array, *args: Any, **options: Any) -> mx.array:
+        if inputs.shape[1] > 1:
+            seen.append(inputs.shape)
+        return compute(self, inputs, *args, **options)
+
+    monkeypatch.setattr(Model, "__call__", watching)
+    return seen
+
+
+async def test_short_prompts_share_a_pass_and_equal_each_alone(nano: MLXEngine, widths: list[tuple[int, ...]]) -> None:
+    requests = puzzles(12, 10, 11, 12)
+    together = await complete(nano, requests)
+    assert [shape[0] for shape in widths] == [4]
+    for each in requests:
+        assert (await complete(nano, [each]))[each.id] == together[each.id]
+
+
+async def test_prompts_of_very_different_lengths_do_not_share(nano: MLXEngine, widths: list[tuple[int, ...]]) -> None:
+    await complete(nano, puzzles(30, 2, 2))
+    assert [shape[0] for shape in widths] == [1, 2]
+
+
+async def test_a_pass_is_no_longer_than_a_chunk(nano: MLXEngine, widths: list[tuple[int, ...]]) -> None:
+    await complete(nano, puzzles(*[40] * 9))
+    assert sum(rows for rows, _ in widths) == 9
+    assert all(rows * width <= 512 for rows, width in widths)
+    assert len(widths) < 9
+
+
+async def test_prompts_computed_together_wait_for_room_and_are_not_computed_again(
+    widths: list[tuple[int, ...]],
+) -> None:
+    """Three rows for two candidates of each of four prompts."""
+    engine = load_engine(NANO, max_rows=3)
+    requests = puzzles(12, 10, 11, 12)
+    requests += [each.model_copy(update={"id": f"{each.id} again"}) for each in requests]
+    done = await complete(engine, requests)
+    assert sum(shape[0] for shape in widths) == 4
+    for each in requests[:4]:
+        alone = (await complete(engine, [each]))[each.id]
+        assert done[each.id].token_ids == done[f"{each.id} again"].token_ids == alone.token_ids
+    engine.close()
