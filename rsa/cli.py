@@ -121,7 +121,7 @@ def _run(job: SolveJob, *, quiet: bool) -> RunResult:
 
     from engine.errors import EngineError, RequestError
     from rsa.compose import bring_here
-    from rsa.display import make_display
+    from rsa.display import descent_lines, make_display
     from rsa.errors import NoCandidatesError
 
     go_on = f"go on with: rsa solve --resume {shlex.quote(str(job.folder))}"
@@ -138,7 +138,7 @@ def _run(job: SolveJob, *, quiet: bool) -> RunResult:
             error.add_note(f"what was done until then is kept; {go_on}")
         raise
     if not quiet:
-        say(f"run folder: {job.folder}")
+        say(*descent_lines(result), f"run folder: {job.folder}", sep="\n")
     return result
 
 

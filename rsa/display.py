@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rsa.descent import line_of_descent, reasoning
 from rsa.events import (
     BudgetsLowered,
     CandidateFinished,
@@ -31,6 +32,8 @@ from rsa.words import plural
 _REFRESH_PER_S = 8
 _SHOWN_CHARACTERS = 80
 """Of an answer in a line; programs and texts are answers too."""
+_LINES_OF_REASONING, _CHARACTERS_OF_REASONING = 8, 160
+"""Of each candidate that led to the answer: thousands of tokens may stand above them, in the run folder."""
 _FIXED_WIDTH = 3 + 8 + 6 + 10 + 4 * 2  # of the table's other columns and the gaps between all of them
 _MIN_WORDS_WIDTH = 16
 _STATUS_STYLE = {"ok": "green", "degenerate": "yellow", "failed": "red", "cancelled": "yellow"}
@@ -184,8 +187,23 @@ def printable(text: str) -> str:
 
 def in_a_line(answer: str) -> str:
     """An answer, shortened to a part of a line."""
-    line = " ".join(printable(answer).split())
-    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[: _SHOWN_CHARACTERS - 1]}…"
+    return _shortened(" ".join(printable(answer).split()), _SHOWN_CHARACTERS)
+
+
+def _shortened(line: str, most: int) -> str:
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def descent_lines(result: RunResult) -> list[str]:
+    """How the answer came about: the last lines that its candidate wrote, below those of its ancestors."""
+    lines = []
+    for candidate in line_of_descent(result):
+        written = [line for line in printable(reasoning(candidate)).split("\n") if line.strip()]
+        above = len(written) - _LINES_OF_REASONING
+        lines.append(f"reasoning of round {candidate.round} candidate {candidate.index}:")
+        lines += [f"  ... {plural(above, 'line')} above"] if above > 0 else []
+        lines += [f"  {_shortened(line.strip(), _CHARACTERS_OF_REASONING)}" for line in written[-_LINES_OF_REASONING:]]
+    return lines
 
 
 def _candidate_line(candidate: Candidate) -> str:

@@ -1,0 +1,41 @@
+"""How an answer came about, for people to read: the reasoning of the candidate that gave it, and of its ancestors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rsa.results import Candidate, RunResult
+from rsa.selection import choose
+
+
+def line_of_descent(result: RunResult) -> list[Candidate]:
+    """Candidates from round 0 to the one whose answer was taken; empty if there is no answer.
+
+    Of its up to C parents a candidate's first that gave the same answer is followed, else its first. Who wrote
+    nothing, or only the end of what the one before wrote, is left out.
+    """
+    line: list[Candidate] = []
+    for candidate in reversed(list(_upwards(result))):
+        written = reasoning(candidate)
+        if written and not (line and reasoning(line[-1]).endswith(written)):
+            line.append(candidate)
+    return line
+
+
+def reasoning(candidate: Candidate) -> str:
+    """What it wrote before its answer."""
+    return candidate.completion.reasoning.strip() if candidate.completion is not None else ""
+
+
+def _upwards(result: RunResult) -> Iterator[Candidate]:
+    """The candidate that the answer is from, a parent of it, and so on."""
+    choice = choose(result.rounds, result.config.select, result.selection)
+    if choice is None:
+        return
+    candidate = choice.candidate
+    yield candidate
+    while candidate.parents:
+        before = result.rounds[candidate.round - 1].candidates
+        agreeing = [parent for parent in candidate.parents if before[parent].answer == choice.candidate.answer]
+        candidate = before[(agreeing or candidate.parents)[0]]
+        yield candidate
