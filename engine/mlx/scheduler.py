@@ -27,8 +27,9 @@ from engine.zaya.cache import CCACache
 
 _FLUSH_INTERVAL_S = 0.05
 """Chunks are sent this often: more would cost more time than people and programs gain from it."""
-_FLUSH_SHARE = 0.05
-"""Nor does sending take more than this share of the time: with hundreds of rows, chunks are sent less often."""
+_FLUSH_SHARE, _MAX_FLUSH_INTERVAL_S = 0.05, 0.5
+"""With hundreds of rows they are sent less often, for sending takes no more than this share of the time; yet so often,
+for limits on a run are checked as they come."""
 _OUT_OF_MEMORY = ("malloc", "out of memory", "insufficient memory")
 """In errors of MLX: on CPUs and CUDA, and on Metal when a command buffer finds too little."""
 _PADDING_SHARE = 0.25
@@ -214,6 +215,7 @@ class Scheduler:
 
     def _prefill_together(self, groups: list[Group]) -> list[Any]:
         """Compute short prompts in one pass; returns caches with a row for each, in order."""
+        self._prefixes.shrink(self._free_bytes([group.waiting[0] for group in groups]))
         lengths = [group.prompt.tokens for group in groups]
         padding = [max(lengths) - length for length in lengths]
         ids = [group.prompt.ids[:-1] + [0] * pad for group, pad in zip(groups, padding, strict=True)]
@@ -335,7 +337,8 @@ class Scheduler:
         for row in self._batch.rows:
             for chunk in row.chunks():
                 row.emit(chunk)
-        self._flush_at = start + max(_FLUSH_INTERVAL_S, (monotonic() - start) / _FLUSH_SHARE)
+        rest = (monotonic() - start) / _FLUSH_SHARE
+        self._flush_at = start + min(max(rest, _FLUSH_INTERVAL_S), _MAX_FLUSH_INTERVAL_S)
 
 
 def _send_completion(row: Rollout) -> None:
