@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from rsa.results import Candidate, RunResult
@@ -11,8 +12,8 @@ from rsa.selection import choose
 def line_of_descent(result: RunResult) -> list[Candidate]:
     """Candidates from round 0 to the one whose answer was taken; empty if there is no answer.
 
-    Of its up to C parents a candidate's first that gave the same answer is followed, else its first. Who wrote
-    nothing, or only the end of what the one before wrote, is left out.
+    Of its up to C parents, a candidate's first is followed that gave the same answer, else that wrote it, else that is
+    there. Who wrote nothing, or only the end of what the one before wrote, is left out.
     """
     line: list[Candidate] = []
     for candidate in reversed(list(_upwards(result))):
@@ -23,8 +24,9 @@ def line_of_descent(result: RunResult) -> list[Candidate]:
 
 
 def reasoning(candidate: Candidate) -> str:
-    """What it wrote before its answer."""
-    return candidate.completion.reasoning.strip() if candidate.completion is not None else ""
+    """What it wrote before its answer, or, without that, its answer section."""
+    completion = candidate.completion
+    return (completion.reasoning.strip() or completion.text.strip()) if completion is not None else ""
 
 
 def _upwards(result: RunResult) -> Iterator[Candidate]:
@@ -32,10 +34,15 @@ def _upwards(result: RunResult) -> Iterator[Candidate]:
     choice = choose(result.rounds, result.config.select, result.selection)
     if choice is None:
         return
-    candidate = choice.candidate
+    candidate, answer = choice.candidate, str(choice.candidate.answer)
     yield candidate
     while candidate.parents:
-        before = result.rounds[candidate.round - 1].candidates
-        agreeing = [parent for parent in candidate.parents if before[parent].answer == choice.candidate.answer]
-        candidate = before[(agreeing or candidate.parents)[0]]
+        before = [result.rounds[candidate.round - 1].candidates[parent] for parent in candidate.parents]
+        candidate = max(before, key=lambda parent: _agreement(parent, answer))  # of equals the first
         yield candidate
+
+
+def _agreement(candidate: Candidate, answer: str) -> int:
+    if candidate.answer is not None:
+        return 2 if candidate.answer == answer else -1
+    return int(re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", reasoning(candidate)) is not None)

@@ -33,8 +33,10 @@ _PREFILL_CHUNK_CPU = 512
 _PREFILL_CHUNKS_GPU = (2048, 16384)
 """For a model of 2 GB and more, and for the smallest: those take time for each pass rather than for each token."""
 _LARGE_MODEL_BYTES = 2 * 10**9
-_ROWS_CPU, _ROWS_GPU = 64, 512
-"""Beyond these, more rows make each slower and all of them hardly faster."""
+_ROWS, _MOST_ROWS_GPU = 64, 512
+"""On a CPU more rows make each slower and all of them hardly faster. A GPU takes more while their logits are small, of
+which the sampler holds a few copies."""
+_LOGITS_BYTES = 128 * 2**20
 _CUDA_CACHE_SHARE = 1 / 16
 """Of the memory for KV caches, in freed buffers that MLX keeps. By itself it keeps as many as the GPU holds (22 GB for
 nano within seconds, on an H200), and eight processes on one GPU ended for lack of memory."""
@@ -68,7 +70,7 @@ class MLXEngine:
     """Generates with a model on MLX; implements `engine.api.Engine`.
 
     load      called once, on the worker thread, since arrays belong to the thread that makes them.
-    max_rows  completions that decode together, further ones queue; None: 64 on a CPU, 512 on a GPU.
+    max_rows  completions that decode together, further ones queue; None: 64 on a CPU, up to 512 on a GPU.
     kv_bytes  memory for KV caches; None: most of what is free after loading.
 
     Raises, when made, whatever `load` raises. Blocks until the model is loaded: in async code, make it in a thread.
@@ -224,7 +226,7 @@ class MLXEngine:
             mx.set_cache_limit(int(kv_bytes * _CUDA_CACHE_SHARE))
         return Scheduler(
             loaded.model,
-            max_rows=self._max_rows or (_ROWS_CPU if on_cpu() else _ROWS_GPU),
+            max_rows=self._max_rows or (_ROWS if on_cpu() else _gpu_rows(loaded.model)),
             kv_bytes=kv_bytes,
             prefill_chunk=_PREFILL_CHUNK_CPU if on_cpu() else _gpu_chunk(loaded.model),
             context_tokens=loaded.info.context_tokens,
@@ -325,6 +327,12 @@ def _gpu_chunk(model: Any) -> int:
     least, most = _PREFILL_CHUNKS_GPU
     weights = sum(parameter.nbytes for _, parameter in tree_flatten(model.parameters()))
     return min(most, max(least, least * _LARGE_MODEL_BYTES // weights))
+
+
+def _gpu_rows(model: Any) -> int:
+    """Rows that decode together on a GPU."""
+    vocabulary = getattr(getattr(model, "args", None), "vocab_size", None)
+    return _ROWS if vocabulary is None else min(_MOST_ROWS_GPU, max(_ROWS, _LOGITS_BYTES // (4 * vocabulary)))
 
 
 def _images(request: GenerationRequest) -> list[ImagePart]:

@@ -44,6 +44,7 @@ class Group:
 
     features  of the images of the next chunk, as far as they are computed.
     cached    tokens of the prompt that were found in the prefix cache.
+    alone     its prompt shares no pass: it was in one that failed.
     """
 
     waiting: deque[Rollout]
@@ -53,6 +54,7 @@ class Group:
     done: int = 0
     cached: int = 0
     shared: bool = False  # a row has been started from it before
+    alone: bool = False
 
     @property
     def prefilled(self) -> bool:
@@ -186,8 +188,10 @@ class Scheduler:
         try:
             caches = self._prefill_together(groups) if len(groups) > 1 else self._prefill_alone(groups[0])
         except Exception as error:  # nobody else's business: the rows that decode have not been touched
+            if len(groups) == 1:
+                self._fail(groups[0], explain(error))
             for group in groups:
-                self._fail(group, explain(error))
+                group.alone = True  # who is to blame, or whether less memory is enough, shows when each is tried alone
             return
         if groups[0].prefilled:
             self._start_rows(groups, caches)
@@ -204,14 +208,17 @@ class Scheduler:
                 break
             if not self._is_short(group) or not self._has_room(group.waiting[0], [g.waiting[0] for g in groups]):
                 break
+            if any(group.prompt.names == other.prompt.names for other in groups):
+                break  # of another call: it will find this one's beginning
             groups.append(group)
         return groups
 
     def _is_short(self, group: Group) -> bool:
         """True for a prompt of one chunk, without images, of which nothing is known yet."""
         prompt = group.prompt
-        one_chunk = len(prompt.cuts) == 1 and not prompt.images
-        return self._takes_padding and one_chunk and not group.caches and prompt.names[0] not in self._prefixes
+        if not self._takes_padding or group.alone or group.caches:
+            return False
+        return len(prompt.cuts) == 1 and not prompt.images and prompt.names[0] not in self._prefixes
 
     def _prefill_together(self, groups: list[Group]) -> list[Any]:
         """Compute short prompts in one pass; returns caches with a row for each, in order."""
@@ -229,7 +236,7 @@ class Scheduler:
         for place, group in enumerate(groups):
             group.done = group.prompt.tokens
             if self._is_wanted(group):
-                group.caches = [cache.extract(place) for cache in caches]
+                group.caches = _extracted(caches, place)
                 self._keep_beginning(group)
         return caches
 
@@ -296,7 +303,7 @@ class Scheduler:
             if not group.waiting:
                 self._queue.remove(group)
             elif not group.caches:
-                group.caches = [cache.extract(place) for cache in caches]
+                group.caches = _extracted(caches, place)
         self._prefixes.shrink(self._free_bytes(rows))
         self._batch.join(rows, caches, places if len(groups) > 1 else None)
 
@@ -339,6 +346,13 @@ class Scheduler:
                 row.emit(chunk)
         rest = (monotonic() - start) / _FLUSH_SHARE
         self._flush_at = start + min(max(rest, _FLUSH_INTERVAL_S), _MAX_FLUSH_INTERVAL_S)
+
+
+def _extracted(caches: Sequence[Any], place: int) -> list[Any]:
+    """Caches of one row, copied now: as views they would keep all of the others in memory."""
+    row = [cache.extract(place) for cache in caches]
+    mx.eval([cache.state for cache in row])
+    return row
 
 
 def _send_completion(row: Rollout) -> None:

@@ -42,11 +42,14 @@ def results(values: list[float], *, tokens: float, rounds: int = 1) -> EvalResul
     )  # fmt: skip
 
 
+def measurements(task: figures.Task) -> list[figures.Measurement]:
+    return [*figures.table_rows(task, 4), *figures.points(task, 4)]
+
+
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     """Finished measurements of chain: a single rollout is right in one problem of four, Markovian RSA in all."""
-    labels = {m.folder for m in (*figures.baselines(CHAIN, 4), *figures.sweeps(CHAIN, 4))} | {"chain-vote"}
-    for folder in labels:
+    for folder in {m.folder for m in measurements(CHAIN)} | {"chain-vote"}:
         good = folder in ("chain-rsa", "chain-unseen")
         found = results([1, 1, 1, 1] if good else [1, 0, 0, 0], tokens=6000 if good else 2000, rounds=9 if good else 1)
         (tmp_path / folder).mkdir()
@@ -56,15 +59,15 @@ def out(tmp_path: Path) -> Path:
 
 def test_each_measurement_has_a_folder_and_a_benchmark_of_its_own() -> None:
     for task in figures.TASKS:
-        measurements = [*figures.baselines(task, 500), *figures.sweeps(task, 500)]
-        assert len({m.folder for m in measurements}) == len(measurements)
+        planned = measurements(task)
+        assert len({m.folder for m in planned}) == len(planned)
         load_benchmark(task.name)
         assert load_benchmark(UNSEEN / f"{task.name}.toml").metric == task.name
-    assert figures.LABELS.keys() == {m.label for m in figures.baselines(CHAIN, 1)} | {"vote"}
+    assert figures.LABELS.keys() == {m.label for m in figures.table_rows(CHAIN, 1)} | {"vote"}
 
 
 def test_what_is_typed() -> None:
-    rsa = next(m for m in figures.baselines(CHAIN, 500) if m.label == "rsa")
+    rsa = next(m for m in figures.table_rows(CHAIN, 500) if m.label == "rsa")
     assert shlex.join(rsa.command(Path("runs"))) == (
         "rsa eval chain --model nano --method rsa --limit 500 --n 16 --beta 128 --tau 64 --answer-budget 64 "
         "--t 8 --c 4 --out runs/chain-rsa"
@@ -74,21 +77,43 @@ def test_what_is_typed() -> None:
 def test_what_was_begun_goes_on_and_what_is_finished_is_left(
     out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (out / "chain-c4" / "results.json").unlink()
-    (out / "chain-c4" / "eval.json").write_text("{}")
-    figures.run([*figures.baselines(CHAIN, 4), *figures.sweeps(CHAIN, 4)], out, jobs=2, dry=True)
-    assert capsys.readouterr().out == f"rsa eval --resume {out / 'chain-c4'}\n"
+    (out / "chain-c2" / "results.json").unlink()
+    (out / "chain-c2" / "eval.json").write_text("{}")
+    figures.run(measurements(CHAIN), out, jobs=2, dry=True, extra=["--in-flight", "3"])
+    assert capsys.readouterr().out == f"rsa eval --resume {out / 'chain-c2'} --in-flight 3\n"
 
 
 def test_the_vote_gets_as_many_tokens(out: Path) -> None:
     assert figures.equal_vote(CHAIN, 4, out).settings == {"n": 48}  # three times the tokens of 16 rollouts
 
 
-def test_tables_and_plots(out: Path, tmp_path: Path) -> None:
+def test_the_most_expensive_begin_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures.run(figures.table_rows(CHAIN, 4), tmp_path, jobs=1, dry=True)
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert "chain-long" in first
+    assert "--method single" in last
+
+
+def test_tables(out: Path) -> None:
     table = figures.table(CHAIN, out).splitlines()
-    assert table[2].startswith("| 16 rollouts of 128 tokens (single, vote@16, pass@16) | 25.0 ± 79.6 |")
-    assert table[7].startswith("| **Markovian RSA**, C = 4, T = 8 | 100.0 ± 0.0 | 100.0 ± 0.0 | 100.0 ± 0.0 | 6,000 |")
+    assert table[2].startswith("| single rollouts of 128 tokens, 16 of them | 25.0 ± 79.6 |")
+    assert table[7] == "| **Markovian RSA**, C = 4, T = 8 | 100.0 | 100.0 | 100.0 | 6,000 | 70 |"
     assert len(figures.by_round(CHAIN, out).splitlines()) == 2 + 9
-    assert figures.gains(CHAIN, out).splitlines()[2] == "| single | 75.0 ± 79.6 |"
+    gains = figures.gains(CHAIN, out).splitlines()
+    assert gains[2] == "| single rollouts of 128 tokens, 16 of them | +75.0 ± 79.6 | +75.0 ± 79.6 |"
+    assert gains[3].startswith("| that majority vote | +75.0")
+
+
+def test_plots_show_tokens_too_and_take_the_usual_setting_from_the_table(out: Path, tmp_path: Path) -> None:
+    shown = figures.series(CHAIN, out)
+    assert [point.value for point in shown["tau"]] == [32, 64, 128]
+    usual, other = shown["tau"][1], shown["tau"][0]
+    assert (usual.mean.value, other.mean.value) == (1, 0.25)
+    assert usual.tokens == 6000 * 5 / 9  # of the rounds up to that of the plots
     figures.plot(CHAIN, out, tmp_path / "chain.svg")
-    assert "<svg" in (tmp_path / "chain.svg").read_text()
+    assert "1,000 tokens" in (tmp_path / "chain.svg").read_text()
+
+
+def test_no_tail_is_longer_than_its_reasoning() -> None:
+    countdown = figures.TASKS[0]
+    assert {m.settings.get("tau") for m in figures.points(countdown, 1)} == {None, 32}

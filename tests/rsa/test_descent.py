@@ -23,7 +23,7 @@ def named(request: GenerationRequest) -> Script:
 
 def tedious(request: GenerationRequest) -> Script:
     """Round 0 counts; whoever comes after it says its last line again."""
-    lines = [f"line {number}" for number in range(1, 12)] if request.id.startswith("r0") else ["line 11"]
+    lines = [f"line {number}" for number in range(1, 20)] if request.id.startswith("r0") else ["line 19"]
     return Script(reasoning="\n".join(lines), answer=r"\boxed{7}")
 
 
@@ -53,13 +53,33 @@ async def test_parents_that_agree_are_followed() -> None:
         assert parent.answer == result.answer or result.answer not in answers
 
 
+@pytest.mark.parametrize("seed", range(8))
+async def test_without_answers_who_wrote_it_is_followed(seed: int) -> None:
+    """Earlier rounds do not answer by default: what they wrote shows who was on the way."""
+
+    def scripted(request: GenerationRequest) -> Script:
+        right = request.sampling.seed % 2
+        final = request.id.startswith("r3")
+        return Script(reasoning=f"{request.id}: {7 if right and not final else 77}", answer=r"\boxed{7}")
+
+    result = await solve(scripted, seed=seed)
+    for parent, child in itertools.pairwise(line_of_descent(result)):
+        written = [reasoning(result.rounds[parent.round].candidates[index]) for index in child.parents]
+        assert reasoning(parent).endswith(": 7") == any(text.endswith(": 7") for text in written)
+
+
+async def test_who_does_not_reason_is_shown_by_its_answer_section() -> None:
+    result = await solve(lambda _: Script(reasoning="", answer=r"Seven, so \boxed{7}"), t=0)
+    assert descent_lines(result) == ["reasoning of round 0 candidate 0:", r"  Seven, so \boxed{7}"]
+
+
 async def test_who_says_it_again_is_left_out_and_long_reasoning_is_cut_to_its_end() -> None:
     result = await solve(tedious)
     assert [candidate.round for candidate in line_of_descent(result)] == [0]
     lines = descent_lines(result)
     assert lines[0].startswith("reasoning of round 0 candidate ")
     assert lines[1:3] == ["  ... 3 lines above", "  line 4"]
-    assert lines[-1] == "  line 11"
+    assert lines[-1] == "  line 19"
 
 
 async def test_a_terminal_is_not_moved_and_a_line_is_not_endless() -> None:

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
 from mlx_lm.models.llama import Model as Llama
+from mlx_lm.models.llama import ModelArgs as LlamaArgs
 
 from engine.api import (
     Completion,
@@ -23,7 +25,7 @@ from engine.api import (
 )
 from engine.errors import ContextError, EngineClosedError, OutOfMemoryError, RequestError
 from engine.loader import load_engine
-from engine.mlx.engine import MLXEngine
+from engine.mlx.engine import MLXEngine, _gpu_chunk, _gpu_rows
 from engine.mlx.prefixes import Prompt
 from engine.mlx.rollout import Rollout
 from engine.mlx.scheduler import CacheCost, Scheduler, explain
@@ -388,3 +390,62 @@ def test_it_is_an_engine(llama: MLXEngine) -> None:
     assert isinstance(llama, Engine)
     assert llama.model.thinks
     assert llama.model.context_tokens == 512
+
+
+@pytest.mark.parametrize(
+    ("weights", "tokens"),
+    [(10**7, 16384), (10**9, 4096), (2 * 10**9, 2048), (2 * 10**10, 2048)],
+    ids=["nano", "1 GB", "2 GB", "20 GB"],
+)
+def test_a_pass_on_a_gpu_is_longer_for_small_models(weights: int, tokens: int) -> None:
+    model = SimpleNamespace(parameters=lambda: {"w": SimpleNamespace(nbytes=weights)})
+    assert _gpu_chunk(model) == tokens
+
+
+@pytest.mark.parametrize(("vocabulary", "rows"), [(512, 512), (262_272, 127), (2_000_000, 64), (None, 64)])
+def test_rows_on_a_gpu_are_as_many_as_their_logits_allow(vocabulary: int | None, rows: int) -> None:
+    assert _gpu_rows(SimpleNamespace(args=SimpleNamespace(vocab_size=vocabulary))) == rows
+
+
+async def test_models_whose_caches_take_no_padding_compute_prompts_one_by_one(
+    llama: MLXEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scheduler, "_prefill_together", _out_of_memory)
+    done = await complete(llama, [request(f"r{i}", text=f"prompt {i}", max_tokens=5) for i in range(4)])
+    assert len(done) == 4
+
+
+@pytest.mark.parametrize(
+    ("cost", "between"), [(0.0, 0.05), (0.01, 0.2), (1.0, 0.5)], ids=["quick", "a twentieth of the time", "the longest"]
+)
+def test_chunks_come_less_often_where_sending_them_is_slow(
+    cost: float, between: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that sending alone moves, and the test: a step takes no time, and then as long as is asked for."""
+    now, sent = [100.0], [0]
+    monkeypatch.setattr("engine.mlx.scheduler.monotonic", lambda: now[0])
+
+    class Row:
+        def chunks(self) -> list[TokenChunk]:
+            sent[0] += 1
+            now[0] += cost
+            return []
+
+    scheduler = Scheduler(
+        Llama(LlamaArgs("llama", 8, 1, 8, 1, 1e-5, 16)),
+        max_rows=1,
+        kv_bytes=1 << 20,
+        prefill_chunk=64,
+        context_tokens=64,
+    )
+    scheduler._batch.rows = [Row()]  # type: ignore[list-item]
+    scheduler._flush()
+    start = 100.0
+    for _ in range(3):
+        now[0] = start + between - 0.001
+        before = sent[0]
+        scheduler._flush()
+        assert sent[0] == before
+        start = now[0] = start + between + 0.001
+        scheduler._flush()
+        assert sent[0] == before + 1

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import mlx.core as mx
 import pytest
 
-from engine.api import Completion, GenerationRequest, Message, SamplingParams
+from engine.api import Completion, Failure, GenerationRequest, Message, SamplingParams
 from engine.loader import NANO, load_engine
 from engine.mlx.engine import MLXEngine
 from engine.zaya.model import Model
@@ -109,6 +112,49 @@ async def test_a_pass_is_no_longer_than_a_chunk(nano: MLXEngine, widths: list[tu
     assert sum(rows for rows, _ in widths) == 9
     assert all(rows * width <= 512 for rows, width in widths)
     assert len(widths) < 9
+
+
+async def test_a_prompt_that_two_calls_have_is_computed_once(nano: MLXEngine, widths: list[tuple[int, ...]]) -> None:
+    """Four calls at once, three of them of one prompt."""
+    text, other = (each.messages[0].text for each in puzzles(14, 15))
+    done: list[Completion] = []
+
+    async def ask(text: str, seed: int) -> None:
+        done.extend((await complete(nano, [request(seed, text=text, beta=30, answer=10)])).values())
+
+    held = threading.Event()
+    nano.call(lambda _: held.wait() and None)  # until all of them are in its queue
+    async with anyio.create_task_group() as group:
+        for seed, each in enumerate((other, text, text, text)):
+            group.start_soon(ask, each, seed)
+        while nano._commands.qsize() < 4:
+            await anyio.lowlevel.checkpoint()
+        held.set()
+    assert sum(rows for rows, _ in widths) == 2
+    assert sorted(each.usage.cached_tokens > 0 for each in done) == [False, False, True, True]
+
+
+async def test_a_shared_pass_that_fails_is_tried_again_one_prompt_at_a_time(
+    nano: MLXEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = puzzles(12, 10, 11)
+    whole = await complete(nano, requests)
+    compute = Model.__call__
+
+    def failing(self: Model, inputs: mx.array, *args: Any, **options: Any) -> mx.array:
+        if inputs.shape[0] > 1 and inputs.shape[1] > 1:
+            raise RuntimeError("[malloc] Unable to allocate")
+        if inputs.shape[1] > 1 and inputs.shape[1] == len(nano.tokenizer.prompt_ids(requests[1].messages)) - 1:
+            raise RuntimeError("a bug")
+        return compute(self, inputs, *args, **options)
+
+    monkeypatch.setattr(Model, "__call__", failing)
+    async with nano.generate(requests) as stream:
+        ends = {event.request_id: event async for event in stream if isinstance(event, Completion | Failure)}
+    failure = ends.pop(requests[1].id)
+    assert isinstance(failure, Failure)
+    assert "a bug" in str(failure.error)
+    assert ends == {each.id: whole[each.id] for each in (requests[0], requests[2])}
 
 
 async def test_prompts_computed_together_wait_for_room_and_are_not_computed_again(
