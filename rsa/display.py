@@ -32,7 +32,7 @@ from rsa.words import plural
 _REFRESH_PER_S = 8
 _SHOWN_CHARACTERS = 80
 """Of an answer in a line; programs and texts are answers too."""
-_LINES_OF_REASONING, _CHARACTERS_OF_REASONING = 16, 160
+_LINES_OF_REASONING, _CHARACTERS_OF_REASONING = 20, 160
 """Of each candidate that led to the answer: thousands of tokens may stand above them, in the run folder."""
 _FIXED_WIDTH = 3 + 8 + 6 + 10 + 4 * 2  # of the table's other columns and the gaps between all of them
 _MIN_WORDS_WIDTH = 16

@@ -23,7 +23,7 @@ def named(request: GenerationRequest) -> Script:
 
 def tedious(request: GenerationRequest) -> Script:
     """Round 0 counts; whoever comes after it says its last line again."""
-    lines = [f"line {number}" for number in range(1, 20)] if request.id.startswith("r0") else ["line 19"]
+    lines = [f"line {number}" for number in range(1, 24)] if request.id.startswith("r0") else ["line 23"]
     return Script(reasoning="\n".join(lines), answer=r"\boxed{7}")
 
 
@@ -79,7 +79,7 @@ async def test_who_says_it_again_is_left_out_and_long_reasoning_is_cut_to_its_en
     lines = descent_lines(result)
     assert lines[0].startswith("reasoning of round 0 candidate ")
     assert lines[1:3] == ["  ... 3 lines above", "  line 4"]
-    assert lines[-1] == "  line 19"
+    assert lines[-1] == "  line 23"
 
 
 async def test_a_terminal_is_not_moved_and_a_line_is_not_endless() -> None:
