@@ -31,7 +31,7 @@ from rsa.math_pool import MathWorkers
 from rsa.results import RunResult
 
 ENGINE_ROWS = 64
-"""Candidates that an engine decodes together, unless told otherwise."""
+"""Candidates that an engine decodes together on a CPU; a GPU takes more, which `--in-flight` asks for."""
 OnEvent = Callable[[EvalEvent], None]
 Produce = Callable[[Sample, int], Awaitable[RunScores]]
 """The scores of a problem in an epoch, however they are come by; they are on the disk when it returns."""

@@ -1,10 +1,10 @@
 """Measures nano with `rsa eval` and `rsa compare`, and writes the tables and plots of its README.
 
-    python -m examples.nano.figures --out runs/nano [--limit 500] [--jobs 1] [--only chain] [--dry-run]
+    python -m examples.nano.figures --out runs/nano [--limit 500] [--points 100] [--jobs 1] [--only chain] [--dry-run]
 
 Every figure is one `rsa eval`, whose command is printed and whose folder stays; what is there already is not run again,
-and what was interrupted goes on. `--jobs` runs several at once; with NANO_GPUS=4 in the environment they take turns on
-four GPUs.
+and what was interrupted goes on. `--jobs` runs several at once, the most expensive first; with NANO_GPUS=4 in the
+environment they take turns on four GPUs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +25,6 @@ from evals import EvalResults, compare, read_results
 from evals.stats import Estimate
 
 N, C, TAU, ANSWER_BUDGET = 16, 4, 64, 64
-SWEEP_LIMIT = 200
-"""Problems of a point in a plot, unless --limit is less."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +37,14 @@ class Task:
     sweep_t: int
 
 
-TASKS = (Task("countdown", 96, 2, 2), Task("chain", 128, 8, 4), Task("sums", 128, 8, 4))
+TASKS = (Task("countdown", 64, 2, 2), Task("chain", 128, 8, 4), Task("sums", 128, 4, 4))
 SWEEPS: dict[str, tuple[int, ...]] = {
     "c": (1, 2, 3, 4, 8),
     "n": (4, 8, 16, 32),
     "tau": (32, 64, 128),
-    "beta": (64, 96, 128, 192),
+    "beta": (48, 64, 96, 128, 192),
 }
+"""The values of each setting in the plots; those that the table has too are taken from there."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +62,28 @@ class Measurement:
     def folder(self) -> str:
         return f"{self.task.name}-{self.label}"
 
+    @property
+    def all_settings(self) -> dict[str, int]:
+        settings = {"n": N, "beta": self.task.beta, "tau": TAU, "answer-budget": ANSWER_BUDGET, **self.settings}
+        return {**settings, "tau": min(settings["tau"], settings["beta"])}
+
+    @property
+    def cost(self) -> int:
+        """The most tokens of reasoning."""
+        settings = self.all_settings
+        return self.limit * settings["n"] * settings["beta"] * (settings.get("t", 0) + 1)
+
     def command(self, out: Path) -> list[str]:
         """As typed in a shell, in the project's folder; to go on, if it was begun."""
         if (out / self.folder / "eval.json").exists():
             return ["rsa", "eval", "--resume", str(out / self.folder)]
-        settings = {"n": N, "beta": self.task.beta, "tau": TAU, "answer-budget": ANSWER_BUDGET, **self.settings}
-        settings["tau"] = min(settings["tau"], settings["beta"])
-        flags = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+        flags = [word for name, value in self.all_settings.items() for word in (f"--{name}", str(value))]
         words = ["rsa", "eval", self.benchmark or self.task.name, "--model", "nano", "--method", self.method]
         return [*words, "--limit", str(self.limit), *flags, "--out", str(out / self.folder)]
 
 
-def baselines(task: Task, limit: int) -> Iterator[Measurement]:
-    """What does not depend on another's result."""
+def table_rows(task: Task, limit: int) -> Iterator[Measurement]:
+    """The lines of the task's table, but for `equal_vote`."""
     yield Measurement(task, "single", "single", limit)
     yield Measurement(task, "long", "single", limit, {"beta": (task.t + 1) * task.beta})
     yield Measurement(task, "markovian", "markovian", limit, {"t": task.t})
@@ -86,29 +94,36 @@ def baselines(task: Task, limit: int) -> Iterator[Measurement]:
 
 
 def equal_vote(task: Task, limit: int, out: Path) -> Measurement:
-    """A vote over as many rollouts as cost what Markovian RSA costs."""
-    rsa, single = (read_results(out / f"{task.name}-{label}") for label in ("rsa", "single"))
-    rollouts = math.ceil(N * rsa.rounds[-1].tokens / single.rounds[-1].tokens)
-    return Measurement(task, "vote", "vote", limit, {"n": rollouts})
+    """A vote over as many rollouts as cost what Markovian RSA costs, or a little more."""
+    rsa, single = (read_results(out / f"{task.name}-{label}").rounds[-1].tokens for label in ("rsa", "single"))
+    return Measurement(task, "vote", "vote", limit, {"n": math.ceil(N * rsa / single)})
 
 
-def sweeps(task: Task, limit: int) -> Iterator[Measurement]:
-    """The points of the plots, one setting changed at a time."""
+def points(task: Task, limit: int) -> Iterator[Measurement]:
+    """The points of the plots that the table does not have, one setting changed at a time."""
+    usual = {"c": C, "n": N, "tau": TAU, "beta": task.beta}
+    for name, value in _swept(task):
+        if value != usual[name]:
+            yield Measurement(task, f"{name}{value}", "rsa", limit, {"t": task.sweep_t, "c": C, name: value})
+
+
+def _swept(task: Task) -> Iterator[tuple[str, int]]:
+    """Settings and their values in the plots; a tail is no longer than what it is the tail of."""
     for name, values in SWEEPS.items():
-        for value in values:
-            settings = {"t": task.sweep_t, "c": C, name: value}
-            yield Measurement(task, f"{name}{value}", "rsa", min(limit, SWEEP_LIMIT), settings)
+        yield from ((name, value) for value in values if name != "tau" or value <= task.beta)
 
 
 # ---------------------------------------------------------------- running
 
 
-def run(measurements: list[Measurement], out: Path, jobs: int, dry: bool) -> None:
-    """Run what is not finished, `jobs` at once; raises RuntimeError if one fails, after the others."""
+def run(measurements: Iterable[Measurement], out: Path, jobs: int, dry: bool, extra: Sequence[str] = ()) -> None:
+    """Run what is not finished, `jobs` at once, with `extra` words in each command that change no result.
+
+    Raises RuntimeError if one fails, after the others, or if one was finished with another number of problems.
+    """
     waiting: queue.SimpleQueue[Measurement] = queue.SimpleQueue()
-    for measurement in measurements:
-        if not (out / measurement.folder / "results.json").exists():
-            waiting.put(measurement)
+    for measurement in sorted(_unfinished(measurements, out), key=lambda m: m.cost, reverse=True):
+        waiting.put(measurement)
     failed: list[str] = []
 
     def work(job: int) -> None:
@@ -117,7 +132,7 @@ def run(measurements: list[Measurement], out: Path, jobs: int, dry: bool) -> Non
                 measurement = waiting.get_nowait()
             except queue.Empty:
                 return
-            command = measurement.command(out)
+            command = [*measurement.command(out), *extra]
             print(shlex.join(command), flush=True)
             if not dry and not _succeeds(command, job):
                 failed.append(measurement.folder)
@@ -131,6 +146,15 @@ def run(measurements: list[Measurement], out: Path, jobs: int, dry: bool) -> Non
         raise RuntimeError(f"failed: {', '.join(failed)}; start this again to go on")
 
 
+def _unfinished(measurements: Iterable[Measurement], out: Path) -> Iterator[Measurement]:
+    for measurement in measurements:
+        folder = out / measurement.folder
+        if not (folder / "results.json").exists():
+            yield measurement
+        elif (found := read_results(folder).data.selected) != measurement.limit:
+            raise RuntimeError(f"{folder} has {found} problems, not {measurement.limit}: use another --out")
+
+
 def _succeeds(command: list[str], job: int) -> bool:
     devices = int(os.environ.get("NANO_GPUS", "0"))
     environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": str(job % devices)} if devices else {})}
@@ -142,27 +166,30 @@ def _succeeds(command: list[str], job: int) -> bool:
 
 
 def percent(found: Estimate) -> str:
-    """`37.4 ± 2.1`: a mean and half of its 95% interval."""
+    """`37.4 ± 2.1`: a mean and half of its 95% interval, which there is none of where all problems score alike."""
     if found.value is None:
         return "-"
-    margin = "" if found.low is None else f" ± {100 * (found.value - found.low):.1f}"
+    margin = "" if found.low in (None, found.value) else f" ± {100 * (found.value - found.low):.1f}"
     return f"{100 * found.value:.1f}{margin}"
 
 
 def table(task: Task, out: Path) -> str:
-    """The task's table in Markdown."""
+    """The task's table in Markdown; tokens are those of a problem."""
     found = {label: read_results(out / f"{task.name}-{label}") for label in LABELS}
-    lines = ["| method | mean of candidates | majority vote | best of 16 | tokens a problem |", "|---|---|---|---|---|"]
+    lines = [
+        "| method | mean of candidates | majority vote | pass@N | tokens generated | and read | longest prompt |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for label, words in LABELS.items():
         results = found[label]
-        lines.append(_line(words.format(t=task.t, beta=task.beta, n=results.config.n), results))
+        lines.append(_line(_words(words, task, results.config.n), results))
     return "\n".join(lines)
 
 
 LABELS = {
-    "single": "{n} rollouts of {beta} tokens (single, vote@16, pass@16)",
-    "vote": "{n} rollouts, as many tokens as Markovian RSA",
-    "long": "{n} rollouts of (T + 1) x {beta} tokens",
+    "single": "single rollouts of {beta} tokens, 16 of them",
+    "vote": "the same, {n} of them: Markovian RSA generates as many tokens",
+    "long": "single rollouts of (T + 1) β = {long} tokens, 16 of them",
     "markovian": "Markovian, C = 1, T = {t}",
     "full": "whole traces carried, T = {t}",
     "rsa": "**Markovian RSA**, C = 4, T = {t}",
@@ -170,10 +197,17 @@ LABELS = {
 }
 
 
+def _words(template: str, task: Task, n: int) -> str:
+    return template.format(t=task.t, beta=task.beta, long=(task.t + 1) * task.beta, n=n)
+
+
 def _line(words: str, results: EvalResults) -> str:
     last = results.rounds[-1]
-    best = percent(last.best_of[N]) if N in last.best_of else "-"
-    return f"| {words} | {percent(last.mean)} | {percent(last.vote)} | {best} | {last.tokens:,.0f} |"
+    best = percent(last.best_of[results.config.n])
+    read = results.usage.prompt_tokens / (results.data.selected * results.epochs)
+    prompt = max(each.longest_prompt for each in results.rounds)
+    figures = f"{percent(last.mean)} | {percent(last.vote)} | {best} | {last.tokens:,.0f} | {read:,.0f} | {prompt:,}"
+    return f"| {words} | {figures} |"
 
 
 def by_round(task: Task, out: Path) -> str:
@@ -186,57 +220,104 @@ def by_round(task: Task, out: Path) -> str:
 
 
 def gains(task: Task, out: Path) -> str:
-    """Paired differences of Markovian RSA's headline from the others'."""
-    lines = ["| Markovian RSA against | difference in points |", "|---|---|"]
-    for label in ("single", "vote", "long", "markovian", "full"):
-        found = compare(out / f"{task.name}-{label}", out / f"{task.name}-rsa")
-        lines.append(f"| {label} | {percent(found.headline.difference)} |")
+    """Paired differences of Markovian RSA from the others: of what the table is about, and of the votes."""
+    lines = ["| Markovian RSA against | its candidates' mean | its vote against theirs |", "|---|---|---|"]
+    for label, words in {**LABELS, "vote": "that majority vote"}.items():
+        if label not in ("rsa", "unseen"):
+            found = compare(out / f"{task.name}-{label}", out / f"{task.name}-rsa")
+            lines.append(
+                f"| {_words(words, task, N)} | {signed(found.headline.difference)} | {signed(found.vote.difference)} |"
+            )
     return "\n".join(lines)
+
+
+def signed(found: Estimate) -> str:
+    """`+54.9 ± 2.5`: a difference in points."""
+    return percent(found) if found.value is None or found.value < 0 else f"+{percent(found)}"
 
 
 # ---------------------------------------------------------------- plots
 
 
+@dataclass(frozen=True)
+class Point:
+    """Of a plot: a setting's value, the mean of the last round's candidates, and all tokens a problem."""
+
+    value: int
+    mean: Estimate
+    tokens: float
+
+
+def series(task: Task, out: Path) -> dict[str, list[Point]]:
+    """The points of the plots, by setting."""
+    rounds = read_results(out / f"{task.name}-rsa").rounds
+    found = {"t": [Point(r.round, r.mean, r.tokens) for r in rounds]}
+    measured = {m.folder for m in points(task, 1)}
+    for name, value in _swept(task):
+        folder = f"{task.name}-{name}{value}"
+        last = read_results(out / folder).rounds[-1] if folder in measured else rounds[task.sweep_t]
+        found.setdefault(name, []).append(Point(value, last.mean, last.tokens))
+    return found
+
+
 def plot(task: Task, out: Path, file: Path) -> None:
-    """Accuracy of the final round's candidates against T, C, N, tau and beta, with 95% intervals, as SVG."""
+    """Accuracy with 95% intervals, and tokens, against T, C, N, tau and beta, as SVG."""
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "nano", "font.size": 9})
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 2.4), layout="constrained")
-    axes = figure.subplots(1, 5, sharey=True)
-    rounds = read_results(out / f"{task.name}-rsa").rounds
-    series: dict[str, list[tuple[int, Estimate]]] = {"t": [(r.round, r.mean) for r in rounds]}
-    for name, values in SWEEPS.items():
-        series[name] = [(value, read_results(out / f"{task.name}-{name}{value}").mean) for value in values]
-    for axis, (name, points) in zip(axes, series.items(), strict=True):
-        known = [(value, each) for value, each in points if each.value is not None and each.low is not None]
-        means = [100 * each.value for _, each in known if each.value is not None]
-        margins = [mean - 100 * each.low for mean, (_, each) in zip(means, known, strict=True) if each.low is not None]
-        axis.errorbar([value for value, _ in known], means, yerr=margins, marker="o", markersize=3, capsize=2)
-        axis.set_xlabel({"tau": "τ", "beta": "β"}.get(name, name.upper()))
-        axis.set_ylim(0, 105)
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel(f"{task.name}, mean, %")
+    shown = series(task, out)
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    axes = figure.subplots(2, len(shown), sharex="col", sharey="row", height_ratios=[2, 1])
+    for (above, below), (name, found) in zip(axes.T, shown.items(), strict=True):
+        known = [(p.value, p.mean.value, p.mean.low) for p in found if p.mean.value is not None]
+        means = [100 * mean for _, mean, _ in known]
+        margins = [100 * (mean - low) if low is not None else 0 for _, mean, low in known]
+        above.errorbar([value for value, _, _ in known], means, yerr=margins, marker="o", markersize=3, capsize=2)
+        below.plot([p.value for p in found], [p.tokens / 1000 for p in found], marker="o", markersize=3, color="grey")
+        below.set_xlabel({"tau": "τ", "beta": "β"}.get(name, name.upper()))
+        below.set_xticks([p.value for p in found])
+        above.set_ylim(0, 105)
+        for each in (above, below):
+            each.grid(alpha=0.3)
+    axes[1][0].set_ylim(0, 1.08 * max(p.tokens / 1000 for found in shown.values() for p in found))
+    axes[0][0].set_ylabel("right, %")
+    axes[1][0].set_ylabel("1,000 tokens")
+    figure.suptitle(f"{task.name}: mean of the last round's candidates, and tokens a problem", fontsize=10)
     figure.savefig(file, metadata={"Date": None})
+
+
+def _commands_that_follow(task: Task, limit: int, out: Path) -> Iterator[str]:
+    """What is run once `table_rows` are there: ROLLOUTS follow from their tokens, see `equal_vote`."""
+    vote = shlex.join(Measurement(task, "vote", "vote", limit, {"n": 0}).command(out))
+    yield vote.replace("--n 0", "--n ROLLOUTS")
+    for label in LABELS:
+        if label not in ("rsa", "unseen"):
+            yield shlex.join(["rsa", "compare", str(out / f"{task.name}-{label}"), str(out / f"{task.name}-rsa")])
 
 
 def main() -> None:
     """Run, then print the tables and write the plots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/nano"))
-    parser.add_argument("--limit", type=int, default=500)
+    parser.add_argument("--limit", type=int, default=500, help="problems of a line in the tables")
+    parser.add_argument("--points", type=int, default=100, help="problems of a point in the plots")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--in-flight", type=int, help="problems at once in each job")
     parser.add_argument("--only", choices=[task.name for task in TASKS])
     parser.add_argument("--dry-run", action="store_true", help="print the commands alone")
     args = parser.parse_args()
     tasks = [task for task in TASKS if args.only in (None, task.name)]
-    first = [m for task in tasks for m in (*baselines(task, args.limit), *sweeps(task, args.limit))]
-    run(first, args.out, args.jobs, args.dry_run)
+    extra = ["--in-flight", str(args.in_flight)] if args.in_flight else []
+    measurements = [m for task in tasks for m in (*table_rows(task, args.limit), *points(task, args.points))]
+    run(measurements, args.out, args.jobs, args.dry_run, extra)
     if args.dry_run:
+        for task in tasks:
+            print(*_commands_that_follow(task, args.limit, args.out), sep="\n")
         return
-    run([equal_vote(task, args.limit, args.out) for task in tasks], args.out, args.jobs, dry=False)
+    run([equal_vote(task, args.limit, args.out) for task in tasks], args.out, args.jobs, dry=False, extra=extra)
     for task in tasks:
         print(f"\n### {task.name}\n\n{table(task, args.out)}\n\n{by_round(task, args.out)}\n\n{gains(task, args.out)}")
         plot(task, args.out, args.out / f"{task.name}.svg")

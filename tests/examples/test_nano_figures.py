@@ -31,13 +31,13 @@ def results(values: list[float], *, tokens: float, rounds: int = 1) -> EvalResul
     ]  # fmt: skip
     return EvalResults(
         benchmark="chain", method="rsa", metric="chain", headline="candidates", mean=mean, answer=mean,
-        rounds=tuple(stats), statuses={"scored": 32}, usage=Usage(),
+        rounds=tuple(stats), statuses={"scored": 32}, usage=Usage(prompt_tokens=4000),
         problems=tuple(
             ProblemStats(id=key, value=value, answer=value, means=(value,) * rounds, votes=(value,) * rounds,
                          final_mean=value, final_vote=value, tokens=tokens)
             for key, value in problems.items()
         ),
-        epochs=1, seed=0, data=DataInfo(kind="generated", name="chain", selected=len(values)), config=RSAConfig(),
+        epochs=1, seed=0, data=DataInfo(kind="generated", name="chain", selected=len(values)), config=RSAConfig(n=16),
         model=ModelInfo(name="nano"), protocol="p", prompt_sha256="0" * 64,
     )  # fmt: skip
 
@@ -83,6 +83,11 @@ def test_what_was_begun_goes_on_and_what_is_finished_is_left(
     assert capsys.readouterr().out == f"rsa eval --resume {out / 'chain-c2'} --in-flight 3\n"
 
 
+def test_figures_of_fewer_problems_are_not_taken_for_those_of_more(out: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"chain-single has 4 problems, not 500: use another --out"):
+        figures.run(figures.table_rows(CHAIN, 500), out, jobs=1, dry=True)
+
+
 def test_the_vote_gets_as_many_tokens(out: Path) -> None:
     assert figures.equal_vote(CHAIN, 4, out).settings == {"n": 48}  # three times the tokens of 16 rollouts
 
@@ -97,7 +102,7 @@ def test_the_most_expensive_begin_first(tmp_path: Path, capsys: pytest.CaptureFi
 def test_tables(out: Path) -> None:
     table = figures.table(CHAIN, out).splitlines()
     assert table[2].startswith("| single rollouts of 128 tokens, 16 of them | 25.0 ± 79.6 |")
-    assert table[7] == "| **Markovian RSA**, C = 4, T = 8 | 100.0 | 100.0 | 100.0 | 6,000 | 70 |"
+    assert table[7] == "| **Markovian RSA**, C = 4, T = 8 | 100.0 | 100.0 | 100.0 | 6,000 | 1,000 | 70 |"
     assert len(figures.by_round(CHAIN, out).splitlines()) == 2 + 9
     gains = figures.gains(CHAIN, out).splitlines()
     assert gains[2] == "| single rollouts of 128 tokens, 16 of them | +75.0 ± 79.6 | +75.0 ± 79.6 |"
