@@ -1,6 +1,7 @@
 # make demo    install into .venv and solve a problem with the built-in model
 # make test    install with the development tools and run every test
 # make check   lint, types and import rules
+# make test-slow   what takes ten minutes: the proof of examples/nano in small
 SHELL  := /bin/bash -o pipefail
 PYTHON ?= python3
 VENV   := .venv
@@ -22,7 +23,7 @@ demo: $(VENV)/.installed-$(BACKEND)
 	@$(BIN)/rsa solve examples/countdown.txt | $(BIN)/python examples/check_countdown.py examples/countdown.txt
 
 test: $(VENV)/.dev-$(BACKEND)
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.dev-$(BACKEND)
 	$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)
