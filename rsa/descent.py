@@ -12,8 +12,8 @@ from rsa.selection import choose
 def line_of_descent(result: RunResult) -> list[Candidate]:
     """Candidates from round 0 to the one whose answer was taken; empty if there is no answer.
 
-    Of its up to C parents, a candidate's first is followed that gave the same answer, else that wrote it, else that is
-    there. Who wrote nothing, or only the end of what the one before wrote, is left out.
+    Of a candidate's up to C parents the first is followed that gave the same answer, else that wrote it, else that gave
+    no other. Who wrote nothing, or only the end of what the one before wrote, is left out.
     """
     line: list[Candidate] = []
     for candidate in reversed(list(_upwards(result))):

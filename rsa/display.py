@@ -27,7 +27,7 @@ from rsa.events import (
 )
 from rsa.progress import Progress, Row
 from rsa.results import Candidate, RunResult, Vote
-from rsa.words import plural
+from rsa.words import plural, shortened
 
 _REFRESH_PER_S = 8
 _SHOWN_CHARACTERS = 80
@@ -187,11 +187,7 @@ def printable(text: str) -> str:
 
 def in_a_line(answer: str) -> str:
     """An answer, shortened to a part of a line."""
-    return _shortened(" ".join(printable(answer).split()), _SHOWN_CHARACTERS)
-
-
-def _shortened(line: str, most: int) -> str:
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+    return shortened(" ".join(printable(answer).split()), _SHOWN_CHARACTERS)
 
 
 def descent_lines(result: RunResult) -> list[str]:
@@ -202,7 +198,7 @@ def descent_lines(result: RunResult) -> list[str]:
         above = len(written) - _LINES_OF_REASONING
         lines.append(f"reasoning of round {candidate.round} candidate {candidate.index}:")
         lines += [f"  ... {plural(above, 'line')} above"] if above > 0 else []
-        lines += [f"  {_shortened(line.strip(), _CHARACTERS_OF_REASONING)}" for line in written[-_LINES_OF_REASONING:]]
+        lines += [f"  {shortened(line.strip(), _CHARACTERS_OF_REASONING)}" for line in written[-_LINES_OF_REASONING:]]
     return lines
 
 

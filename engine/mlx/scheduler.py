@@ -277,16 +277,18 @@ class Scheduler:
             self._model(chunk, cache=group.caches)  # its logits are never evaluated
         mx.eval([cache.state for cache in group.caches])
         group.done, group.features = end, []
-        self._keep_beginning(group)
-
-    def _keep_beginning(self, group: Group) -> None:
-        """Keep what may well be asked for again: a prompt's images, and what somebody who waits begins with too."""
-        if self._is_wanted(group) or group.done == group.prompt.images_cut:
-            self._prefixes.keep(group.beginning, group.caches, self._free_bytes([group.waiting[0]]))
+        if self._is_wanted(group):
+            self._keep_beginning(group)
 
     def _is_wanted(self, group: Group) -> bool:
+        """True if what is done may well be asked for again: a prompt's images, and what somebody who waits begins with
+        too."""
         name = group.beginning
-        return any(name in other.prompt.names for other in self._queue if other is not group)
+        waited_for = any(name in other.prompt.names for other in self._queue if other is not group)
+        return waited_for or group.done == group.prompt.images_cut
+
+    def _keep_beginning(self, group: Group) -> None:
+        self._prefixes.keep(group.beginning, group.caches, self._free_bytes([group.waiting[0]]))
 
     def _start_rows(self, groups: list[Group], caches: list[Any]) -> None:
         """Start what there is room for, of prompts that are computed; `caches` have a row for each."""

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from evals.stats import Estimate
-from rsa.words import plural
+from rsa.words import plural, shortened
 
 NONE = "–"
 _UNSEEN = re.compile(
@@ -62,8 +62,7 @@ def last_of(text: str, limit: int) -> Clip:
 
 def in_a_line(text: str, limit: int = 120) -> str:
     """A text on one line, shortened."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+    return shortened(" ".join(text.split()), limit)
 
 
 def percent(value: float | None) -> str:

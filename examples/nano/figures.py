@@ -195,6 +195,8 @@ LABELS = {
     "rsa": "**Markovian RSA**, C = 4, T = {t}",
     "unseen": "the same, wordings never trained on",
 }
+RIVALS = tuple(label for label in LABELS if label not in ("rsa", "unseen"))
+"""What Markovian RSA is compared with, on the same problems."""
 
 
 def _words(template: str, task: Task, n: int) -> str:
@@ -222,12 +224,10 @@ def by_round(task: Task, out: Path) -> str:
 def gains(task: Task, out: Path) -> str:
     """Paired differences of Markovian RSA from the others: of what the table is about, and of the votes."""
     lines = ["| Markovian RSA against | its candidates' mean | its vote against theirs |", "|---|---|---|"]
-    for label, words in {**LABELS, "vote": "that majority vote"}.items():
-        if label not in ("rsa", "unseen"):
-            found = compare(out / f"{task.name}-{label}", out / f"{task.name}-rsa")
-            lines.append(
-                f"| {_words(words, task, N)} | {signed(found.headline.difference)} | {signed(found.vote.difference)} |"
-            )
+    for label in RIVALS:
+        words = _words("that majority vote" if label == "vote" else LABELS[label], task, N)
+        found = compare(out / f"{task.name}-{label}", out / f"{task.name}-rsa")
+        lines.append(f"| {words} | {signed(found.headline.difference)} | {signed(found.vote.difference)} |")
     return "\n".join(lines)
 
 
@@ -293,9 +293,8 @@ def _commands_that_follow(task: Task, limit: int, out: Path) -> Iterator[str]:
     """What is run once `table_rows` are there: ROLLOUTS follow from their tokens, see `equal_vote`."""
     vote = shlex.join(Measurement(task, "vote", "vote", limit, {"n": 0}).command(out))
     yield vote.replace("--n 0", "--n ROLLOUTS")
-    for label in LABELS:
-        if label not in ("rsa", "unseen"):
-            yield shlex.join(["rsa", "compare", str(out / f"{task.name}-{label}"), str(out / f"{task.name}-rsa")])
+    for label in RIVALS:
+        yield shlex.join(["rsa", "compare", str(out / f"{task.name}-{label}"), str(out / f"{task.name}-rsa")])
 
 
 def main() -> None:

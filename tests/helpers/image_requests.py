@@ -1,4 +1,4 @@
-"""Images, requests with them, and their completions: what the engine's tests about images share."""
+"""Images and requests with them: what the engine's tests about images share."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engine.api import Completion, Failure, GenerationRequest, ImagePart, Message, SamplingParams
-from engine.mlx.engine import MLXEngine
+from engine.api import Completion, GenerationRequest, ImagePart, Message, SamplingParams
 
 TINY = Path(__file__).resolve().parents[1] / "golden" / "tiny_hf"
 WARM = 3.0
@@ -40,16 +39,6 @@ def request(name: str, text: str, *images: bytes, **sampling: object) -> Generat
         messages=(Message(role="user", text=text, images=parts),),
         sampling=SamplingParams.model_validate({"max_tokens": 10, "temperature": WARM, **sampling}),
     )
-
-
-async def complete(engine: MLXEngine, requests: Sequence[GenerationRequest]) -> list[Completion]:
-    done: dict[str, Completion] = {}
-    async with engine.generate(requests) as stream:
-        async for event in stream:
-            assert not isinstance(event, Failure), event
-            if isinstance(event, Completion):
-                done[event.request_id] = event
-    return [done[r.id] for r in requests]
 
 
 def tokens(completions: Sequence[Completion]) -> list[tuple[int, ...]]:

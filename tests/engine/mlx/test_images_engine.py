@@ -15,7 +15,8 @@ import anyio
 import mlx.core as mx
 import numpy as np
 import pytest
-from image_requests import BIRD, CAT, DOG, MASKS, TINY, WARM, complete, request, tokens, words
+from engine_calls import complete
+from image_requests import BIRD, CAT, DOG, MASKS, TINY, WARM, request, tokens, words
 
 from engine.api import (
     Completion,

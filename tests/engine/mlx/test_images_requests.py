@@ -11,7 +11,8 @@ from pathlib import Path
 import anyio
 import mlx.core as mx
 import pytest
-from image_requests import CAT, DOG, TINY, complete, png, request, words
+from engine_calls import complete
+from image_requests import CAT, DOG, TINY, png, request, words
 
 from engine.api import (
     Completion,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from image_requests import BIRD, CAT, DOG, MASKS, TINY, complete, request, tokens, words
+from engine_calls import after_each_step, complete
+from image_requests import BIRD, CAT, DOG, MASKS, TINY, request, tokens, words
 
 from engine.mlx.engine import MLXEngine
 from engine.mlx.scheduler import CacheCost, Scheduler
@@ -131,17 +132,12 @@ async def test_beginnings_are_let_go_of_after_a_failure(
 async def test_beginnings_give_way_to_rows(fresh: Callable[..., MLXEngine], monkeypatch: pytest.MonkeyPatch) -> None:
     cost = CacheCost.of(load(TINY)[0])
     engine = fresh(kv_bytes=cost.of_rows(2, 40))
-    used: list[int] = []
-    step = Scheduler.step
 
-    def watching(this: Scheduler) -> None:
-        step(this)
-        rows = this._batch.rows
-        used.append(
-            this._prefixes.nbytes + cost.of_rows(len(rows), max((this._tokens(row) for row in rows), default=0))
-        )
+    def nbytes(scheduler: Scheduler) -> int:
+        longest = max((scheduler._tokens(row) for row in scheduler._batch.rows), default=0)
+        return scheduler._prefixes.nbytes + cost.of_rows(len(scheduler._batch.rows), longest)
 
-    monkeypatch.setattr(Scheduler, "step", watching)
+    used = after_each_step(monkeypatch, nbytes)
     requests = [request(f"{i}", words(i), image, seed=i) for i, image in enumerate([CAT, DOG, BIRD, CAT, DOG, BIRD])]
     done = await complete(engine, requests)
     assert max(used) <= cost.of_rows(2, 40)

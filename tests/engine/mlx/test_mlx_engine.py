@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import anyio
 import pytest
+from engine_calls import after_each_step, complete, rows
 from mlx_lm.models.llama import Model as Llama
 from mlx_lm.models.llama import ModelArgs as LlamaArgs
 
@@ -37,16 +38,6 @@ def request(name: str, text: str = "Hello wörld", **sampling: object) -> Genera
     return GenerationRequest(
         id=name, messages=(Message(role="user", text=text),), sampling=SamplingParams.model_validate(sampling)
     )
-
-
-async def complete(engine: Engine, requests: Sequence[GenerationRequest]) -> list[Completion]:
-    done: dict[str, Completion] = {}
-    async with engine.generate(requests) as stream:
-        async for event in stream:
-            assert not isinstance(event, Failure), event
-            if isinstance(event, Completion):
-                done[event.request_id] = event
-    return [done[r.id] for r in requests]
 
 
 MIXED = [
@@ -208,16 +199,9 @@ async def test_admission_by_kv_bytes_queues_the_rest_and_changes_nothing(llama_f
     roomy = load_engine(llama_folder)
     expected = await complete(roomy, requests)
     await roomy.aclose()
-    widths: list[int] = []
     tight = load_engine(llama_folder, kv_bytes=_bytes_for(llama_folder, rows=2, tokens=100))
-    step = Scheduler.step
-
-    def watching(self: Scheduler) -> None:
-        step(self)
-        widths.append(len(self._batch.rows))
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Scheduler, "step", watching)
+        widths = after_each_step(patch, rows)
         assert [c.token_ids for c in await complete(tight, requests)] == [c.token_ids for c in expected]
     await tight.aclose()
     assert max(widths) == 2
@@ -330,15 +314,8 @@ async def test_a_prompt_that_cannot_be_planned_fails_alone(llama_folder: Path) -
 async def test_rows_of_one_prompt_and_several_lengths_keep_to_the_room(llama_folder: Path) -> None:
     """Beside a long one a short one takes as much."""
     engine = load_engine(llama_folder, kv_bytes=_bytes_for(llama_folder, rows=1, tokens=400))
-    widths: list[int] = []
-    step = Scheduler.step
-
-    def watching(self: Scheduler) -> None:
-        step(self)
-        widths.append(len(self._batch.rows))
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Scheduler, "step", watching)
+        widths = after_each_step(patch, rows)
         done = await complete(engine, [request("long", max_tokens=200, seed=1), request("short", max_tokens=5, seed=2)])
     assert done[0].usage.completion_tokens > 2 * done[1].usage.completion_tokens
     assert max(widths) == 1

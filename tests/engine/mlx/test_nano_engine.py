@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 import mlx.core as mx
 import pytest
+from engine_calls import complete
 
 from engine.api import Completion, Failure, GenerationRequest, Message, SamplingParams
 from engine.loader import NANO, load_engine
@@ -41,22 +42,21 @@ def request(seed: int, *, text: str = TEXT, beta: int = 40, answer: int = 20) ->
     return GenerationRequest(id=f"seed {seed}", messages=(Message(role="user", text=text),), sampling=sampling)
 
 
-async def complete(engine: MLXEngine, requests: Sequence[GenerationRequest]) -> dict[str, Completion]:
-    async with engine.generate(requests) as stream:
-        return {event.request_id: event async for event in stream if isinstance(event, Completion)}
+async def by_id(engine: MLXEngine, requests: Sequence[GenerationRequest]) -> dict[str, Completion]:
+    return {completion.request_id: completion for completion in await complete(engine, requests)}
 
 
 async def test_batched_equals_alone_token_for_token_for_32_seeds(nano: MLXEngine) -> None:
     """Prompts of two lengths, so that rows are padded, and rollouts that end at different steps."""
     requests = [request(seed, text=TEXT if seed % 2 else f"{TEXT} Think.") for seed in range(32)]
-    together = await complete(nano, requests)
+    together = await by_id(nano, requests)
     for each in requests:
-        alone = await complete(nano, [each])
+        alone = await by_id(nano, [each])
         assert alone[each.id].token_ids == together[each.id].token_ids
 
 
 async def test_it_solves_an_unseen_problem(nano: MLXEngine) -> None:
-    done = await complete(nano, [request(seed, beta=400, answer=40) for seed in range(16)])
+    done = await by_id(nano, [request(seed, beta=400, answer=40) for seed in range(16)])
     answers = [last_boxed(completion.text) for completion in done.values()]
     assert sum(bool(answer and check(PROBLEM, answer)) for answer in answers) >= 8
     assert all(completion.closed for completion in done.values())
@@ -64,7 +64,7 @@ async def test_it_solves_an_unseen_problem(nano: MLXEngine) -> None:
 
 async def test_cut_off_it_says_so_instead_of_thinking_on(nano: MLXEngine) -> None:
     """After a bare tag it went on reasoning in its answer: the blank line after it is forced too."""
-    done = await complete(nano, [request(seed, text=HARD, beta=40, answer=60) for seed in range(16)])
+    done = await by_id(nano, [request(seed, text=HARD, beta=40, answer=60) for seed in range(16)])
     forced = [completion for completion in done.values() if completion.forced]
     assert len(forced) > 8
     assert all(completion.text.lstrip().startswith(("Not solved yet.", "The answer is")) for completion in forced)
@@ -96,19 +96,19 @@ def widths(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
 async def test_short_prompts_share_a_pass_and_equal_each_alone(nano: MLXEngine, widths: list[tuple[int, ...]]) -> None:
     requests = puzzles(12, 10, 11, 12)
-    together = await complete(nano, requests)
+    together = await by_id(nano, requests)
     assert [shape[0] for shape in widths] == [4]
     for each in requests:
-        assert (await complete(nano, [each]))[each.id] == together[each.id]
+        assert (await by_id(nano, [each]))[each.id] == together[each.id]
 
 
 async def test_prompts_of_very_different_lengths_do_not_share(nano: MLXEngine, widths: list[tuple[int, ...]]) -> None:
-    await complete(nano, puzzles(30, 2, 2))
+    await by_id(nano, puzzles(30, 2, 2))
     assert [shape[0] for shape in widths] == [1, 2]
 
 
 async def test_a_pass_is_no_longer_than_a_chunk(nano: MLXEngine, widths: list[tuple[int, ...]]) -> None:
-    await complete(nano, puzzles(*[40] * 9))
+    await by_id(nano, puzzles(*[40] * 9))
     assert sum(rows for rows, _ in widths) == 9
     assert all(rows * width <= 512 for rows, width in widths)
     assert len(widths) < 9
@@ -120,7 +120,7 @@ async def test_a_prompt_that_two_calls_have_is_computed_once(nano: MLXEngine, wi
     done: list[Completion] = []
 
     async def ask(text: str, seed: int) -> None:
-        done.extend((await complete(nano, [request(seed, text=text, beta=30, answer=10)])).values())
+        done.extend((await by_id(nano, [request(seed, text=text, beta=30, answer=10)])).values())
 
     held = threading.Event()
     nano.call(lambda _: held.wait() and None)  # until all of them are in its queue
@@ -138,7 +138,7 @@ async def test_a_shared_pass_that_fails_is_tried_again_one_prompt_at_a_time(
     nano: MLXEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = puzzles(12, 10, 11)
-    whole = await complete(nano, requests)
+    whole = await by_id(nano, requests)
     compute = Model.__call__
 
     def failing(self: Model, inputs: mx.array, *args: Any, **options: Any) -> mx.array:
@@ -164,9 +164,9 @@ async def test_prompts_computed_together_wait_for_room_and_are_not_computed_agai
     engine = load_engine(NANO, max_rows=3)
     requests = puzzles(12, 10, 11, 12)
     requests += [each.model_copy(update={"id": f"{each.id} again"}) for each in requests]
-    done = await complete(engine, requests)
+    done = await by_id(engine, requests)
     assert sum(shape[0] for shape in widths) == 4
     for each in requests[:4]:
-        alone = (await complete(engine, [each]))[each.id]
+        alone = (await by_id(engine, [each]))[each.id]
         assert done[each.id].token_ids == done[f"{each.id} again"].token_ids == alone.token_ids
     engine.close()
