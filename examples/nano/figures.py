@@ -10,6 +10,7 @@ environment they take turns on four GPUs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import queue
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from evals import EvalResults, compare, read_results
 from evals.stats import Estimate
+from rsa.errors import RSAError
 
 N, C, TAU, ANSWER_BUDGET = 16, 4, 64, 64
 
@@ -140,10 +142,20 @@ def run(measurements: Iterable[Measurement], out: Path, jobs: int, dry: bool, ex
     threads = [threading.Thread(target=work, args=(job,)) for job in range(jobs)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:  # what runs was interrupted with us, and can go on; nothing more may begin
+        _empty(waiting)
+        raise
     if failed:
         raise RuntimeError(f"failed: {', '.join(failed)}; start this again to go on")
+
+
+def _empty(waiting: queue.SimpleQueue[Measurement]) -> None:
+    with contextlib.suppress(queue.Empty):
+        while True:
+            waiting.get_nowait()
 
 
 def _unfinished(measurements: Iterable[Measurement], out: Path) -> Iterator[Measurement]:
@@ -297,14 +309,20 @@ def _commands_that_follow(task: Task, limit: int, out: Path) -> Iterator[str]:
         yield shlex.join(["rsa", "compare", str(out / f"{task.name}-{label}"), str(out / f"{task.name}-rsa")])
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} should be a number from 1 on")
+    return int(text)
+
+
 def main() -> None:
     """Run, then print the tables and write the plots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/nano"))
-    parser.add_argument("--limit", type=int, default=500, help="problems of a line in the tables")
-    parser.add_argument("--points", type=int, default=100, help="problems of a point in the plots")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--in-flight", type=int, help="problems at once in each job")
+    parser.add_argument("--limit", type=_count, default=500, help="problems of a line in the tables")
+    parser.add_argument("--points", type=_count, default=100, help="problems of a point in the plots")
+    parser.add_argument("--jobs", type=_count, default=1, help="evaluations at once")
+    parser.add_argument("--in-flight", type=_count, help="problems at once in each job")
     parser.add_argument("--only", choices=[task.name for task in TASKS])
     parser.add_argument("--dry-run", action="store_true", help="print the commands alone")
     args = parser.parse_args()
@@ -323,4 +341,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted; start this again to go on", file=sys.stderr)
+        sys.exit(130)
+    except (RuntimeError, RSAError) as error:
+        sys.exit(f"error: {error}")

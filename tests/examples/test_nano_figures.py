@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,3 +126,35 @@ def test_plots_show_tokens_too_and_take_the_usual_setting_from_the_table(out: Pa
 def test_no_tail_is_longer_than_its_reasoning() -> None:
     countdown = figures.TASKS[0]
     assert {m.settings.get("tau") for m in figures.points(countdown, 1)} == {None, 32}
+
+
+def started(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "examples.nano.figures", *words],
+        cwd=Path(figures.__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def test_interrupted_it_begins_nothing_more(tmp_path: Path) -> None:
+    """As Ctrl-C does: the whole group of processes is told."""
+    process = started("--only", "countdown", "--limit", "9", "--out", str(tmp_path))
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    rest, said = process.communicate(timeout=60)
+    assert first.startswith("rsa eval countdown ")
+    assert (rest, process.returncode) == ("", 130)
+    assert said.splitlines()[-1] == "interrupted; start this again to go on"
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (("--jobs", "0"), "argument --jobs: 0 should be a number from 1 on"),
+    (("--limit", "many"), "argument --limit: many should be a number from 1 on"),
+    (("--only", "chess"), "argument --only: invalid choice: 'chess'"),
+])  # fmt: skip
+def test_what_cannot_be_asked_for(words: tuple[str, str], said: str) -> None:
+    process = started(*words, "--dry-run")
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert said in error.splitlines()[-1]
