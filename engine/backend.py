@@ -1,48 +1,31 @@
-"""Gets MLX into the process, fast and with words for people when it cannot.
-
-On Linux the CPU wheel of MLX brings reference BLAS, 25 to 50 times slower on batches than a real one. When the
-system has an OpenBLAS, loading it first (`RTLD_GLOBAL`) makes its symbols the ones that MLX's library binds.
-"""
+"""Gets MLX into the process, fast (`engine.blas`) and with words for people when it cannot."""
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import importlib
 import os
 import sys
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from engine import blas
+from engine.blas import BlasInfo
 from engine.errors import BackendError
-
-_OPENBLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas64.so.0", "libopenblas.so")
-"""What distributions call it; Debian and Ubuntu: package `libopenblas0-pthread`."""
 
 MEMORY_SHARE = 0.8
 """Part of the memory left after loading that the KV caches may take; the rest is for activations."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlasInfo:
-    """The BLAS that MLX's CPU kernels call: its name for people, its file if known, whether it is fast."""
-
-    name: str
-    path: str | None
-    fast: bool = True
-
-
 def load_mlx() -> ModuleType:
-    """Import `mlx.core`, with OpenBLAS loaded before it where that helps. Idempotent.
+    """Import `mlx.core`, with a fast BLAS loaded before it where that helps. Idempotent.
 
     Raises BackendError, naming the extra to install, when MLX or its native library is missing or broken.
     """
     try:
         if "mlx.core" not in sys.modules:
-            _preload_openblas()
+            blas.preload()
             # MLX's CUDA backend multiplies float32 matrices with 10-bit mantissas unless told not to. Ours are few and
             # in float32 for a reason, the router above all: logits were off by 0.018 instead of 0.00002.
             os.environ.setdefault("MLX_ENABLE_TF32", "0")
@@ -72,21 +55,6 @@ def import_for_good(name: str) -> ModuleType:
     return imported.result()
 
 
-def _preload_openblas() -> None:
-    if not sys.platform.startswith("linux") or os.environ.get("RSA_NO_OPENBLAS"):
-        return
-    for name in _OPENBLAS_NAMES:
-        try:
-            library = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
-        except OSError:
-            continue
-        if "OPENBLAS_NUM_THREADS" not in os.environ and "OMP_NUM_THREADS" not in os.environ:
-            # Its workers spin while they wait, on cores that MLX and Python need: with one for each of two busy
-            # cores a decode step took four times as long. Half of the cores lose nothing at the sizes of decoding.
-            library.openblas_set_num_threads(max(1, (os.cpu_count() or 2) // 2))
-        return
-
-
 def _import_advice(error: ImportError) -> str:
     if sys.platform == "darwin":
         return (
@@ -104,24 +72,7 @@ def _import_advice(error: ImportError) -> str:
 def blas_info() -> BlasInfo:
     """Which BLAS MLX's CPU kernels use in this process. Loads MLX; raises BackendError."""
     load_mlx()
-    if sys.platform == "darwin":
-        return BlasInfo("Accelerate", None)
-    maps = Path("/proc/self/maps")
-    mapped = maps.read_text().split() if maps.exists() else []
-    for path in mapped:
-        if "openblas" in Path(path).name and ".libs/" not in path:  # numpy's wheel has one for itself
-            return BlasInfo(_openblas_version(path), path)
-    advice = "slow: install OpenBLAS, on Debian `apt install libopenblas0-pthread`"
-    return BlasInfo(f"reference BLAS ({advice})", None, fast=False)
-
-
-def _openblas_version(path: str) -> str:
-    try:
-        get_config = ctypes.CDLL(path).openblas_get_config
-    except (OSError, AttributeError):
-        return "OpenBLAS"
-    get_config.restype = ctypes.c_char_p
-    return str(get_config().decode()).strip()
+    return blas.loaded()
 
 
 def on_cpu() -> bool:

@@ -46,7 +46,7 @@ def test_this_machine() -> None:
 def test_the_environment_switches_openblas_off() -> None:
     # numpy's wheel brings an OpenBLAS for itself, which MLX does not use.
     program = "import numpy; from engine.backend import blas_info; b = blas_info(); print(b.fast, b.path, b.name)"
-    done = run(program, RSA_NO_OPENBLAS="1")
+    done = run(program, RSA_BLAS="none")
     assert done.stdout.startswith("False None reference BLAS (slow: install OpenBLAS")
     assert "apt install libopenblas0-pthread" in done.stdout
     found = run("import ctypes; ctypes.CDLL('libopenblas.so.0')").returncode == 0

@@ -212,7 +212,7 @@ def test_doctor_on_this_machine(tmp_path: Path) -> None:
 
 @ON_LINUX
 def test_doctor_finds_slow_blas(tmp_path: Path) -> None:
-    done = rsa("doctor", cwd=tmp_path, RSA_NO_OPENBLAS="1")
+    done = rsa("doctor", cwd=tmp_path, RSA_BLAS="none")
     ok, text = findings(done.stdout)["blas"]
     assert (done.returncode, ok) == (4, False)
     assert "reference BLAS (slow: install OpenBLAS, on Debian `apt install libopenblas0-pthread`)" in text
