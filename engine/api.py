@@ -203,6 +203,7 @@ class ModelInfo(_Record):
     fingerprint     changes whenever the weights or the tokenizer do.
     thinks          it writes its reasoning between think tags.
     sees            it reads images.
+    notes           what people should know before they trust it or wait for it here, a sentence each, for displays.
     """
 
     name: str
@@ -210,6 +211,7 @@ class ModelInfo(_Record):
     fingerprint: str = ""
     thinks: bool = True
     sees: bool = False
+    notes: tuple[str, ...] = ()
     details: dict[str, str | int | float | bool | None] = {}
 
 

@@ -75,6 +75,13 @@ def blas_info() -> BlasInfo:
     return blas.loaded()
 
 
+def slow_here() -> tuple[str, ...]:
+    """What makes MLX slow on this machine and what to do about it, a sentence each. Loads MLX; raises BackendError."""
+    if not on_cpu() or blas_info().fast:
+        return ()
+    return (f"products take about ten times as long as they need with MLX's own BLAS: {blas.advice()}",)
+
+
 def on_cpu() -> bool:
     """True when MLX computes on the CPU here. Loads MLX; raises BackendError."""
     mx = load_mlx()

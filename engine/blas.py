@@ -43,9 +43,7 @@ def preload() -> None:
     choice = os.environ.get(SWITCH, "")
     if not sys.platform.startswith("linux") or choice == "none":
         return
-    if choice == "openblas":
-        _preload_openblas()
-    elif not _preload_mkl() and choice != "mkl":
+    if choice == "openblas" or (not _preload_mkl() and choice != "mkl"):
         _preload_openblas()
 
 

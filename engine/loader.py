@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import hub
-from engine.backend import import_for_good, load_mlx, on_cpu
+from engine.backend import import_for_good, load_mlx, on_cpu, slow_here
 from engine.checkpoint import LISTED, TOKENIZER_FILES, OnProgress, fingerprint, read_header, read_json, weight_files
 from engine.errors import CheckpointError, EngineError, ModelError
 
@@ -23,12 +23,18 @@ NANO = Path(__file__).parent / "weights" / "nano"
 
 
 def load_engine(
-    model: str | Path, *, name: str | None = None, max_rows: int | None = None, kv_bytes: int | None = None
+    model: str | Path,
+    *,
+    name: str | None = None,
+    notes: tuple[str, ...] = (),
+    max_rows: int | None = None,
+    kv_bytes: int | None = None,
 ) -> MLXEngine:
     """Load a model and start an engine on it; blocks until it is ready.
 
     model  a folder in the hub's layout, or a hub id (`owner/name`), which is fetched unless it is cached.
     name   what to call it in logs and messages; by default the folder's name or the id.
+    notes  what people should know of the model: see `engine.api.ModelInfo`. What slows it down here is added.
 
     Raises BackendError without a working MLX, ModelError for what cannot be found or read, CheckpointError for
     tensors that are not the model's.
@@ -41,7 +47,7 @@ def load_engine(
     local = Path(model).expanduser().exists()
     label = name or (path.name if local else str(model))
     source = str(path.resolve()) if local else str(model)  # a run may be resumed from another working directory
-    return MLXEngine(lambda: _load(path, label, source=source), max_rows=max_rows, kv_bytes=kv_bytes)
+    return MLXEngine(lambda: _load(path, label, source, notes), max_rows=max_rows, kv_bytes=kv_bytes)
 
 
 def resolve(model: str | Path, on_progress: OnProgress | None = None) -> Path:
@@ -107,7 +113,7 @@ def convert_model(
     return convert(path, target.expanduser(), Settings(scheme, dtype), on_progress or (lambda _: None))
 
 
-def _load(path: Path, name: str, source: str) -> LoadedModel:
+def _load(path: Path, name: str, source: str, notes: tuple[str, ...]) -> LoadedModel:
     """Load model and tokenizer; on the engine's worker thread."""
     from engine.api import ModelInfo
     from engine.mlx.engine import LoadedModel
@@ -122,6 +128,7 @@ def _load(path: Path, name: str, source: str) -> LoadedModel:
         fingerprint=fingerprint(path),
         thinks=tokenizer.thinks,
         sees=images is not None,
+        notes=(*notes, *slow_here()),
         details={
             "source": source,
             "architecture": config.get("model_type"),

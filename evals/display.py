@@ -18,7 +18,7 @@ from evals.events import EvalEvent, EvalFinished, EvalStarted, RunEnded
 from evals.meter import Meter
 from evals.results import EvalResults
 from evals.stats import Estimate, estimate, mean_of
-from rsa.display import as_clock, printable, redrawn
+from rsa.display import as_clock, note_lines, printable, redrawn
 from rsa.words import plural
 
 _REFRESH_PER_S = 4
@@ -199,6 +199,7 @@ def describe_start(event: EvalStarted) -> list[str]:
     return [
         f"{record.benchmark}: {plural(record.data.selected, 'problem')}{epochs}, method {record.method} with "
         f"{record.model.name}: {sizes}, {event.in_flight} at once",
+        *note_lines(record.model),
         *(f"warning: {_one_line(warning)}" for warning in record.data_warnings),
     ]
 

@@ -29,12 +29,14 @@ class ModelSpec(Record):
 
     path         what the engine loads: `nano` (built in), a folder, or a hub id.
     description  one line for people.
+    note         what people should know before they trust its answers, told when a run starts.
     rsa          settings that suit the model, keys as in `RSAConfig`; they count where no profile is asked for.
     """
 
     name: str
     path: str
     description: str = ""
+    note: str = ""
     rsa: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -47,7 +49,7 @@ def model_spec(model: str) -> ModelSpec:
     """What a model's name stands for. Raises ConfigError for an unknown one, naming the nearest."""
     if model in model_names():
         table = read_toml(resources.find("models", model))
-        unknown = [key for key in table if key not in ("path", "description", "rsa")]
+        unknown = [key for key in table if key not in ModelSpec.model_fields or key == "name"]
         if unknown or "path" not in table:
             raise ConfigError(
                 f"configs/models/{model}.toml: {f'unknown key {unknown[0]!r}' if unknown else 'path is missing'}"
@@ -121,4 +123,5 @@ def open_engine(model: str, **options: Any) -> Engine:
 
     # A folder is called by its own name, wherever it is seen from.
     name = model if model in model_names() else None
-    return load_engine(spec.path, **{"name": name, **options})
+    notes = (spec.note,) if spec.note else ()
+    return load_engine(spec.path, **{"name": name, "notes": notes, **options})

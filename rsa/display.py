@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from engine.api import ModelInfo
 from rsa.descent import line_of_descent, reasoning
 from rsa.events import (
     BudgetsLowered,
@@ -150,12 +151,13 @@ def make_display(console: Console, *, quiet: bool) -> Display:
 
 
 def describe(event: Event) -> str | None:
-    """One line about an event; None for those that come too often."""
+    """What there is to say about an event, a line for each thing; None for those that come too often."""
     match event:
         case RunStarted():
             c = event.config
             state = "resuming" if event.resumed else "solving"
-            return f"{state} with {event.model.name}: n={c.n} c={c.c} t={c.t} beta={c.beta} tau={c.tau} seed={c.seed}"
+            settings = f"n={c.n} c={c.c} t={c.t} beta={c.beta} tau={c.tau} seed={c.seed}"
+            return "\n".join([f"{state} with {event.model.name}: {settings}", *note_lines(event.model)])
         case BudgetsLowered() | Warned():
             return f"warning: {event.message}"
         case RoundStarted():
@@ -178,6 +180,11 @@ def describe(event: Event) -> str | None:
             return _result_line(event.result)
         case _:
             return None
+
+
+def note_lines(model: ModelInfo) -> list[str]:
+    """What people should know of a model before a run."""
+    return [f"note: {note}" for note in model.notes]
 
 
 def printable(text: str) -> str:

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+from python_process import run
 
 from engine import backend
 from engine.errors import BackendError
-
-ON_LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Macs bring Accelerate")
-
-
-def run(program: str, **more: str) -> subprocess.CompletedProcess[str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("RSA_")}
-    return subprocess.run(
-        [sys.executable, "-c", program], env={**kept, **more}, capture_output=True, text=True, check=False
-    )
 
 
 def test_loading_twice_gives_the_same_module() -> None:
@@ -40,17 +30,6 @@ def test_this_machine() -> None:
     assert blas.path is None or Path(blas.path).exists()
     assert backend.on_cpu() in (True, False)
     assert 1 << 20 < backend.free_memory_bytes() < 1 << 50
-
-
-@ON_LINUX
-def test_the_environment_switches_openblas_off() -> None:
-    # numpy's wheel brings an OpenBLAS for itself, which MLX does not use.
-    program = "import numpy; from engine.backend import blas_info; b = blas_info(); print(b.fast, b.path, b.name)"
-    done = run(program, RSA_BLAS="none")
-    assert done.stdout.startswith("False None reference BLAS (slow: install OpenBLAS")
-    assert "apt install libopenblas0-pthread" in done.stdout
-    found = run("import ctypes; ctypes.CDLL('libopenblas.so.0')").returncode == 0
-    assert run(program).stdout.startswith("True /" if found else "False None")
 
 
 def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

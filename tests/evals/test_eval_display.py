@@ -10,7 +10,17 @@ import pytest
 from rich.console import Console
 
 from engine.api import ModelInfo
-from evals.display import Lines, LiveLine, Silent, Tally, make_display, number, result_lines, status_line
+from evals.display import (
+    Lines,
+    LiveLine,
+    Silent,
+    Tally,
+    describe_start,
+    make_display,
+    number,
+    result_lines,
+    status_line,
+)
 from evals.events import EvalFinished, EvalStarted, RunEnded
 from evals.folder import DataSource, EvalRecord
 from evals.meter import Meter
@@ -50,6 +60,13 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def test_what_people_should_know_of_the_model_and_the_data_stands_first() -> None:
+    model = ModelInfo(name="tiny", notes=("it knows sums only",))
+    record = RECORD.model_copy(update={"model": model, "data_warnings": ("odd rows",)})
+    lines = describe_start(EvalStarted(Path("out"), record, 4, 2, Meter()))
+    assert lines[1:] == ["note: it knows sums only", "warning: odd rows"]
 
 
 def test_how_far_how_well_how_fast_and_how_long() -> None:

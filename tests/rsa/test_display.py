@@ -90,6 +90,13 @@ def test_endings_in_words(tell: Callable[..., Any]) -> None:
     assert describe(early) == f"answer 7 from round 0, 8 of 8 candidates agree, stopped by consensus; {spent}"
 
 
+def test_what_people_should_know_of_the_model_stands_first(story: Any) -> None:
+    event = story.starts()
+    model = event.model.model_copy(update={"notes": ("it knows [b]sums[/b] only", "it is slow")})
+    told = event.model_copy(update={"model": model})
+    assert lines([told])[1:] == ["note: it knows [b]sums[/b] only", "note: it is slow"]
+
+
 def test_answers_of_many_lines_stay_in_one() -> None:
     assert in_a_line("def f():\n    return 1") == "def f(): return 1"
     assert len(in_a_line("x" * 1000)) == 80
