@@ -94,20 +94,25 @@ def doctor(
         str | None, typer.Option(envvar="RSA_MODEL", help="The model to ask: a name, a folder or a hub id.")
     ] = None,
 ) -> None:
-    """Say what this machine has for the engine, and what is amiss."""
+    """Say what this machine has for the engine, and what is amiss.
+
+    ! is a warning, !! is broken; exit code 4 if anything is broken.
+    """
     with errors_for_people():
         from rsa.doctor import Finding, examine
         from rsa.errors import ConfigError
 
+        marks = {"ok": "ok", "warning": "!", "broken": "!!"}
+
         def tell(finding: Finding) -> None:
-            typer.echo(f"{'ok ' if finding.ok else '!! '} {finding.what:<14} {finding.text}")
+            typer.echo(f"{marks[finding.level]:<3} {finding.what:<14} {finding.text}")
 
         if smoke != (model is not None) and (smoke or typed(context, "model")):
             raise ConfigError("--smoke and --model go together: rsa doctor --smoke --model M asks M four questions")
         report = examine()
         for finding in report:
             tell(finding)
-        well = all(finding.ok for finding in report)
+        well = all(finding.level != "broken" for finding in report)
         if smoke and model is not None:
             from rsa.smoke import smoke_model
 

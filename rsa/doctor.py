@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import rsa
 from engine.errors import EngineError
@@ -18,13 +19,17 @@ from rsa.resources import configs_folder
 _PACKAGES = ("markovian-rsa", "mlx", "mlx-lm", "transformers", "math-verify")
 
 
+Level = Literal["ok", "warning", "broken"]
+"""A warning is about something that works, but worse than it could; what is broken keeps something from working."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report. `text` says what to do where not `ok`."""
+    """One line of the report. `text` says what to do where the level is not `ok`."""
 
     what: str
     text: str
-    ok: bool = True
+    level: Level = "ok"
 
 
 def examine() -> list[Finding]:
@@ -42,7 +47,7 @@ def _packages() -> Iterator[Finding]:
         try:
             yield Finding(name, metadata.version(name))
         except metadata.PackageNotFoundError:
-            yield Finding(name, "not installed: run `pip install markovian-rsa` again", ok=False)
+            yield Finding(name, "not installed: run `pip install markovian-rsa` again", level="broken")
 
 
 def _name_clash() -> Iterator[Finding]:
@@ -56,7 +61,7 @@ def _name_clash() -> Iterator[Finding]:
         "import name",
         f"PyPI's `rsa` {version} is installed in the same environment and shares our import name: install "
         "markovian-rsa into an environment of its own (`uv tool install`, `pipx`, or a new venv)",
-        ok=False,
+        level="broken",
     )
 
 
@@ -66,11 +71,12 @@ def _mlx() -> Iterator[Finding]:
     try:
         on_cpu, blas = backend.on_cpu(), backend.blas_info()
     except EngineError as error:
-        yield Finding("mlx backend", str(error), ok=False)
+        yield Finding("mlx backend", str(error), level="broken")
         return
     yield Finding("device", "CPU, float32" if on_cpu else "GPU")
     if on_cpu:
-        yield Finding("blas", f"{blas.name}{f', {blas.path}' if blas.path else ''}", ok=blas.fast)
+        where = f", {blas.path}" if blas.path else ""
+        yield Finding("blas", f"{blas.name}{where}", level="ok" if blas.fast else "warning")
     yield Finding("memory", f"{backend.free_memory_bytes() / 2**30:.1f} GiB free for a model and its caches")
 
 
@@ -78,9 +84,9 @@ def _files() -> Iterator[Finding]:
     try:
         yield Finding("configs", str(configs_folder()))
     except RSAError as error:
-        yield Finding("configs", str(error), ok=False)
+        yield Finding("configs", str(error), level="broken")
     weights = NANO / "model.safetensors"
     if weights.is_file():
         yield Finding("nano", f"{weights.stat().st_size / 1e6:.1f} MB")
     else:
-        yield Finding("nano", f"{weights} is missing: install markovian-rsa again", ok=False)
+        yield Finding("nano", f"{weights} is missing: install markovian-rsa again", level="broken")

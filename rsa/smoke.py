@@ -83,7 +83,7 @@ async def smoke(engine: Engine, tell: Callable[[Finding], None]) -> bool:
     async def ask(question: Question) -> None:
         nonlocal well
         finding = await _asked(engine, question)
-        well = well and finding.ok
+        well = well and finding.level != "broken"
         tell(finding)
 
     async with anyio.create_task_group() as tasks:
@@ -101,7 +101,7 @@ async def _asked(engine: Engine, question: Question) -> Finding:
         async with engine.generate([_request(question)]) as stream:
             (end,) = [event async for event in stream if not isinstance(event, TokenChunk)]
     except EngineError as error:
-        return Finding(question.what, f"failed: {error}", ok=False)
+        return Finding(question.what, f"failed: {error}", level="broken")
     return _judged(question, end)
 
 
@@ -115,13 +115,13 @@ def _judged(question: Question, event: Completion | Failure) -> Finding:
     from rsa.display import in_a_line
 
     if isinstance(event, Failure):
-        return Finding(question.what, f"failed: {event.error}", ok=False)
+        return Finding(question.what, f"failed: {event.error}", level="broken")
     asked, answer = f"{question.text} -> ", in_a_line(event.text) or "nothing"
     if re.search(question.expected, event.text, re.IGNORECASE) is None:
         expected = question.expected.replace(r"\b", "").strip("()").replace("|", " or ")
-        return Finding(question.what, f"{asked}{answer} (expected: {expected})", ok=False)
+        return Finding(question.what, f"{asked}{answer} (expected: {expected})", level="broken")
     if event.finish_reason != "stop":
         why = f"did not stop within {event.usage.completion_tokens:,} tokens: is its end token the chat template's?"
-        return Finding(question.what, f"{asked}{answer} (right, but it {why})", ok=False)
+        return Finding(question.what, f"{asked}{answer} (right, but it {why})", level="broken")
     reasoned = not question.thinking and event.usage.reasoning_tokens > 0
     return Finding(question.what, f"{asked}{answer}{' (it reasoned all the same)' if reasoned else ''}")
