@@ -5,13 +5,13 @@ A difference is that of the second from the first: positive if the second is bet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from evals.errors import ResultsError
 from evals.folder import read_results
 from evals.results import EvalResults, ProblemStats
-from evals.stats import Estimate, estimate, mean_of
+from evals.stats import DIFFERENCES, Estimate, estimate, mean_of
 from rsa.results import Record
 
 SAME_DATA = ("kind", "name", "config", "split", "revision")
@@ -74,7 +74,7 @@ def compare_results(first: EvalResults, second: EvalResults) -> Comparison:
     def contrast(value: Callable[[ProblemStats], float | None]) -> Contrast:
         return _contrast({key: (value(ours[key]), value(theirs[key])) for key in shared}, clusters)
 
-    spent = contrast(lambda problem: problem.tokens)
+    spent = _spent([(ours[key].tokens, theirs[key].tokens) for key in shared])
     return Comparison(
         benchmark=first.benchmark,
         metric=first.metric,
@@ -88,8 +88,8 @@ def compare_results(first: EvalResults, second: EvalResults) -> Comparison:
         final_mean=contrast(lambda problem: problem.final_mean),
         vote=contrast(lambda problem: problem.final_vote),
         answer=contrast(lambda problem: problem.answer),
-        tokens=(spent.first, spent.second),
-        tokens_ratio=spent.second / spent.first if spent.first and spent.second is not None else None,
+        tokens=spent,
+        tokens_ratio=spent[1] / spent[0] if spent[0] and spent[1] is not None else None,
         notes=tuple(_notes(first, second)),
     )
 
@@ -115,8 +115,14 @@ def _contrast(pairs: Mapping[str, tuple[float | None, float | None]], clusters: 
     return Contrast(
         first=mean_of([one for one, _ in known.values()]),
         second=mean_of([other for _, other in known.values()]),
-        difference=estimate({key: other - one for key, (one, other) in known.items()}, clusters),
+        difference=estimate({key: other - one for key, (one, other) in known.items()}, clusters, DIFFERENCES),
     )
+
+
+def _spent(pairs: Iterable[tuple[float | None, float | None]]) -> tuple[float | None, float | None]:
+    """Tokens of each, mean over the problems that ran in both."""
+    both = [(one, other) for one, other in pairs if one is not None and other is not None]
+    return mean_of([one for one, _ in both]), mean_of([other for _, other in both])
 
 
 def _notes(first: EvalResults, second: EvalResults) -> list[str]:

@@ -14,6 +14,11 @@ from math import comb, cos, fsum, pi, sin, sqrt, tan
 from rsa.results import Record
 
 CONFIDENCE = 0.95
+Range = tuple[float, float]
+SCORES: Range = (0.0, 1.0)
+"""Where scores, votes and best of k lie, and so their means; see `evals.records.Score`."""
+DIFFERENCES: Range = (-1.0, 1.0)
+"""Where differences of two scores lie."""
 
 
 class Estimate(Record):
@@ -21,7 +26,10 @@ class Estimate(Record):
 
     value      the mean; None if no problem has a value.
     se         its standard error over clusters; None with fewer than two.
-    low, high  the Student-t interval at `CONFIDENCE`; None without a standard error. Not cut off at 0 and 1.
+    low, high  the Student-t interval at `CONFIDENCE`, cut off where no mean can lie: below 0 and above 1 for scores,
+               beyond -1 and 1 for differences; None without a standard error. The true mean lies within the range
+               too, so that the part cut off never held it: the interval is right as often as before. That it was
+               cut says that there are too few problems for it to be sharp.
     problems   with a value; `clusters` of them: equal to it where every problem stands alone.
     """
 
@@ -32,12 +40,22 @@ class Estimate(Record):
     problems: int
     clusters: int
 
+    @property
+    def margin(self) -> float | None:
+        """Half the width of the interval before it is cut off; None without a standard error."""
+        return None if self.se is None else student_t(self.clusters - 1) * self.se
 
-def estimate(values: Mapping[str, float | None], clusters: Mapping[str, str | None] | None = None) -> Estimate:
+
+def estimate(
+    values: Mapping[str, float | None],
+    clusters: Mapping[str, str | None] | None = None,
+    within: Range = SCORES,
+) -> Estimate:
     """Mean over problems with its interval; `values` by problem id, None where a problem has no value.
 
     clusters  by problem id; problems of one cluster count as one observation in the standard error (cluster-robust
               variance with the factor G / (G - 1) for G clusters). Without clusters that is sd / sqrt(P).
+    within    least and most that a value can be: SCORES, or DIFFERENCES of two.
     """
     known = {key: value for key, value in values.items() if value is not None}
     if not known:
@@ -52,8 +70,9 @@ def estimate(values: Mapping[str, float | None], clusters: Mapping[str, str | No
         return Estimate(value=mean, problems=len(known), clusters=groups)
     squares = fsum(fsum(deviations) ** 2 for deviations in sums.values())
     se = sqrt(groups / (groups - 1) * squares) / len(known)
-    margin = student_t(groups - 1) * se
-    return Estimate(value=mean, se=se, low=mean - margin, high=mean + margin, problems=len(known), clusters=groups)
+    margin, (least, most) = student_t(groups - 1) * se, within
+    low, high = max(least, mean - margin), min(most, mean + margin)
+    return Estimate(value=mean, se=se, low=low, high=high, problems=len(known), clusters=groups)
 
 
 MAX_DF = 10_000

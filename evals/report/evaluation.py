@@ -65,9 +65,9 @@ def _context(reader: EvalReader) -> dict[str, Any]:
 
 
 def _scale(mean: Estimate) -> dict[str, float]:
-    """The headline and its interval on a line of 400 points; what is beyond 0 and 1 is cut off."""
+    """The headline and its interval on a line of 400 points."""
     ends = {"low": mean.low, "value": mean.value, "high": mean.high}
-    return {name: 400 * min(1.0, max(0.0, value or 0.0)) for name, value in ends.items()}
+    return {name: 400 * (value or 0.0) for name, value in ends.items()}
 
 
 def _plots(reader: EvalReader) -> list[Plot]:

@@ -241,7 +241,7 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[str, float | None, str]]) -> No
 
 
 def _percent_axis(axes: Axes, label: str) -> None:
-    """0 to 100%, always: a difference looks as large as it is. Intervals may go beyond, and are cut there."""
+    """0 to 100%, always: a difference looks as large as it is."""
     axes.set_ylim(-0.02, 1.02)
     axes.set_yticks([0.0, 0.25, 0.5, 0.75, 1.0], ["0", "25", "50", "75", "100%"])
     axes.text(0, 1.04, label, transform=axes.transAxes, color=MUTED)

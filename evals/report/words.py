@@ -12,7 +12,7 @@ from evals.records import ScoreStatus
 from evals.report.text import count, duration, interval, moment, percent, points, short
 from evals.report.views import RIGHT, WRONG, Tone
 from evals.results import DataInfo, EvalResults, ProblemStats, Timings
-from evals.stats import Estimate, estimate
+from evals.stats import DIFFERENCES, SCORES, Estimate, estimate
 from rsa.config import RSAConfig
 from rsa.words import plural
 
@@ -73,8 +73,9 @@ def _trust(mean: Estimate) -> list[str]:
     if mean.low == mean.high:
         return ["All problems scored the same, so their spread does not say how far to trust it."]
     said = [f"The 95% interval for problems like these is {interval(mean)}{clusters}."]
-    if mean.low < 0 or mean.high > 1:
-        said.append("It reaches beyond what a score can be: there are too few problems for it to be sharp.")
+    ends = " and ".join(percent(end) for end in SCORES if end in (mean.low, mean.high))
+    if ends:
+        said.append(f"It is cut off at {ends}, where scores end: there are too few problems for it to be sharp.")
     return said
 
 
@@ -96,7 +97,8 @@ def gains(results: EvalResults) -> list[str]:
 
 def _paired(results: EvalResults, differences: list[float | None]) -> Estimate:
     ids = [problem.id for problem in results.problems]
-    return estimate(dict(zip(ids, differences, strict=True)), {each.id: each.cluster for each in results.problems})
+    clusters = {each.id: each.cluster for each in results.problems}
+    return estimate(dict(zip(ids, differences, strict=True)), clusters, DIFFERENCES)
 
 
 def _minus(value: float | None, other: float | None) -> float | None:

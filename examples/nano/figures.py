@@ -178,10 +178,10 @@ def _succeeds(command: list[str], job: int) -> bool:
 
 
 def percent(found: Estimate) -> str:
-    """`37.4 ± 2.1`: a mean and half of its 95% interval, which there is none of where all problems score alike."""
+    """`37.4 ± 2.1`: a mean and its margin of 95%, which there is none of where all problems score alike."""
     if found.value is None:
         return "-"
-    margin = "" if found.low in (None, found.value) else f" ± {100 * (found.value - found.low):.1f}"
+    margin = f" ± {100 * found.margin:.1f}" if found.margin else ""
     return f"{100 * found.value:.1f}{margin}"
 
 
@@ -284,10 +284,13 @@ def plot(task: Task, out: Path, file: Path) -> None:
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     axes = figure.subplots(2, len(shown), sharex="col", sharey="row", height_ratios=[2, 1])
     for (above, below), (name, found) in zip(axes.T, shown.items(), strict=True):
-        known = [(p.value, p.mean.value, p.mean.low) for p in found if p.mean.value is not None]
-        means = [100 * mean for _, mean, _ in known]
-        margins = [100 * (mean - low) if low is not None else 0 for _, mean, low in known]
-        above.errorbar([value for value, _, _ in known], means, yerr=margins, marker="o", markersize=3, capsize=2)
+        known = [p for p in found if p.mean.value is not None]
+        means = [100 * (p.mean.value or 0) for p in known]
+        margins = [100 * (p.mean.margin or 0) for p in known]
+        reach = [[min(mean, margin), min(100 - mean, margin)] for mean, margin in zip(means, margins, strict=True)]
+        above.errorbar(
+            [p.value for p in known], means, yerr=list(zip(*reach, strict=True)), marker="o", markersize=3, capsize=2
+        )
         below.plot([p.value for p in found], [p.tokens / 1000 for p in found], marker="o", markersize=3, color="grey")
         below.set_xlabel({"tau": "τ", "beta": "β"}.get(name, name.upper()))
         below.set_xticks([p.value for p in found])

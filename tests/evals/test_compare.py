@@ -148,10 +148,10 @@ def test_as_people_read_it() -> None:
     assert comparison_lines(compare_results(first, second)) == [
         "made-up, scored by exactly: 2 problems in both, 1 in only one of them; 95% intervals, by problem",
         "                  single    rsa  difference (second - first)",
-        "headline           0.300  0.600  +0.300 [-0.971, +1.571]",
-        "final mean         0.300  0.600  +0.300 [-0.971, +1.571]",
-        "final vote         0.300  0.600  +0.300 [-0.971, +1.571]",
-        "answer             0.300  0.600  +0.300 [-0.971, +1.571]",
+        "headline           0.300  0.600  +0.300 [-0.971, +1.000]",
+        "final mean         0.300  0.600  +0.300 [-0.971, +1.000]",
+        "final vote         0.300  0.600  +0.300 [-0.971, +1.000]",
+        "answer             0.300  0.600  +0.300 [-0.971, +1.000]",
         "tokens a problem   1,000  2,500  x 2.50",
     ]
 

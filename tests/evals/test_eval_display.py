@@ -82,7 +82,7 @@ def test_how_far_how_well_how_fast_and_how_long() -> None:
     tally.update(ended("q", 0.5))
     assert tally.eta_s() == 120.0
     assert status_line(tally) == (
-        "  2 of 4 · 0.750 [-2.427, 3.927] so far · 8 candidates running · 100 tok/s · 1:00 elapsed · about 2:00 left"
+        "  2 of 4 · 0.750 [0.000, 1.000] so far · 8 candidates running · 100 tok/s · 1:00 elapsed · about 2:00 left"
     )
     tally.update(ended("r", None, error="it broke"))
     assert tally.headline().problems == 2

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.stats import MAX_DF, best_of, estimate, majority, mean_of, powers_of_two, student_t
+from evals.stats import (
+    DIFFERENCES,
+    MAX_DF,
+    SCORES,
+    best_of,
+    estimate,
+    majority,
+    mean_of,
+    powers_of_two,
+    student_t,
+)
 
 # Two-sided 95% and 99%, from published tables of Student's t.
 TABLE = [
@@ -38,8 +48,33 @@ def test_an_interval_by_hand() -> None:
     se = stdev(values.values()) / 2
     assert (found.value, found.problems, found.clusters) == (0.5, 4, 4)
     assert found.se == pytest.approx(se)
-    assert found.low == pytest.approx(0.5 - student_t(3) * se)
-    assert found.high == pytest.approx(0.5 + student_t(3) * se)
+    assert found.margin == pytest.approx(student_t(3) * se)
+    assert (found.low, found.high) == (0.0, 1.0)  # 0.5 ± 0.65 is cut off where scores end
+    more = estimate({f"{key}{copy}": value for key, value in values.items() for copy in range(5)})
+    assert more.low == pytest.approx(0.5 - student_t(19) * more.se)
+    assert more.high == pytest.approx(0.5 + student_t(19) * more.se)
+
+
+SHARES = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
+
+
+@given(st.lists(st.tuples(SHARES, SHARES, st.sampled_from([None, "c", "d"])), min_size=2, max_size=30))
+def test_an_interval_holds_its_mean_and_ends_where_scores_or_their_differences_end(
+    problems: list[tuple[float, float, str | None]],
+) -> None:
+    clusters = {str(place): cluster for place, (_, _, cluster) in enumerate(problems)}
+    scores = {str(place): one for place, (one, _, _) in enumerate(problems)}
+    differences = {str(place): other - one for place, (one, other, _) in enumerate(problems)}
+    for values, within in ((scores, SCORES), (differences, DIFFERENCES)):
+        found = estimate(values, clusters, within)
+        if found.se is None:
+            assert (found.low, found.high, found.margin, found.clusters) == (None, None, None, 1)
+            continue
+        least, most = within
+        assert least <= found.low <= found.value <= found.high <= most
+        plain = (found.value - found.margin, found.value + found.margin)
+        assert found.low == max(plain[0], least)
+        assert found.high == min(plain[1], most)
 
 
 def test_problems_without_a_value_are_left_out() -> None:

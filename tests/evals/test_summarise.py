@@ -98,7 +98,8 @@ def test_two_problems_by_hand() -> None:
     assert results.mean.value == pytest.approx((3 / 4 + 2 / 4) / 2)
     # Two values around 0.625: sd = 0.125 sqrt(2), se = sd / sqrt(2); t of one degree of freedom is 12.706.
     assert results.mean.se == pytest.approx(0.125)
-    assert results.mean.high == pytest.approx(0.625 + 12.706 * 0.125, abs=1e-4)
+    assert results.mean.margin == pytest.approx(12.706 * 0.125, abs=1e-4)
+    assert (results.mean.low, results.mean.high) == (0.0, 1.0), "where scores end"
     assert (first.mean.value, second.mean.value) == pytest.approx((0.125, 0.625))
     assert first.vote.value == 0.0
     assert second.vote.value == pytest.approx((1.0 + 0.5) / 2)  # a tie is shared

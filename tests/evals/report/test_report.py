@@ -294,6 +294,15 @@ def test_one_problem_has_no_interval_and_one_candidate_no_vote(tmp_path: Path, m
     assert len([svg for svg in page.all("svg") if svg.get("class") == "scale"]) == 0
 
 
+def test_an_interval_that_is_cut_off_says_so(tmp_path: Path, make: Any) -> None:
+    folder = make.evaluate(tmp_path, make.sums(3), make.reasoner(skill=0.6), method="single", t=0, c=1)
+    mean, page = results_of(folder).mean, page_of(folder)
+    assert mean.se, "the problems differ"
+    assert (mean.low, mean.high) == (0.0, 1.0)
+    assert "The 95% interval for problems like these is 0.0 to 100.0%." in page.text
+    assert "It is cut off at 0.0% and 100.0%, where scores end: there are too few problems" in page.text
+
+
 def test_single_rollouts_show_the_best_of_k(tmp_path: Path, make: Any) -> None:
     page = page_of(make.evaluate(tmp_path, make.sums(3), method="vote", t=0, c=1))
     assert "Best of k candidates" in page.text
