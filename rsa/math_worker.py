@@ -83,6 +83,9 @@ def differ(one: Any, other: Any) -> bool:
 
 def main() -> None:
     """Serve comparisons until standard input ends."""
+    # Ctrl-C and a closed terminal reach every process of the group: who asks decides when this one ends.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     # Libraries may print: keep the real standard output for answers alone.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

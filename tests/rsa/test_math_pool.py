@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -68,6 +70,17 @@ async def test_never_more_processes_than_given(log: Path) -> None:
                 group.start_soon(ask, name)
         assert count(log, "started") <= 2
     assert verdicts == {name: SAME if name == "b" else DIFFERENT for name in "abcdefgh"}
+
+
+async def test_what_interrupts_the_run_does_not_end_its_processes() -> None:
+    """A terminal sends Ctrl-C to all its processes: a comparison that broke off would count as a different answer."""
+    async with MathWorkers(1) as workers:
+        assert await workers.compare(("1",), ("1.0",)) == SAME
+        (process,) = [worker._process for worker in workers._idle if worker._process]
+        for number in (signal.SIGINT, signal.SIGHUP):
+            os.kill(process.pid, number)
+        assert await workers.compare((r"\frac{1}{2}",), ("0.5",)) == SAME
+        assert process.returncode is None
 
 
 async def test_one_after_the_other_needs_one_process(log: Path) -> None:
