@@ -97,16 +97,16 @@ class RSAConfig(_Settings):
     beta: Tokens = Field(16 * 1024, ge=1)
     tau: Tokens = Field(4 * 1024, ge=1)
     answer_budget: Tokens = Field(40 * 1024, ge=1)
-    temperature: float = Field(1.0, ge=0.0, le=10.0)
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    temperature: float = Field(1.0, ge=0.0, le=10.0, allow_inf_nan=False)
+    top_p: float = Field(1.0, gt=0.0, le=1.0, allow_inf_nan=False)
     top_k: int = Field(0, ge=0)
-    min_p: float = Field(0.0, ge=0.0, le=1.0)
+    min_p: float = Field(0.0, ge=0.0, le=1.0, allow_inf_nan=False)
     seed: int = Field(0, ge=0, lt=2**64)
     select: Select = "vote"
     carry: Carry = "reasoning"
     task: str = Field("math", min_length=1)
     force_answer: bool = True
-    stop_on_consensus: float | None = Field(None, gt=0.0, le=1.0)
+    stop_on_consensus: float | None = Field(None, gt=0.0, le=1.0, allow_inf_nan=False)
     strict: bool = False
     answers: Answers = "final"
     limits: Limits = Limits()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +20,10 @@ from rsa.events import Event, RunFinished
 from rsa.profiles import load_config
 from rsa.results import RunResult
 from rsa.runlog import RUN, read_run
+from rsa.words import shortened
+
+_SHOWN_CHARACTERS = 200
+"""Of what was given as a file's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +138,26 @@ def read_problem(file: str | None) -> str:
     """The text of a problem from a file, or from standard input for `-`. Raises ProblemError."""
     if file is None and sys.stdin.isatty():
         raise ProblemError("no problem given: rsa solve FILE, or - to read standard input")
-    where = "on standard input" if file in (None, "-") else f"in {file}"
+    where = (
+        "on standard input"
+        if file in (None, "-")
+        else f"in {shortened(' '.join(str(file).split()), _SHOWN_CHARACTERS)}"
+    )
     try:
         data = sys.stdin.buffer.read() if file in (None, "-") else Path(str(file)).expanduser().read_bytes()
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ProblemError(f"the problem {where} is not UTF-8 text (byte {error.start})") from None
     except OSError as error:
-        raise ProblemError(f"cannot read the problem {where}: {error.strerror}") from None
+        raise ProblemError(f"cannot read the problem {where}: {error.strerror}{_if_it_is_no_name(file)}") from None
     if not text.strip():
         raise ProblemError(f"the problem {where} is empty")
     return text.strip()
+
+
+def _if_it_is_no_name(file: str | None) -> str:
+    """What to do if a problem was given in place of the file that holds it: it has spaces, and names nothing."""
+    if file is None or len(file.split()) < 2 or os.path.lexists(file):
+        return ""
+    text = " ".join(file.split())
+    return f"; if that is the problem itself: echo {shlex.quote(shortened(text, _SHOWN_CHARACTERS))} | rsa solve -"
