@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsa.terminal import EXIT_ANSWERED, EXIT_INTERRUPTED, EXIT_TROUBLE, bars, errors_for_people, say
+from rsa.terminal import EXIT_ANSWERED, EXIT_TROUBLE, bars, errors_for_people, interrupted, say
 from rsa.words import plural
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def models_info(
 @models_app.command("pull")
 def models_pull(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name (`rsa models list`) or a hub id.")],
-    to: Annotated[Path | None, typer.Option(help="Into this folder; by default into the hub's cache.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Into this folder.", show_default="the hub's cache")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on standard error but errors.")] = False,
 ) -> None:
     """Fetch a model from the hub, or bring it up to date. Prints its folder."""
@@ -89,8 +89,12 @@ def convert(
     *,
     bits: Annotated[int, typer.Option(help="Of attention and experts: 4 or 8; embeddings get 8.")] = 4,
     mode: Annotated[Mode, typer.Option(help="The code; mxfp4 has 4 bits.")] = Mode.AFFINE,
-    group_size: Annotated[int | None, typer.Option(help="Numbers that share a scale: 32, 64 or 128.")] = None,
-    dtype: Annotated[DType | None, typer.Option(help="Of what stays float, and of scales; default: as stored.")] = None,
+    group_size: Annotated[
+        int | None, typer.Option(help="Numbers that share a scale: 32, 64 or 128.", show_default="64; mxfp4: 32")
+    ] = None,
+    dtype: Annotated[
+        DType | None, typer.Option(help="Of what stays float, and of scales.", show_default="as stored")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on standard error but errors.")] = False,
 ) -> None:
     """Quantise a model into a folder of its own; started again after a crash, it goes on where it was. Prints DST."""
@@ -124,8 +128,7 @@ def _resumable(command: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say(f"interrupted; what is done is kept, go on with: {command}")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise interrupted(f"interrupted; what is done is kept, go on with: {command}") from None
 
 
 def _print_report(report: ModelReport) -> None:

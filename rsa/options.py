@@ -1,46 +1,119 @@
-"""Flags of the command line that several commands have: the settings of a run."""
+"""Flags of the command line that several commands have: the settings of a run, models, folders.
+
+What a flag does that is not given stands in its help, in words: the values themselves come from profiles and models.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
+
+from rsa import resources
 
 _LIMITS = {"total_tokens": "total_tokens", "deadline": "wall_clock_s", "prompt_tokens": "prompt_tokens"}
 """Flags that are keys of `rsa.config.Limits`."""
 
 
-def _flag(*names: str, **options: Any) -> Any:
-    return typer.Option(*names, rich_help_panel="Settings of a run", **options)
+def one_of(kind: str) -> Callable[[], list[str]]:
+    """For tab completion: the names of the files of a kind that come with the package."""
+    return lambda: resources.names(kind)
+
+
+def folder_flag(help_: str, *, default: str | bool = False) -> Any:
+    """A flag that names a folder. An empty name (a variable that is not set) would be the folder we are in."""
+
+    def read(text: str) -> Path:
+        if not text:
+            raise typer.BadParameter("it is empty: name a folder")
+        return Path(text)
+
+    return typer.Option(parser=read, metavar="DIR", help=help_, show_default=default)
+
+
+ModelFlag = Annotated[
+    str | None,
+    typer.Option(
+        envvar="RSA_MODEL",
+        help="A name (`rsa models list`), a folder or a hub id.",
+        show_default="nano",
+        autocompletion=one_of("models"),
+    ),
+]
+ProfileFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="Settings by name, or a TOML file.",
+        show_default="paper-16k, but for what the model brings",
+        autocompletion=one_of("profiles"),
+    ),
+]
+
+
+def _flag(*names: str, default: str, **options: Any) -> Any:
+    return typer.Option(*names, rich_help_panel="Settings of a run", show_default=default, **options)
+
+
+FROM_THE_MODEL = "from the model"
 
 
 class SettingFlags:
-    """A flag for each setting of `RSAConfig`, in the order of the help; none of them has a default of its own."""
+    """A flag for each setting of `RSAConfig`, in the order of the help. A test checks what they say of defaults."""
 
-    n: Annotated[int | None, _flag("--n", help="Candidates a round.")]
-    c: Annotated[int | None, _flag("--c", help="Tails in an aggregation prompt.")]
-    t: Annotated[int | None, _flag("--t", help="Aggregation rounds after round 0.")]
-    beta: Annotated[str | None, _flag(metavar="TOKENS", help="Reasoning budget of a candidate: 40k.")]
-    tau: Annotated[str | None, _flag(metavar="TOKENS", help="Length of a tail: 4k.")]
-    answer_budget: Annotated[str | None, _flag(metavar="TOKENS", help="For the answer after it.")]
-    temperature: Annotated[float | None, _flag()]
-    top_p: Annotated[float | None, _flag()]
-    top_k: Annotated[int | None, _flag()]
-    min_p: Annotated[float | None, _flag()]
-    seed: Annotated[int | None, _flag(help="Fixes every subset and every draw.")]
-    select: Annotated[str | None, _flag(help="vote, aggregate or first.")]
-    carry: Annotated[str | None, _flag(help="reasoning, answer_or_reasoning or full.")]
-    task: Annotated[str | None, _flag(help="Prompts: math, choice, code, general, vision, or a file.")]
-    total_tokens: Annotated[str | None, _flag(metavar="TOKENS", help="Limit on all tokens.")]
-    deadline: Annotated[float | None, _flag(metavar="SECONDS", help="Limit on the wall clock.")]
-    prompt_tokens: Annotated[str | None, _flag(metavar="TOKENS", help="Limit on each prompt.")]
-    stop_on_consensus: Annotated[float | None, _flag(metavar="SHARE", help="Stop when this share of a round agrees.")]
-    strict: Annotated[bool | None, _flag("--strict", help="Refuse budgets over the context instead of lowering them.")]
+    n: Annotated[int | None, _flag("--n", default="16", help="Candidates a round.")]
+    c: Annotated[int | None, _flag("--c", default="4, at most n", help="Tails in an aggregation prompt.")]
+    t: Annotated[int | None, _flag("--t", default="2", help="Aggregation rounds after round 0.")]
+    beta: Annotated[
+        str | None, _flag(default="16k; nano: 1k", metavar="TOKENS", help="Reasoning budget of a candidate.")
+    ]
+    tau: Annotated[str | None, _flag(default="4k, at most beta; nano: 256", metavar="TOKENS", help="Length of a tail.")]
+    answer_budget: Annotated[
+        str | None, _flag(default="40k; nano: 64", metavar="TOKENS", help="For the answer after the reasoning.")
+    ]
+    temperature: Annotated[float | None, _flag(default=FROM_THE_MODEL)]
+    top_p: Annotated[float | None, _flag(default=FROM_THE_MODEL)]
+    top_k: Annotated[int | None, _flag(default=FROM_THE_MODEL)]
+    min_p: Annotated[float | None, _flag(default=FROM_THE_MODEL)]
+    seed: Annotated[int | None, _flag(default="0", help="Fixes every subset and every draw.")]
+    select: Annotated[
+        str | None,
+        _flag(default="vote", help="vote, aggregate or first.", autocompletion=lambda: ["vote", "aggregate", "first"]),
+    ]
+    carry: Annotated[
+        str | None,
+        _flag(
+            default="reasoning",
+            help="reasoning, answer_or_reasoning or full.",
+            autocompletion=lambda: ["reasoning", "answer_or_reasoning", "full"],
+        ),
+    ]
+    task: Annotated[
+        str | None,
+        _flag(
+            default="math, with images vision; rsa eval: the benchmark's",
+            help="Prompts: aime, choice, code, general, math, vision, vqa, or a TOML file.",
+            autocompletion=one_of("prompts"),
+        ),
+    ]
+    total_tokens: Annotated[str | None, _flag(default="none", metavar="TOKENS", help="Limit on all tokens.")]
+    deadline: Annotated[float | None, _flag(default="none", metavar="SECONDS", help="Limit on the wall clock.")]
+    prompt_tokens: Annotated[str | None, _flag(default="none", metavar="TOKENS", help="Limit on each prompt.")]
+    stop_on_consensus: Annotated[
+        float | None, _flag(default="never", metavar="SHARE", help="Stop when this share of a round agrees.")
+    ]
+    strict: Annotated[
+        bool | None,
+        _flag("--strict", default="lower them", help="Refuse budgets over the context instead of lowering them."),
+    ]
     force_answer: Annotated[
-        bool | None, _flag("--force-answer/--no-force-answer", help="At beta, ask for an answer all the same.")
+        bool | None,
+        _flag(
+            "--force-answer/--no-force-answer", default="force-answer", help="At beta, ask for an answer all the same."
+        ),
     ]
 
 
