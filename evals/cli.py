@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +16,17 @@ import typer
 
 from evals.report.command import report
 from evals.score_command import score
-from rsa.options import flag_of, with_settings
-from rsa.terminal import DEFAULT_MODEL, EXIT_INTERRUPTED, EXIT_TROUBLE, bars, errors_for_people, new_folder, say, typed
+from rsa.options import ModelFlag, ProfileFlag, flag_of, folder_flag, one_of, with_settings
+from rsa.terminal import (
+    DEFAULT_MODEL,
+    EXIT_TROUBLE,
+    bars,
+    errors_for_people,
+    interrupted,
+    new_folder,
+    say,
+    typed,
+)
 
 if TYPE_CHECKING:
     from evals.events import EvalEvent
@@ -38,30 +48,51 @@ def mount(app: typer.Typer) -> None:
 def evaluate(
     context: typer.Context,
     benchmark: Annotated[
-        str | None, typer.Argument(metavar=BENCHMARK, help="A name (without one, all are listed), or a TOML file.")
+        str | None,
+        typer.Argument(
+            metavar=BENCHMARK,
+            help="A name (without one, all are listed), or a TOML file.",
+            autocompletion=one_of("benchmarks"),
+        ),
     ] = None,
     *,
-    method: Annotated[str | None, typer.Option(help="single, vote, rsa (default), markovian or full-rsa.")] = None,
-    model: Annotated[
-        str | None, typer.Option(envvar="RSA_MODEL", help="A name (`rsa models list`), a folder or a hub id.")
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="single, vote, rsa, markovian or full-rsa.",
+            show_default=DEFAULT_METHOD,
+            autocompletion=lambda: ["single", "vote", "rsa", "markovian", "full-rsa"],
+        ),
     ] = None,
+    model: ModelFlag = None,
     data: Annotated[
-        Path | None, typer.Option(help="A .jsonl or .parquet file, or a folder, instead of the hub.")
+        Path | None, typer.Option(help="A .jsonl or .parquet file, or a folder.", show_default="the hub's data")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many problems.")] = None,
-    ids: Annotated[str | None, typer.Option(metavar="ID,ID,...", help="These problems only.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="How often each problem is run, with seeds of their own.")] = None,
-    data_seed: Annotated[int | None, typer.Option(help="Of generated or sampled problems.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit of the hub's data set.")] = None,
-    in_flight: Annotated[int | None, typer.Option(help="Problems at once; changes the speed alone.")] = None,
-    profile: Annotated[str | None, typer.Option(help="Settings by name, or a TOML file.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many problems.", show_default="all")] = None,
+    ids: Annotated[
+        str | None, typer.Option(metavar="ID,ID,...", help="These problems only.", show_default="all")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="How often each problem is run, with seeds of their own.", show_default="1")
+    ] = None,
+    data_seed: Annotated[int | None, typer.Option(help="Of generated or sampled problems.", show_default="0")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit of the hub's data set.", show_default="the benchmark's, else the newest")
+    ] = None,
+    in_flight: Annotated[
+        int | None,
+        typer.Option(help="Problems at once; changes the speed alone.", show_default="128 / n"),
+    ] = None,
+    profile: ProfileFlag = None,
     settings: dict[str, Any],
-    out: Annotated[Path | None, typer.Option(help="Results folder; by default a new one under runs/.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the evaluation in this folder.")] = None,
+    out: Annotated[Path | None, folder_flag("Results folder.", default="a new one in runs/")] = None,
+    resume: Annotated[Path | None, folder_flag("Go on with the evaluation in this folder.")] = None,
     rescore: Annotated[
-        Path | None, typer.Option(help="Score the evaluation in this folder again, without generating.")
+        Path | None, folder_flag("Score the evaluation in this folder again, without generating.")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="With --rescore: by another metric.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="With --rescore: by another metric.", show_default="the benchmark's")
+    ] = None,
     write_report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html at the end.")] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print results.json instead of the headline number.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on standard error but errors.")] = False,
@@ -74,7 +105,7 @@ def evaluate(
     """
     # RSA_MODEL is for new evaluations: one goes on with the model it was started with.
     named = model if typed(context, "model") else None
-    with errors_for_people():
+    with errors_for_people(), ExitStack() as stack:
         from evals.folder import absolute
         from evals.job import benchmark_source
         from rsa.errors import ConfigError
@@ -102,7 +133,7 @@ def evaluate(
                 _refuse({"out": out}, "--resume")
                 job, opened = _resumed(resume, given, settings, in_flight, named)
             else:
-                job, opened = _new(given, settings, in_flight, model or DEFAULT_MODEL, out)
+                job, opened = _new(given, settings, in_flight, model or DEFAULT_MODEL, out, stack)
             folder, results = job.folder, _run(job, opened, quiet=quiet)
         _finish(results, folder, with_report=write_report, as_json=json_, quiet=quiet)
 
@@ -128,7 +159,12 @@ def compare(
 
 
 def _new(
-    given: dict[str, Any], settings: dict[str, Any], in_flight: int | None, model: str, out: Path | None
+    given: dict[str, Any],
+    settings: dict[str, Any],
+    in_flight: int | None,
+    model: str,
+    out: Path | None,
+    stack: ExitStack,
 ) -> tuple[EvalJob, str]:
     from evals.benchmarks import benchmark_names
     from evals.folder import DataSource
@@ -148,7 +184,7 @@ def _new(
         settings=settings,
         source=source,
         epochs=given.get("epochs", 1),
-        folder=out or new_folder(label),
+        folder=out or stack.enter_context(new_folder(label)),
         in_flight=in_flight,
     )
     return job, model
@@ -192,8 +228,7 @@ def _run(job: EvalJob, model: str, *, quiet: bool) -> EvalResults:
             bring_here(model, progress)
         return _shown(lambda show: job.run(model, show, data=data), quiet=quiet)
     except KeyboardInterrupt:
-        say(f"interrupted; {go_on}" if begun() else "interrupted before the evaluation began")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise interrupted(f"interrupted; {go_on}" if begun() else "interrupted before the evaluation began") from None
     except EngineError as error:
         if begun():
             error.add_note(f"what was done until then is kept; {go_on}")
@@ -206,8 +241,7 @@ def _rescored(folder: Path, metric: str | None, *, quiet: bool) -> EvalResults:
     try:
         return _shown(lambda show: rescore(folder, metric, on_event=show), quiet=quiet)
     except KeyboardInterrupt:
-        say(f"interrupted; start again with: rsa eval --rescore {shlex.quote(str(folder))}")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise interrupted(f"interrupted; start again with: rsa eval --rescore {shlex.quote(str(folder))}") from None
 
 
 def _shown(run: Callable[[Callable[[EvalEvent], None]], Awaitable[EvalResults]], *, quiet: bool) -> EvalResults:

@@ -19,6 +19,7 @@ from evals.meter import Meter
 from evals.results import EvalResults
 from evals.stats import Estimate, estimate, mean_of
 from rsa.display import as_clock, note_lines, printable, redrawn
+from rsa.terminal import can_redraw
 from rsa.words import plural
 
 _REFRESH_PER_S = 4
@@ -180,7 +181,7 @@ def make_display(console: Console, *, quiet: bool) -> EvalDisplay:
     """The display that suits where standard error goes."""
     if quiet:
         return Silent()
-    return LiveLine(console) if console.is_terminal else Lines(console)
+    return LiveLine(console) if can_redraw(console) else Lines(console)
 
 
 def notices(event: EvalEvent) -> list[str]:

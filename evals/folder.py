@@ -32,6 +32,7 @@ from evals.scoring import RunScores
 from rsa.config import RSAConfig
 from rsa.folders import (
     lock_folder,
+    make_folder,
     read_record,
     this_machine,
     versions_of,
@@ -331,7 +332,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _locked(folder: Path) -> IO[bytes]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         return lock_folder(folder)
     except OSError as error:
         raise ResultsError(f"cannot use results folder {folder}: {error.strerror or error}") from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsa.terminal import EXIT_INTERRUPTED, say
+from rsa.terminal import say
 
 if TYPE_CHECKING:
     from evals.score import Summary
@@ -33,11 +33,7 @@ def score(
         sys.stdout.write(line)
         sys.stdout.flush()
 
-    try:
-        summary = anyio.run(score_file, file, metric, write)
-    except KeyboardInterrupt:
-        say("interrupted")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    summary = anyio.run(score_file, file, metric, write)
     if not quiet:
         say(summary_line(summary))
 

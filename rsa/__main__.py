@@ -1,7 +1,17 @@
-"""`python -m rsa` is the `rsa` command."""
+"""The `rsa` command, and `python -m rsa`."""
 
 from __future__ import annotations
 
-from rsa.cli import main
+from rsa.signals import end_at_once
 
-main()
+
+def main() -> None:
+    """Entry point of the `rsa` command."""
+    end_at_once()  # before the imports, which take a moment
+    from rsa.cli import main as command
+
+    command()
+
+
+if __name__ == "__main__":
+    main()

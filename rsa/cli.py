@@ -1,29 +1,34 @@
 """The command line: `rsa solve`, `rsa models`, `rsa convert`, `rsa doctor`.
 
 The answer goes to standard output, everything else to standard error. Exit codes: 0 answered, 2 wrong usage,
-3 no answer within the limits, 4 engine or model trouble, 130 interrupted.
+3 no answer within the limits, 4 engine or model trouble, or an answer that cannot be written; 130 interrupted (143 by
+SIGTERM, 129 by SIGHUP).
 """
 
 from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import ExitStack
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from evals.cli import mount
+from rsa import signals
 from rsa.cli_models import convert, models_app
-from rsa.options import with_settings
+from rsa.options import ModelFlag, ProfileFlag, folder_flag, with_settings
+from rsa.streams import standard_streams
 from rsa.terminal import (
     DEFAULT_MODEL,
     EXIT_ANSWERED,
-    EXIT_INTERRUPTED,
     EXIT_NO_ANSWER,
     EXIT_TROUBLE,
     bars,
     errors_for_people,
+    interrupted,
     new_folder,
     say,
     typed,
@@ -35,9 +40,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="rsa",
-    help="Markovian RSA: many short parallel thoughts, cut to tails and aggregated.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -45,8 +48,25 @@ app.add_typer(models_app, name="models")
 
 
 def main() -> None:
-    """Entry point of the `rsa` command."""
-    app(prog_name="rsa")
+    """Run the command line of this process, whatever its streams are and whoever asks it to end."""
+    signals.end_in_order()
+    with standard_streams(EXIT_TROUBLE):
+        app(prog_name="rsa")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"markovian-rsa {metadata.version('markovian-rsa')}")
+        raise typer.Exit(EXIT_ANSWERED)
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
+) -> None:
+    """Markovian RSA: many short parallel thoughts, cut to tails and aggregated."""
 
 
 @app.command()
@@ -56,18 +76,16 @@ def solve(
     file: Annotated[str | None, typer.Argument(metavar="[FILE|-]", help="The problem; - is standard input.")] = None,
     *,
     image: Annotated[list[Path] | None, typer.Option(help="An image of the problem; may be repeated.")] = None,
-    model: Annotated[
-        str | None, typer.Option(envvar="RSA_MODEL", help="A name (`rsa models list`), a folder or a hub id.")
-    ] = None,
-    profile: Annotated[str | None, typer.Option(help="Settings by name, or a TOML file.")] = None,
+    model: ModelFlag = None,
+    profile: ProfileFlag = None,
     settings: dict[str, Any],
-    out: Annotated[Path | None, typer.Option(help="Run folder; by default a new one under runs/.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    out: Annotated[Path | None, folder_flag("Run folder.", default="a new one in runs/")] = None,
+    resume: Annotated[Path | None, folder_flag("Go on with the run in this folder.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on standard error but errors.")] = False,
 ) -> None:
     """Solve a problem with N parallel candidates over T rounds."""
-    with errors_for_people():
+    with errors_for_people(), ExitStack() as stack:
         from rsa.solve import SolveJob
 
         if resume is not None:
@@ -75,7 +93,8 @@ def solve(
             asked = model if typed(context, "model") else None
             job = SolveJob.resumed(resume, file, image, asked, profile, settings, out)
         else:
-            job = SolveJob.new(file, image, model or DEFAULT_MODEL, profile, settings, out or new_folder())
+            folder = out or stack.enter_context(new_folder())
+            job = SolveJob.new(file, image, model or DEFAULT_MODEL, profile, settings, folder)
         result = _run(job, quiet=quiet)
         _print_answer(result, as_json=json_)
     raise typer.Exit(EXIT_ANSWERED if result.answer is not None else EXIT_NO_ANSWER)
@@ -136,8 +155,7 @@ def _run(job: SolveJob, *, quiet: bool) -> RunResult:
         with make_display(Console(stderr=True), quiet=quiet) as display:
             result = job.run(display.show)
     except KeyboardInterrupt:
-        say(f"interrupted; {go_on}" if job.begun else "interrupted before the run began")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise interrupted(f"interrupted; {go_on}" if job.begun else "interrupted before the run began") from None
     except (EngineError, NoCandidatesError) as error:
         if job.begun and not isinstance(error, RequestError):
             error.add_note(f"what was done until then is kept; {go_on}")

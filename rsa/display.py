@@ -28,6 +28,7 @@ from rsa.events import (
 )
 from rsa.progress import Progress, Row
 from rsa.results import Candidate, RunResult, Vote
+from rsa.terminal import can_redraw
 from rsa.words import plural, shortened
 
 _REFRESH_PER_S = 8
@@ -147,7 +148,7 @@ def make_display(console: Console, *, quiet: bool) -> Display:
     """The display that suits where standard error goes."""
     if quiet:
         return Silent()
-    return LiveTable(console) if console.is_terminal else Lines(console)
+    return LiveTable(console) if can_redraw(console) else Lines(console)
 
 
 def describe(event: Event) -> str | None:

@@ -46,6 +46,16 @@ def written_aside(path: Path) -> Iterator[IO[bytes]]:
         os.close(folder)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, if it is not there. Raises OSError, whose `strerror` says what is wrong."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+        what = f"a link to {there.readlink()}, which is not there" if there.is_symlink() else "a file"
+        raise FileExistsError(error.errno, f"{there} is {what}") from None
+
+
 def lock_folder(folder: Path) -> IO[bytes]:
     """The folder's lock file, locked; closing it lets go, and so does the end of the process, however it ends.
 

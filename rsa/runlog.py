@@ -31,7 +31,7 @@ from rsa.events import (
     event_from_json,
     event_to_json,
 )
-from rsa.folders import lock_folder, read_record, this_machine, versions_of, what_differs, write_atomically
+from rsa.folders import lock_folder, make_folder, read_record, this_machine, versions_of, what_differs, write_atomically
 from rsa.problem import Problem, image_sha256
 from rsa.prompts import PromptSet
 from rsa.results import Candidate, Record, RoundKind, RunResult
@@ -146,7 +146,7 @@ class RunLog:
         """
         folder = Path(folder).expanduser()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             lock = lock_folder(folder)
             log = cls(folder, lock, sync)
             try:

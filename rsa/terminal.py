@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rsa import signals
+
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from engine.checkpoint import Progress
 
 DEFAULT_MODEL = "nano"
-EXIT_ANSWERED, EXIT_USAGE, EXIT_NO_ANSWER, EXIT_TROUBLE, EXIT_INTERRUPTED = 0, 2, 3, 4, 130
+EXIT_ANSWERED, EXIT_USAGE, EXIT_NO_ANSWER, EXIT_TROUBLE = 0, 2, 3, 4
+RUNS = Path("runs")
 
 
 @contextmanager
 def errors_for_people() -> Iterator[None]:
-    """Turn this project's errors into one line and an exit code; other errors are bugs and keep their traceback."""
+    """Turn this project's errors into one line and an exit code; other errors are bugs and keep their traceback.
+
+    An interruption that nobody had more to say about becomes a word.
+    """
     from engine.errors import EngineError, RequestError
     from rsa.errors import NoCandidatesError, RSAError
 
@@ -32,6 +40,14 @@ def errors_for_people() -> Iterator[None]:
     except EngineError as error:
         _say_error(error)
         raise typer.Exit(EXIT_TROUBLE) from None
+    except KeyboardInterrupt:
+        raise interrupted("interrupted") from None
+
+
+def interrupted(what: str) -> typer.Exit:
+    """Say what was interrupted and how to go on; the exit that says by which signal."""
+    say(what)
+    return typer.Exit(signals.exit_code())
 
 
 def typed(context: typer.Context, parameter: str) -> bool:
@@ -40,11 +56,45 @@ def typed(context: typer.Context, parameter: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def new_folder(label: str = "") -> Path:
-    """A folder under runs/ that is not there yet, named by the label and the time."""
+@contextmanager
+def new_folder(label: str = "") -> Iterator[Path]:
+    """A folder of one's own under runs/, named by the label and the time; made at once, so that nobody else takes it.
+
+    It goes again if it is still empty in the end. Raises RunFolderError if it cannot be made.
+    """
+    from rsa.errors import RunFolderError
+
     name = f"{label}-{datetime.now():%Y%m%d-%H%M%S}".lstrip("-")
-    names = (name, *(f"{name}-{number}" for number in range(2, 1000)))
-    return next(folder for folder in (Path("runs") / each for each in names) if not folder.exists())
+    try:
+        folder = _made(name)
+    except OSError as error:
+        raise RunFolderError(f"cannot make a folder in {RUNS}: {error.strerror}") from None
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # what is in use is not empty, and stays
+            folder.rmdir()
+            RUNS.rmdir()
+
+
+def _made(name: str) -> Path:
+    number = 1
+    while True:
+        RUNS.mkdir(exist_ok=True)
+        folder = RUNS / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        except FileNotFoundError:
+            continue  # who had made runs/ has just removed it
+        else:
+            return folder
+
+
+def can_redraw(console: Console) -> bool:
+    """Whether lines can be drawn anew there: a terminal can, a file cannot, nor what calls itself a dumb terminal."""
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 def say(*parts: Any, sep: str = " ") -> None:
@@ -62,7 +112,7 @@ def bars(*, quiet: bool = False) -> Iterator[Callable[[Progress], None]]:
     console = Console(stderr=True)
     if quiet:
         yield lambda _: None
-    elif not console.is_terminal:
+    elif not can_redraw(console):
         begun: set[str] = set()
 
         def tell(report: Progress) -> None:

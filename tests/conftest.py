@@ -6,6 +6,7 @@ The models have a real tokenizer and are saved as people have them: folders in t
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import pytest
 
 from engine.backend import load_mlx
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A script's background jobs start with Ctrl-C ignored, and the processes that tests start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 load_mlx()  # test files import MLX themselves: the BLAS must be loaded first
 
 TURNS = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

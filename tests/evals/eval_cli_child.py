@@ -7,7 +7,6 @@ RSA_TEST_HOLD is set; it breaks down on problem number 2 if RSA_TEST_BREAK is se
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -57,7 +56,5 @@ def patch() -> None:
 
 
 if __name__ == "__main__":
-    # A shell starts its background jobs with Ctrl-C switched off, and this would inherit it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     patch()
     main()
