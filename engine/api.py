@@ -196,6 +196,15 @@ class Tokenizer(Protocol):
         """Length of the prompt that a request with these messages is given."""
 
 
+class RecommendedSampling(_Record):
+    """How those who made a model would have it sampled; fields as in `SamplingParams`."""
+
+    temperature: float = Field(1.0, gt=0.0, le=10.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    top_k: int = Field(0, ge=0)
+    min_p: float = Field(0.0, ge=0.0, le=1.0)
+
+
 class ModelInfo(_Record):
     """What an engine runs, as written into run logs.
 
@@ -204,6 +213,7 @@ class ModelInfo(_Record):
     thinks          it writes its reasoning between think tags.
     sees            it reads images.
     notes           what people should know before they trust it or wait for it here, a sentence each, for displays.
+    sampling        None if its makers do not say.
     """
 
     name: str
@@ -212,6 +222,7 @@ class ModelInfo(_Record):
     thinks: bool = True
     sees: bool = False
     notes: tuple[str, ...] = ()
+    sampling: RecommendedSampling | None = None
     details: dict[str, str | int | float | bool | None] = {}
 
 

@@ -13,11 +13,13 @@ from engine.checkpoint import LISTED, TOKENIZER_FILES, OnProgress, fingerprint, 
 from engine.errors import CheckpointError, EngineError, ModelError
 
 if TYPE_CHECKING:
+    from engine.api import RecommendedSampling
     from engine.mlx.engine import LoadedModel, MLXEngine
     from engine.mlx.features import ImageStore
     from engine.mlx.tokenizer import ChatTokenizer
     from engine.zaya.convert import Conversion
 
+GENERATION_CONFIG = "generation_config.json"
 NANO = Path(__file__).parent / "weights" / "nano"
 """The built-in model, part of the package."""
 
@@ -129,6 +131,7 @@ def _load(path: Path, name: str, source: str, notes: tuple[str, ...]) -> LoadedM
         thinks=tokenizer.thinks,
         sees=images is not None,
         notes=(*notes, *slow_here()),
+        sampling=recommended_sampling(path),
         details={
             "source": source,
             "architecture": config.get("model_type"),
@@ -136,6 +139,29 @@ def _load(path: Path, name: str, source: str, notes: tuple[str, ...]) -> LoadedM
         },
     )
     return LoadedModel(model, tokenizer, info, images)
+
+
+def recommended_sampling(folder: Path) -> RecommendedSampling | None:
+    """How the makers of a model would have it sampled: what its `generation_config.json` names, the rest switched off.
+
+    None if they do not say: there is no such file, it names no sampling, or a value in it is no such value. Neither do
+    `do_sample: false` and temperature 0: greedy is meant for a single answer, and N candidates of it would be one.
+    Raises ModelError for a file that cannot be read.
+    """
+    from pydantic import ValidationError
+
+    from engine.api import RecommendedSampling
+
+    file = folder / GENERATION_CONFIG
+    table = read_json(file) if file.is_file() else {}
+    named = {key: table[key] for key in RecommendedSampling.model_fields if table.get(key) is not None}
+    samples = table.get("do_sample")
+    if samples is False or (samples is not True and not named):
+        return None
+    try:
+        return RecommendedSampling.model_validate(named)
+    except ValidationError:
+        return None
 
 
 def _context_tokens(config: dict[str, Any]) -> int | None:
@@ -199,7 +225,7 @@ def _processors_template(path: Path) -> str | None:
 
 def _end_ids(path: Path, config: dict[str, Any]) -> list[int]:
     """Token ids that end a completion: the generation config's, else the model config's."""
-    file = path / "generation_config.json"
+    file = path / GENERATION_CONFIG
     ids = read_json(file).get("eos_token_id") if file.is_file() else None
     if ids is None:
         ids = config.get("eos_token_id")

@@ -28,6 +28,7 @@ from engine.api import (
     GenerationRequest,
     GenerationStream,
     ModelInfo,
+    RecommendedSampling,
     Section,
     TokenChunk,
     Usage,
@@ -303,6 +304,7 @@ class ScriptedEngine:
                      or concluding one lets it go too.
     tokens_per_step  size of a step, and so of a chunk.
     thinks           False: a model without think tags.
+    sampling         what the makers of the model recommend, if they say.
 
     What tests look at: `requests` (all it ever got, in order), `cancelled` and `concluded` (request ids),
     `active`, `max_active` (rows at once, over all streams), `steps`.
@@ -316,6 +318,7 @@ class ScriptedEngine:
         tokens_per_step: int = 16,
         context_tokens: int | None = None,
         thinks: bool = True,
+        sampling: RecommendedSampling | None = None,
         name: str = "scripted",
         fingerprint: str = "scripted-1",
     ) -> None:
@@ -326,7 +329,12 @@ class ScriptedEngine:
         self._closed = False
         self.tokens_per_step = tokens_per_step
         self._model = ModelInfo(
-            name=name, context_tokens=context_tokens, fingerprint=fingerprint, thinks=thinks, sees=True
+            name=name,
+            context_tokens=context_tokens,
+            fingerprint=fingerprint,
+            thinks=thinks,
+            sees=True,
+            sampling=sampling,
         )
         self._tokenizer = ByteTokenizer()
         self.requests: list[GenerationRequest] = []

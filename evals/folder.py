@@ -110,7 +110,7 @@ class EvalRecord(Record):
             "epochs": self.epochs,
             "model fingerprint": self.model.fingerprint or self.model.name,
             "prompts": self.prompt_sha256,
-            **{f"config.{key}": value for key, value in self.config.model_dump().items()},
+            **{f"config.{key}": value for key, value in self.config.values().items()},
             **data_identity(self.data),
         }
 

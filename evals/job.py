@@ -29,6 +29,7 @@ from rsa.math_pool import MathWorkers
 from rsa.profiles import load_config
 from rsa.prompts import load_prompts
 from rsa.solve import change, differences
+from rsa.suitability import suited
 
 RESCORED_AT_ONCE = 8
 """Problems; scoring waits for the math workers now and then, and for nothing else."""
@@ -161,7 +162,7 @@ class EvalJob:
         config = record.config
         if "profile" in asked:
             wanted = method_settings(record.method, {"task": benchmark.task, **settings})
-            differing |= differences(config, load_config(str(asked["profile"]), wanted))
+            differing |= differences(config, suited(load_config(str(asked["profile"]), wanted), record.model))
         elif settings:
             differing |= differences(config, change(config, settings))
         if differing:
@@ -214,7 +215,7 @@ class EvalJob:
                 metric=metric_name(self.benchmark),
                 metric_settings=self.benchmark.settings,
                 method=self.method,
-                config=self.config,
+                config=suited(self.config, engine.model),
                 epochs=self.epochs,
                 model=engine.model,
                 prompt_sha256=prompts.sha256,

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from rsa.errors import ConfigError, did_you_mean
 from rsa.sizes import Tokens
@@ -14,6 +23,8 @@ Select = Literal["vote", "aggregate", "first"]
 Carry = Literal["reasoning", "answer_or_reasoning", "full"]
 Answers = Literal["final", "every"]
 VISION_TASK = "vision"
+ASKED = "asked"
+"""Beside the settings in JSON: the names of those that somebody asked for."""
 
 
 class _Settings(BaseModel):
@@ -34,9 +45,21 @@ class _Settings(BaseModel):
             raise ConfigError("; ".join(_sentence(detail) for detail in error.errors())) from None
 
     def replace(self, **changes: object) -> Self:
-        """A copy with some fields changed, checked as a whole. Raises ConfigError."""
-        # What nobody set stays unset: see `RSAConfig.for_images`.
-        return type(self)(**{**{name: getattr(self, name) for name in self.model_fields_set}, **changes})
+        """A copy with some fields changed, which are asked for from then on. Checked as a whole; raises ConfigError."""
+        return self._changed(changes, asked={*self.model_fields_set, *changes})
+
+    def with_defaults(self, **values: object) -> Self:
+        """A copy with some fields filled in that nobody asked for. Checked as a whole; raises ConfigError."""
+        return self._changed(values, asked=self.model_fields_set)
+
+    def asking(self, names: Iterable[str]) -> Self:
+        """A copy in which the fields of these names are what somebody asked for, and no others."""
+        return self._changed({}, asked=names)
+
+    def _changed(self, changes: Mapping[str, object], *, asked: Iterable[str]) -> Self:
+        made = type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+        made.model_fields_set.intersection_update(asked)
+        return made
 
 
 def _sentence(detail: Any) -> str:
@@ -67,7 +90,10 @@ class Limits(_Settings):
 
 
 class RSAConfig(_Settings):
-    """How Markovian RSA runs. The defaults are the profile `paper-16k`.
+    """How Markovian RSA runs. The defaults are the budgets of the profile `paper-16k`.
+
+    `model_fields_set` has the settings that somebody asked for, by name; it goes to JSON and back. Defaults give way to
+    them, and where a default has to be lowered nobody is told.
 
     n                  N, candidates a round.
     c                  C, tails in an aggregation prompt; 1: each candidate goes on from its own tail.
@@ -75,7 +101,8 @@ class RSAConfig(_Settings):
     beta               reasoning tokens of one candidate in one round.
     tau                tail: the last tau tokens of a reasoning trace; at most beta. Unused by carry `full`.
     answer_budget      tokens of an answer after its reasoning, not part of beta.
-    temperature, top_p, top_k, min_p   sampling, as in `engine.api.SamplingParams`.
+    temperature, top_p, top_k, min_p   sampling, as in `engine.api.SamplingParams`. None: as suits the model, which
+                       `rsa.suitability` knows; the records of a run hold what that came to.
     seed               of the run: every subset and every candidate's noise follow from it.
     select             the one answer: `vote` (majority of the final round, ties to the earliest candidate),
                        `aggregate` (one more aggregation, at low temperature), `first`.
@@ -86,7 +113,7 @@ class RSAConfig(_Settings):
     force_answer       let a candidate that used up beta answer all the same, where an answer is wanted.
     stop_on_consensus  end after a round in which at least this share of all N candidates (those without an
                        answer count against it) agree. None: never.
-    strict             budgets that exceed the model's context are an error instead of being lowered.
+    strict             budgets that were asked for and exceed the model's context are an error instead of being lowered.
     answers            `final`: only rounds that may have to give the answer write one; `every`: all do.
     limits             hard limits.
     """
@@ -97,10 +124,10 @@ class RSAConfig(_Settings):
     beta: Tokens = Field(16 * 1024, ge=1)
     tau: Tokens = Field(4 * 1024, ge=1)
     answer_budget: Tokens = Field(40 * 1024, ge=1)
-    temperature: float = Field(1.0, ge=0.0, le=10.0, allow_inf_nan=False)
-    top_p: float = Field(1.0, gt=0.0, le=1.0, allow_inf_nan=False)
-    top_k: int = Field(0, ge=0)
-    min_p: float = Field(0.0, ge=0.0, le=1.0, allow_inf_nan=False)
+    temperature: float | None = Field(None, ge=0.0, le=10.0, allow_inf_nan=False)
+    top_p: float | None = Field(None, gt=0.0, le=1.0, allow_inf_nan=False)
+    top_k: int | None = Field(None, ge=0)
+    min_p: float | None = Field(None, ge=0.0, le=1.0, allow_inf_nan=False)
     seed: int = Field(0, ge=0, lt=2**64)
     select: Select = "vote"
     carry: Carry = "reasoning"
@@ -110,6 +137,19 @@ class RSAConfig(_Settings):
     strict: bool = False
     answers: Answers = "final"
     limits: Limits = Limits()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _as_asked(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(data, Mapping) or ASKED not in data:
+            return handler(data)
+        made = handler({key: value for key, value in data.items() if key != ASKED})
+        made.model_fields_set.intersection_update(data[ASKED])
+        return made
+
+    @model_serializer(mode="wrap")
+    def _and_what_was_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**handler(self), ASKED: sorted(self.model_fields_set)}
 
     @model_validator(mode="after")
     def _values_agree(self) -> Self:
@@ -127,6 +167,10 @@ class RSAConfig(_Settings):
     def for_images(self) -> Self:
         """These settings for a problem with images: its task is `vision`, unless one was asked for."""
         return self if "task" in self.model_fields_set else self.replace(task=VISION_TASK)
+
+    def values(self) -> dict[str, Any]:
+        """All settings by name, as plain data; whether somebody asked for them is left out."""
+        return {name: value for name, value in self.model_dump().items() if name != ASKED}
 
     @property
     def tail_tokens(self) -> int:

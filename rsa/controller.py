@@ -33,6 +33,7 @@ from rsa.prompts import PromptSet, load_prompts
 from rsa.results import RunResult
 from rsa.run import Run, Send
 from rsa.runlog import RunLog, RunRecord, Sync
+from rsa.suitability import suited
 
 EVENT_BUFFER = 64
 """Events a slow reader of a stream may lag behind before the run waits for it."""
@@ -161,13 +162,14 @@ class MarkovianRSA:
     async def _run(
         self, problem: Problem, *, out: str | Path | None, resume: bool, send: Send | None = None
     ) -> RunResult:
+        if resume and out is None:
+            raise ConfigError("resume needs the run's folder: give it as out")
         config = self.config.for_images() if problem.images else self.config
         if config.task not in self._prompts:
             self._prompts[config.task] = load_prompts(config.task)
         prompts = self._prompts[config.task]
-        if resume and out is None:
-            raise ConfigError("resume needs the run's folder: give it as out")
         engine = await self._open()
+        config = suited(config, engine.model)
         if problem.images:  # decoding them takes a while
             budgets = await anyio.to_thread.run_sync(plan, engine, config, problem, prompts)
         else:

@@ -28,6 +28,7 @@ from rsa.events import (
 )
 from rsa.progress import Progress, Row
 from rsa.results import Candidate, RunResult, Vote
+from rsa.suitability import sampling_of
 from rsa.terminal import can_redraw
 from rsa.words import plural, shortened
 
@@ -157,7 +158,8 @@ def describe(event: Event) -> str | None:
         case RunStarted():
             c = event.config
             state = "resuming" if event.resumed else "solving"
-            settings = f"n={c.n} c={c.c} t={c.t} beta={c.beta} tau={c.tau} seed={c.seed}"
+            drawn = "".join(f" {name}={value:g}" for name, value in sampling_of(c).items())
+            settings = f"n={c.n} c={c.c} t={c.t} beta={event.beta} tau={event.tau}{drawn} seed={c.seed}"
             return "\n".join([f"{state} with {event.model.name}: {settings}", *note_lines(event.model)])
         case BudgetsLowered() | Warned():
             return f"warning: {event.message}"

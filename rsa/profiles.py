@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rsa import resources
-from rsa.config import RSAConfig
+from rsa.config import ASKED, RSAConfig
 from rsa.errors import ConfigError
 from rsa.sizes import parse_size
-
-DEFAULT_PROFILE = "paper-16k"
 
 
 def profile_names() -> list[str]:
@@ -38,23 +36,26 @@ def load_config(
 ) -> RSAConfig:
     """The settings of a profile (a name or the path of a TOML file) with single values changed.
 
+    profile    None: the defaults of `RSAConfig`.
     overrides  win over the profile. `limits` is merged key by key.
     defaults   a model's own settings (`[rsa]` in configs/models): they count where no profile is asked for.
 
-    Without a profile, C and tau that nobody asked for give way to a smaller N or beta that somebody did.
+    What the profile and `overrides` name is asked for; `defaults` are not. Without a profile, C and tau that nobody
+    asked for give way to a smaller N or beta that somebody did.
 
     Raises ConfigError for an unknown profile or setting, and for values that clash.
     """
-    path = resources.find("profiles", profile or DEFAULT_PROFILE)
-    layers = [read_toml(path), (defaults or {}) if profile is None else {}, overrides or {}]
+    chosen = {} if profile is None else read_toml(resources.find("profiles", profile))
+    asked = {*chosen, *(overrides or {})}
     merged: dict[str, Any] = {}
-    for layer in layers:
+    for layer in (chosen, (defaults or {}) if profile is None else {}, overrides or {}):
+        _refuse_asked(layer)
         limits = {**_limits(merged), **_limits(layer)}
         merged = {**merged, **layer, **({"limits": limits} if limits else {})}
     if profile is None:
         merged |= _giving_way(merged, overrides or {})
     try:
-        return RSAConfig(**merged)
+        return RSAConfig(**merged).asking(asked)
     except ConfigError as error:
         where = f" (with profile {profile!r})" if profile is not None else ""
         raise ConfigError(f"{error}{where}") from None
@@ -65,8 +66,15 @@ def _giving_way(settings: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[s
     return {
         small: asked[large]
         for small, large in pairs
-        if large in asked and small not in asked and _below(asked[large], settings.get(small))
+        if large in asked
+        and small not in asked
+        and _below(asked[large], settings.get(small, RSAConfig.model_fields[small].default))
     }
+
+
+def _refuse_asked(layer: Mapping[str, Any]) -> None:
+    if ASKED in layer:
+        raise ConfigError(f"unknown setting {ASKED!r}: it is written into records, and is not for people to give")
 
 
 def _below(value: object, other: object) -> bool:

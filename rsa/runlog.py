@@ -84,7 +84,7 @@ class RunRecord(Record):
 
     def identity(self) -> dict[str, object]:
         """What must be the same for a run to be resumed."""
-        config = {f"config.{key}": value for key, value in self.config.model_dump().items()}
+        config = {f"config.{key}": value for key, value in self.config.values().items()}
         model = {"model fingerprint": self.model.fingerprint or self.model.name}
         return {
             "problem": self.problem,

@@ -20,6 +20,7 @@ from rsa.events import Event, RunFinished
 from rsa.profiles import load_config
 from rsa.results import RunResult
 from rsa.runlog import RUN, read_run
+from rsa.suitability import suited
 from rsa.words import shortened
 
 _SHOWN_CHARACTERS = 200
@@ -82,7 +83,7 @@ class SolveJob:
         config = record.config
         if settings or profile:
             asked = load_config(profile, settings) if profile else change(config, settings)
-            asked = asked.for_images() if problem.images else asked
+            asked = suited(asked.for_images() if problem.images else asked, record.model)
             differing = differences(config, asked)
             if differing:
                 raise ResumeMismatchError(

@@ -14,6 +14,7 @@ from evals.report.views import RIGHT, WRONG, Tone
 from evals.results import DataInfo, EvalResults, ProblemStats, Timings
 from evals.stats import DIFFERENCES, SCORES, Estimate, estimate
 from rsa.config import RSAConfig
+from rsa.suitability import sampling_of
 from rsa.words import plural
 
 METHODS: dict[Method, str] = {
@@ -212,11 +213,7 @@ def settings(config: RSAConfig, method: str | None = None) -> Facts:
 
 
 def _sampling(config: RSAConfig) -> str:
-    parts = [f"temperature {config.temperature:g}"]
-    parts += [f"top-p {config.top_p:g}"] if config.top_p < 1 else []
-    parts += [f"top-k {config.top_k}"] if config.top_k else []
-    parts += [f"min-p {config.min_p:g}"] if config.min_p else []
-    return ", ".join(parts)
+    return ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in sampling_of(config).items())
 
 
 def _data(results: EvalResults) -> Facts:

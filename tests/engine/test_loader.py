@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from engine.api import Completion, GenerationRequest, Message, SamplingParams
+from engine.api import Completion, GenerationRequest, Message, RecommendedSampling, SamplingParams
 from engine.backend import on_cpu
 from engine.errors import ModelError
-from engine.loader import NANO, fingerprint, load_engine, resolve
+from engine.loader import NANO, fingerprint, load_engine, recommended_sampling, resolve
 from engine.mlx.engine import MLXEngine
 
 
@@ -259,3 +259,41 @@ async def test_the_built_in_model() -> None:
     assert (engine.model.name, engine.model.thinks, engine.model.context_tokens) == ("nano", True, 4096)
     assert (await say(engine)).token_ids
     await engine.aclose()
+
+
+# ---- what its makers recommend
+
+
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [
+        (None, None),
+        ({"eos_token_id": 3}, None),
+        ({"do_sample": True, "temperature": 0.6, "top_p": 0.9}, {"temperature": 0.6, "top_p": 0.9}),
+        ({"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.1},
+         {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.05}),
+        # What they sample with, but do not name, is off.
+        ({"do_sample": True, "top_k": 64, "top_p": 0.95}, {"top_k": 64, "top_p": 0.95}),
+        ({"do_sample": True}, {}),
+        ({"do_sample": True, "temperature": None, "top_k": None}, {}),
+        # Greedy is meant for one answer.
+        ({"do_sample": False, "temperature": 0.6}, None),
+        ({"do_sample": True, "temperature": 0.0}, None),
+        # No such values.
+        ({"temperature": "warm"}, None),
+        ({"temperature": 0.6, "top_p": 0}, None),
+    ],
+)  # fmt: skip
+def test_recommended_sampling(table: dict[str, Any] | None, found: dict[str, Any] | None, tmp_path: Path) -> None:
+    if table is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(table))
+    assert recommended_sampling(tmp_path) == (None if found is None else RecommendedSampling(**found))
+
+
+def test_an_engine_knows_what_its_makers_recommend(folder: Path) -> None:
+    (folder / "generation_config.json").write_text('{"temperature": 0.3}')
+    engine = load_engine(folder)
+    try:
+        assert engine.model.sampling == RecommendedSampling(temperature=0.3)
+    finally:
+        engine.close()

@@ -155,7 +155,7 @@ def test_a_record_says_what_was_asked_and_how_it_ended(finished: Path) -> None:
     record = records(finished)[0]
     assert (record.problem, record.epoch, record.round, record.index) == ("p/0", 0, 0, 0)
     assert record.sampling["reasoning_budget"] == SETTINGS["beta"]
-    assert record.sampling["temperature"] == 1.0
+    assert (record.sampling["temperature"], record.sampling["top_p"]) == (0.7, 0.95)
     assert len(record.prompt_sha256) == 64
     assert (record.status, record.finish_reason, record.forced) == ("ok", "stop", False)
     assert record.completion_tokens > record.reasoning_tokens > 0

@@ -38,8 +38,13 @@ def test_a_number_is_its_own_size(tokens: int) -> None:
     assert parse_size(str(tokens)) == tokens == parse_size(tokens)
 
 
-def test_defaults_are_the_recommended_profile() -> None:
-    assert RSAConfig() == load_config() == load_config("paper-16k")
+PAPER = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
+
+
+def test_defaults_are_the_recommended_profile_but_for_its_sampling() -> None:
+    assert RSAConfig() == load_config()
+    assert RSAConfig(**PAPER) == load_config("paper-16k")
+    assert all(getattr(RSAConfig(), name) is None for name in PAPER)
 
 
 # The table of the method's description: N, C, T, beta, tau.
@@ -70,6 +75,20 @@ def test_layers_of_settings(tmp_path: Path) -> None:
     # A model's own settings count unless a profile is asked for.
     assert load_config(None, {}, defaults={"beta": 8192}).beta == 8192
     assert load_config("light", {}, defaults={"n": 3}).n == 8
+
+
+def test_what_was_asked_for_is_known_and_survives_json() -> None:
+    config = load_config(None, {"n": 2}, defaults={"beta": "1k", "tau": 256})
+    assert config.model_fields_set == {"n"}
+    assert (config.c, config.beta) == (2, 1024)
+    read = RSAConfig.model_validate_json(config.model_dump_json())
+    assert (read, read.model_fields_set) == (config, {"n"})
+    assert read.replace(seed=3).model_fields_set == {"n", "seed"}
+    assert read.replace(seed=3).beta == 1024, "a default that is a model's own is kept"
+    assert read.with_defaults(top_k=5).model_fields_set == {"n"}
+    assert {"n", "c", "beta"} < load_config("light").model_fields_set
+    with pytest.raises(ConfigError, match="'asked'"):
+        load_config(None, {"asked": ["n"]})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,40 @@
+"""What suits a model: how its candidates are sampled, and whether rounds of aggregation help it.
+
+Who decides on sampling, the first that says something: the settings that were asked for (a flag, a keyword, a profile),
+`[rsa]` in configs/models, how the method's own models were trained, the model's makers (`ModelInfo.sampling`), `CHAT`.
+"""
+
+from __future__ import annotations
+
+from engine.api import ModelInfo, RecommendedSampling
+from rsa.config import RSAConfig
+
+CHAT = RecommendedSampling(temperature=0.7, top_p=0.95)
+"""For a model whose makers say nothing: at temperature 1 and nothing cut off, small chat models write gibberish."""
+AS_TRAINED = RecommendedSampling()
+"""The paper's rows: models that were trained to aggregate were trained, and measured, on unaltered samples."""
+_TRAINED_TO_AGGREGATE = "zaya"
+"""What the architecture of such models begins with: ZAYA1, and nano, which has its architecture and its training."""
+
+
+def trained_to_aggregate(model: ModelInfo) -> bool:
+    """Whether a model has learned to make one better attempt out of several tails."""
+    return str(model.details.get("architecture") or "").startswith(_TRAINED_TO_AGGREGATE)
+
+
+def suited(config: RSAConfig, model: ModelInfo) -> RSAConfig:
+    """`config` with its sampling settled for a model; what it says already stays."""
+    best = AS_TRAINED if trained_to_aggregate(model) else model.sampling or CHAT
+    missing = {name: value for name, value in best.model_dump().items() if getattr(config, name) is None}
+    return config.with_defaults(**missing) if missing else config
+
+
+def sampling_of(config: RSAConfig) -> dict[str, float]:
+    """The sampling of settings that are settled, by name: the temperature, and of what cuts off that which does."""
+    off = RecommendedSampling()
+    values = {name: getattr(config, name) for name in RecommendedSampling.model_fields}
+    return {
+        name: value
+        for name, value in values.items()
+        if value is not None and (name == "temperature" or value != getattr(off, name))
+    }
