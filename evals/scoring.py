@@ -22,6 +22,7 @@ from pydantic import JsonValue
 from engine.api import FinishReason, Usage
 from evals.records import Sample, Score, Scorer
 from evals.results import CandidateRecord
+from rsa.fit import lowered_of_asked
 from rsa.problem import image_sha256
 from rsa.results import Candidate, Record, Round, RunResult
 
@@ -192,8 +193,7 @@ def _record(sample: Sample, epoch: int, candidate: Candidate, score: Score) -> C
 
 def _was_lowered(result: RunResult) -> bool:
     """Whether its first warning is about its budgets."""
-    asked = result.config
-    return (result.beta, result.tau, result.answer_budget) != (asked.beta, asked.tail_tokens, asked.answer_budget)
+    return bool(lowered_of_asked(result.config, (result.beta, result.tau, result.answer_budget)))
 
 
 def _seconds(played: Round) -> float:

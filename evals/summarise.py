@@ -19,6 +19,8 @@ from evals.records import UNSCORED, ScoreStatus
 from evals.results import CandidateRecord, EvalResults, ProblemStats, RoundStats
 from evals.scoring import RunScores
 from evals.stats import best_of, estimate, majority, mean_of, powers_of_two
+from rsa.fit import lowered_of_asked
+from rsa.suitability import sampling_of
 from rsa.words import plural
 
 MAX_LISTED = 3
@@ -199,11 +201,12 @@ def protocol(record: EvalRecord) -> str:
         "vote": "the answer that most of the final round's candidates agree on, ties shared, mean over problems",
     }[headline_of(record.method)]
     times = f", {record.epochs} times with seeds of their own" if record.epochs > 1 else ""
+    sampling = ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in sampling_of(c).items())
     size = f"{plural(record.data.selected, 'problem')} of {record.benchmark}{times}"
     return (
         f"{size}; method {record.method}: {plural(c.n, 'candidate')} a "
-        f"round, {rounds}{tails}; reasoning up to {c.beta:,} tokens, answers up to {c.answer_budget:,}; temperature "
-        f"{c.temperature:g}, top-p {c.top_p:g}, top-k {c.top_k}, min-p {c.min_p:g}, seed {c.seed}. "
+        f"round, {rounds}{tails}; reasoning up to {c.beta:,} tokens, answers up to {c.answer_budget:,}; {sampling}, "
+        f"seed {c.seed}. "
         f"What counts: {counts}, by {record.metric}."
     )
 
@@ -212,9 +215,8 @@ class _Notes:
     """What a reader of the numbers should know."""
 
     def __init__(self, record: EvalRecord) -> None:
-        config = record.config
+        self._config = record.config
         self._of_data = record.data_warnings
-        self._asked = (config.beta, config.tail_tokens, config.answer_budget)
         self._lowered: dict[str, set[int]] = defaultdict(set)
         self._runs_lowered = self._runs = 0
         self._failed: dict[str, str] = {}
@@ -225,11 +227,10 @@ class _Notes:
         self._said.update(run.warnings)
         if run.error is not None:
             self._failed.setdefault(run.problem, run.error)
-        if run.budgets is not None and run.budgets != self._asked:
-            self._runs_lowered += 1
-            for name, was, used in zip(("beta", "tau", "answer_budget"), self._asked, run.budgets, strict=True):
-                if used != was:
-                    self._lowered[f"{name} {was}"].add(used)
+        lowered = lowered_of_asked(self._config, run.budgets) if run.budgets is not None else {}
+        self._runs_lowered += bool(lowered)
+        for name, (was, used) in lowered.items():
+            self._lowered[f"{name} {was}"].add(used)
 
     def warnings(self, final: Counter[ScoreStatus], *, asked: int, present: int) -> Iterable[str]:
         """One sentence each."""

@@ -24,11 +24,17 @@ class _Event(Record):
 
 
 class RunStarted(_Event):
-    """`task` and `prompt_sha256` name the prompts file; `resumed`: it goes on from a run folder."""
+    """`task` and `prompt_sha256` name the prompts file; `resumed`: it goes on from a run folder.
+
+    beta, tau, answer_budget   what fits the model's context, and is used; see `rsa.fit.Budgets`.
+    """
 
     type: Literal["run_started"] = "run_started"
     problem_id: str
     config: RSAConfig
+    beta: int
+    tau: int
+    answer_budget: int
     model: ModelInfo
     task: str
     prompt_sha256: str
@@ -36,7 +42,7 @@ class RunStarted(_Event):
 
 
 class BudgetsLowered(_Event):
-    """The budgets asked for exceed the model's context or `limits.prompt_tokens`; these are used instead."""
+    """Budgets that were asked for exceed the model's context or `limits.prompt_tokens`; these are used instead."""
 
     type: Literal["budgets_lowered"] = "budgets_lowered"
     message: str

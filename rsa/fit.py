@@ -26,7 +26,8 @@ class Budgets:
     tau             longest tail in tokens (for carry `full`: longest reasoning handed on).
     initial_prompt  length of the prompt of round 0.
     prompt_bound    no prompt of the run is longer, whatever the round.
-    message         why something was lowered, with the numbers; None if all is as asked for.
+    message         why something that was asked for was lowered, with the numbers; None if nothing was. A default that
+                    does not fit is no contradiction of anybody's: it gives way without a word.
     """
 
     beta: int
@@ -78,11 +79,13 @@ def plan(engine: Engine, config: RSAConfig, problem: Problem, prompts: PromptSet
 def fit_budgets(config: RSAConfig, lengths: PromptLengths, context_tokens: int | None) -> Budgets:
     """Lower beta, tau and the answer budget as far as the context and `limits.prompt_tokens` demand.
 
-    The answer gives way first (to an eighth of the context), then the tails together get two thirds of what is
-    left at most, and the reasoning the rest. What fits is not touched; None: the context is not known.
+    Defaults give way to what was asked for as long as that leaves an eighth of the context for reasoning and
+    `MIN_ROOM_TOKENS` for a tail. Then the answer gives way first (to an eighth of the context), then the tails together
+    get two thirds of what is left at most, and the reasoning the rest. What fits is not touched; None: the context is
+    not known.
 
-    Raises ProblemError if the problem alone does not fit, ConfigError if `config.strict` and something had to
-    be lowered, or if `limits.prompt_tokens` leaves no room for tails.
+    Raises ProblemError if the problem alone does not fit, ConfigError if `config.strict` and something that was asked
+    for had to be lowered, or if `limits.prompt_tokens` leaves no room for tails.
     """
     tails = config.c if config.t > 0 else 0
     longest = max(lengths.initial, lengths.aggregate) if tails else lengths.initial
@@ -95,12 +98,28 @@ def fit_budgets(config: RSAConfig, lengths: PromptLengths, context_tokens: int |
     bound = longest + tails * (tau + SEAM_TOKENS)
     if config.limits.prompt_tokens is not None:
         bound = min(bound, config.limits.prompt_tokens)
-    if (beta, tau, answer) == (config.beta, config.tail_tokens, config.answer_budget):
-        return Budgets(beta, tau, answer, lengths.initial, bound)
-    message = _explain(config, exceeded, longest, tails, (beta, tau, answer))
-    if config.strict:
-        raise ConfigError(f"{message} (strict: not lowered)")
+    message = None
+    if lowered_of_asked(config, (beta, tau, answer)):
+        message = _explain(config, exceeded, longest, tails, (beta, tau, answer))
+        if config.strict:
+            raise ConfigError(f"{message} (strict: not lowered)")
     return Budgets(beta, tau, answer, lengths.initial, bound, message)
+
+
+def lowered_of_asked(config: RSAConfig, used: tuple[int, int, int]) -> dict[str, tuple[int, int]]:
+    """Which budgets that were asked for a run could not have: what they were and what was used, by name.
+
+    used  beta, tau and answer budget of the run.
+    """
+    beta, tau, answer = used
+    # Whole traces are carried by that name: their length is beta's.
+    tail = "beta" if config.carry == "full" else "tau"
+    budgets = (
+        ("beta", "beta", config.beta, beta),
+        ("tau", tail, config.tail_tokens, tau),
+        ("answer_budget", "answer_budget", config.answer_budget, answer),
+    )
+    return {name: (was, now) for name, key, was, now in budgets if was != now and key in config.model_fields_set}
 
 
 def _check_prompt_limit(config: RSAConfig, lengths: PromptLengths, longest: int) -> None:
@@ -129,6 +148,9 @@ def _tau_within_limit(config: RSAConfig, longest: int, tails: int) -> int:
 def _lowered(config: RSAConfig, tau: int, longest: int, tails: int, context: int) -> tuple[int, int, int]:
     # An eighth of the context is ample for an answer; tiny contexts still get a usable one.
     answer = min(config.answer_budget, max(context // 8, min(256, context // 4)))
+    spared = _sparing_what_was_asked(config, (config.beta, tau, answer), longest, tails, context)
+    if spared is not None:
+        return spared
     room = context - longest - answer - TAG_TOKENS - tails * SEAM_TOKENS
     if room < MIN_ROOM_TOKENS:
         raise ProblemError(
@@ -144,22 +166,40 @@ def _lowered(config: RSAConfig, tau: int, longest: int, tails: int, context: int
     return beta, min(tau, beta) if tails else tau, answer
 
 
+def _sparing_what_was_asked(
+    config: RSAConfig, budgets: tuple[int, int, int], longest: int, tails: int, context: int
+) -> tuple[int, int, int] | None:
+    """Budgets that fit with only defaults lowered; None if that would leave one of them next to nothing.
+
+    budgets  beta, tau and answer budget; the answer as low as a default may be.
+    """
+    asked = config.model_fields_set
+    beta, tau, answer = budgets
+    if "answer_budget" in asked:
+        answer = config.answer_budget
+    room = context - longest - answer - TAG_TOKENS - tails * SEAM_TOKENS
+    tail_gives_way = "tau" not in asked and config.carry != "full"
+    if tails and tail_gives_way and tails * tau + beta > room:
+        share = room - beta if "beta" in asked else 2 * room // 3
+        tau = min(tau, share // tails)
+    if "beta" not in asked:
+        beta = min(beta, room - tails * tau)
+    enough = beta >= min(config.beta, context // 8) and (not tails or min(config.tau, MIN_ROOM_TOKENS) <= tau <= beta)
+    return (beta, tau, answer) if enough and tails * tau + beta <= room else None
+
+
 def _explain(config: RSAConfig, context: int | None, longest: int, tails: int, used: tuple[int, int, int]) -> str:
-    beta, tau, answer = used
+    # A default counts as what it was lowered to: it is not what does not fit.
+    (beta, tau, answer), given = used, config.model_fields_set
     asked = f"prompt {longest}"
     if tails:
-        asked += f" + {tails} x tau {config.tail_tokens}"
-    asked += f" + beta {config.beta} + answer {config.answer_budget}"
+        tail_was_asked = ("beta" if config.carry == "full" else "tau") in given
+        asked += f" + {tails} x tau {config.tail_tokens if tail_was_asked else tau}"
+    asked += f" + beta {config.beta if 'beta' in given else beta}"
+    asked += f" + answer {config.answer_budget if 'answer_budget' in given else answer}"
     bounds = [f"the model's context of {context}"] if context is not None else []
     if config.limits.prompt_tokens is not None:
         bounds.append(f"limits.prompt_tokens = {config.limits.prompt_tokens}")
-    lowered = ", ".join(
-        f"{name} {was} -> {now}"
-        for name, was, now in (
-            ("beta", config.beta, beta),
-            ("tau", config.tail_tokens, tau),
-            ("answer_budget", config.answer_budget, answer),
-        )
-        if was != now
-    )
+    changes = lowered_of_asked(config, used)
+    lowered = ", ".join(f"{name} {was} -> {now}" for name, (was, now) in changes.items())
     return f"{asked} tokens do not fit {' and '.join(bounds)} tokens; lowered: {lowered}"

@@ -78,7 +78,7 @@ class Progress:
             case RunStarted():
                 self.started = True
                 self.rounds_planned = event.config.t + 1
-                self.beta = event.config.beta
+                self.beta = event.beta
             case RoundStarted():
                 self.tokens_before = self.tokens
                 self.round, self.kind, self.votes = event.round, event.kind, ()

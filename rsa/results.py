@@ -127,8 +127,9 @@ class RunResult(Record):
     votes                of the round that answered.
     answered_from_round  the last round, unless it had no answer or a limit ended the run.
     usage                tokens of all candidates together.
-    config               as asked for; budgets that were lowered to fit the context are in `beta`, `tau` and
-                         `answer_budget` here, and in `warnings`.
+    config               as asked for, with its sampling settled for the model; budgets that were lowered to fit the
+                         context are in `beta`, `tau` and `answer_budget` here, and those that were asked for in
+                         `warnings`.
     """
 
     answer: str | None

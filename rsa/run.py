@@ -59,7 +59,10 @@ Send = Callable[[Event], Awaitable[None]]
 
 
 class Run:
-    """A problem on its way to an answer. Made for one call of `solve`."""
+    """A problem on its way to an answer. Made for one call of `solve`.
+
+    config  with its sampling settled: see `rsa.suitability.suited`.
+    """
 
     def __init__(
         self,
@@ -116,6 +119,9 @@ class Run:
             RunStarted(
                 problem_id=self.problem.id,
                 config=self.config,
+                beta=self.budgets.beta,
+                tau=self.budgets.tau,
+                answer_budget=self.budgets.answer_budget,
                 model=self.engine.model,
                 task=self.prompts.name,
                 prompt_sha256=self.prompts.sha256,

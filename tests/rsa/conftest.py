@@ -44,8 +44,10 @@ class Story:
         self.candidates: list[Candidate] = []
 
     def starts(self, *, resumed: bool = False) -> RunStarted:
+        config, budgets = self.config, ("beta", "tau", "answer_budget")
+        used = {name: getattr(config, name) for name in budgets}
         return RunStarted(
-            problem_id="p", config=self.config, model=self.model, task="math", prompt_sha256="0", resumed=resumed
+            problem_id="p", config=config, **used, model=self.model, task="math", prompt_sha256="0", resumed=resumed
         )
 
     def begins_round(self, number: int, at_s: float = 0.0, **more: Any) -> RoundStarted:

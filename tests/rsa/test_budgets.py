@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rsa.config import Limits, RSAConfig
 from rsa.errors import ConfigError, ProblemError
-from rsa.fit import SEAM_TOKENS, TAG_TOKENS, PromptLengths, fit_budgets
+from rsa.fit import SEAM_TOKENS, TAG_TOKENS, PromptLengths, fit_budgets, lowered_of_asked
 
 K = 1024
 LENGTHS = PromptLengths(initial=100, aggregate=200)
@@ -37,10 +37,12 @@ def test_table(context: int | None, settings: dict[str, object], fitted: tuple[i
     config = RSAConfig(**settings)  # type: ignore[arg-type]
     budgets = fit_budgets(config, LENGTHS, context)
     assert (budgets.beta, budgets.tau, budgets.answer_budget) == fitted
-    unchanged = fitted == (config.beta, config.tail_tokens, config.answer_budget)
-    assert (budgets.message is None) == unchanged
-    if not unchanged:
+    lowered = lowered_of_asked(config, fitted)
+    assert (budgets.message is None) == (not lowered)
+    if lowered:
         assert str(context) in str(budgets.message)
+        said = str(budgets.message).partition("; lowered: ")[2].split(", ")
+        assert said == [f"{name} {was} -> {now}" for name, (was, now) in lowered.items()]
         with pytest.raises(ConfigError, match="strict"):
             fit_budgets(config.replace(strict=True), LENGTHS, context)
 
@@ -69,6 +71,57 @@ def test_what_is_fitted_fits(context: int, initial: int, sizes: tuple[int, int],
     assert budgets.prompt_bound == initial + (50 if t else 0) + tails * (budgets.tau + SEAM_TOKENS)
 
 
+@pytest.mark.parametrize(
+    ("context", "settings", "fitted"),
+    [
+        # The newcomer's own case: only a default, the answer, does not fit.
+        (8 * K, {"beta": 300, "tau": 100}, (300, 100, K)),
+        (8 * K, {}, (8192 - 200 - 1024 - 24 - 4 * 1157, 1157, K)),
+        # Tails that nobody asked for make room for the reasoning that somebody did.
+        (8 * K, {"beta": 6000}, (6000, 236, K)),
+        (8 * K, {"tau": 1200}, (2144, 1200, K)),
+        (8 * K, {"answer_budget": 3000}, (8192 - 200 - 3000 - 24 - 4 * 828, 828, 3000)),
+        (8 * K, {"t": 0, "answer_budget": 4000}, (8192 - 100 - 4000 - 8, 4 * K, 4000)),
+    ],
+)
+def test_defaults_give_way_without_a_word(
+    context: int, settings: dict[str, object], fitted: tuple[int, int, int]
+) -> None:
+    config = RSAConfig(**settings, strict=True)  # type: ignore[arg-type]
+    budgets = fit_budgets(config, LENGTHS, context)
+    assert (budgets.beta, budgets.tau, budgets.answer_budget) == fitted
+    assert budgets.message is None
+
+
+def test_a_warning_counts_a_default_as_what_it_was_lowered_to() -> None:
+    message = fit_budgets(RSAConfig(beta=20_000, tau=100), LENGTHS, 8 * K).message
+    assert message is not None
+    assert message.startswith("prompt 200 + 4 x tau 100 + beta 20000 + answer 1024 tokens do not fit")
+    assert message.endswith("; lowered: beta 20000 -> 6544")
+
+
+@given(
+    context=st.integers(600, 40_000),
+    asked=st.fixed_dictionaries(
+        {},
+        optional={"beta": st.integers(1, 60_000), "tau": st.integers(1, 9000), "answer_budget": st.integers(1, 60_000)},
+    ),
+)
+def test_what_was_asked_for_is_lowered_only_with_a_word(context: int, asked: dict[str, int]) -> None:
+    if asked.get("tau", 0) > asked.get("beta", 16 * K) or ("beta" in asked and "tau" not in asked):
+        asked["tau"] = min(asked.get("tau", 4 * K), asked.get("beta", 16 * K))
+    config = RSAConfig(**asked)  # type: ignore[arg-type]
+    try:
+        budgets = fit_budgets(config, LENGTHS, context)
+    except (ProblemError, ConfigError):
+        return
+    assert budgets.prompt_bound + budgets.beta + budgets.answer_budget + TAG_TOKENS <= context
+    kept = all(getattr(budgets, name) == value for name, value in asked.items())
+    assert (budgets.message is None) == kept
+    again = RSAConfig.model_validate_json(config.model_dump_json())
+    assert fit_budgets(again, LENGTHS, context) == budgets, "a resumed run has the same budgets"
+
+
 def test_a_prompt_that_alone_does_not_fit_is_an_error() -> None:
     with pytest.raises(ProblemError, match=r"4000 tokens.*4096"):
         fit_budgets(RSAConfig(), PromptLengths(4000, 4000), 4096)
@@ -80,6 +133,8 @@ def test_a_prompt_that_alone_does_not_fit_is_an_error() -> None:
 def test_the_prompt_limit_shortens_tails() -> None:
     budgets = fit_budgets(RSAConfig(limits=Limits(prompt_tokens=1000)), LENGTHS, None)
     assert (budgets.tau, budgets.beta, budgets.prompt_bound) == (196, 16 * K, 1000)
-    assert "limits.prompt_tokens = 1000" in str(budgets.message)
+    assert budgets.message is None, "the tails' length was a default"
+    asked = fit_budgets(RSAConfig(tau=4 * K, limits=Limits(prompt_tokens=1000)), LENGTHS, None)
+    assert "limits.prompt_tokens = 1000" in str(asked.message)
     with pytest.raises(ConfigError, match="no room"):
         fit_budgets(RSAConfig(limits=Limits(prompt_tokens=210)), LENGTHS, None)
