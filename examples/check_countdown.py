@@ -6,28 +6,21 @@ why not and exits 1; 2 when the problem cannot be read.
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder of a checkout
 
 from evals.tasks.countdown import CountdownProblem, check
-
-_TARGET = re.compile(
-    r"(?:\b(?:make|reach|get|hit|equals?|obtain|target(?:\s+is)?|total(?:\s+of)?)\b[\s:=]*|(?:->|=>|→|=)\s*)(\d+)", re.I
-)
+from evals.tasks.readers import read_puzzle
 
 
 def read_problem(text: str) -> CountdownProblem:
-    """The numbers and the target named in the text. ValueError when they are not all there."""
-    match = _TARGET.search(text)
-    if match is None:
-        raise ValueError("the text names no target, as in `make 24`")
-    numbers = tuple(int(number) for number in re.findall(r"\d+", text[: match.start()] + text[match.end() :]))
-    if len(numbers) < 2:
-        raise ValueError("the text names fewer than two numbers to use")
-    return CountdownProblem(numbers, int(match[1]))
+    """The numbers and the target named in the text. ValueError when it is no Countdown in known words."""
+    problem = read_puzzle(text)
+    if not isinstance(problem, CountdownProblem):
+        raise ValueError("it should be like `Make 24 from 3, 7, 5 and 2.`")
+    return problem
 
 
 def main(arguments: list[str]) -> int:

@@ -258,11 +258,21 @@ def check(problem: CountdownProblem, answer_text: str) -> Verdict:
         value, used = _evaluate(expression, problem.target)
     except UnreadableError as error:
         return Verdict(False, str(error))
-    if Counter(used) != Counter(problem.numbers):
-        return Verdict(False, f"uses {_commas(tuple(used))} instead of {_commas(problem.numbers)}", expression)
+    misused = _misuse(Counter(used), Counter(problem.numbers))
+    if misused:
+        return Verdict(False, misused, expression)
     if value != problem.target:
         return Verdict(False, f"gives {value}, not {problem.target}", expression)
     return Verdict(True, f"{expression} = {problem.target}, each number used once", expression)
+
+
+def _misuse(used: Counter[int], given: Counter[int]) -> str:
+    """Which numbers an answer uses that are not there, too often, or not at all; empty if it uses each once."""
+    faults = [f"uses {number}, which is not given" for number in used if number not in given]
+    faults += [f"uses {number} too often" for number in used if number in given and used[number] > given[number]]
+    faults += [f"does not use {number}" for number in given if number not in used]
+    faults += [f"does not use each {number}" for number in given if 0 < used[number] < given[number]]
+    return "; ".join(faults)
 
 
 _LATEX = (

@@ -124,7 +124,7 @@ def expression_of(problem: SumsProblem, plus: str = " + ", minus: str = " - ") -
     return str(first) + "".join(f"{plus}{term}" if term >= 0 else f"{minus}{-term}" for term in others)
 
 
-_ANSWER = re.compile(r"\d{1,12}")
+_ANSWER = re.compile(r"-?\d{1,12}")
 _GROUPED = re.compile(r"(?<=\d)(?:,|\\,|\{,\}|[ \u2009\u202f])(?=\d{3}(?!\d))")
 
 
@@ -138,7 +138,7 @@ def check(problem: SumsProblem, answer_text: str) -> Verdict:
         text = answer_in(answer_text, MAX_ANSWER_CHARS)
     except UnreadableError as error:
         return Verdict(False, str(error))
-    number = _GROUPED.sub("", text.strip().strip("$").strip().removesuffix("."))
+    number = _GROUPED.sub("", text.strip().strip("$").strip().removesuffix(".").replace("−", "-"))
     if _ANSWER.fullmatch(number) is None:
         return Verdict(False, "there is no number as the answer")
     found, answer = int(number), problem.answer
