@@ -46,7 +46,7 @@ def load_engine(
     from engine.mlx.engine import MLXEngine
 
     path = resolve(model)
-    local = Path(model).expanduser().exists()
+    local = path != NANO and Path(model).expanduser().exists()
     label = name or (path.name if local else str(model))
     source = str(path.resolve()) if local else str(model)  # a run may be resumed from another working directory
     return MLXEngine(lambda: _load(path, label, source, notes), max_rows=max_rows, kv_bytes=kv_bytes)

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
         RunLockedError,
     )
     from rsa.profiles import load_config, profile_names
-    from rsa.results import Candidate, Round, RunResult, Tail, Vote
+    from rsa.results import Candidate, Check, Round, RunResult, Tail, Vote
     from rsa.runlog import read_events, read_run
 
 __all__ = [
     "Candidate",
+    "Check",
     "ConfigError",
     "EventStream",
     "Limits",
@@ -57,7 +58,7 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("Limits", "RSAConfig"), "rsa.config"),
     **dict.fromkeys(("EventStream", "MarkovianRSA"), "rsa.controller"),
-    **dict.fromkeys(("Candidate", "Round", "RunResult", "Tail", "Vote"), "rsa.results"),
+    **dict.fromkeys(("Candidate", "Check", "Round", "RunResult", "Tail", "Vote"), "rsa.results"),
     **dict.fromkeys(("load_config", "profile_names"), "rsa.profiles"),
     **dict.fromkeys(("read_events", "read_run"), "rsa.runlog"),
     "open_engine": "rsa.compose",

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from engine.api import Engine
+from engine.api import Engine, ModelInfo
 from rsa import resources
+from rsa.checking import Checker, find_checker
 from rsa.errors import ConfigError, did_you_mean
 from rsa.profiles import read_toml
 from rsa.results import Record
@@ -30,6 +31,7 @@ class ModelSpec(Record):
     path         what the engine loads: `nano` (built in), a folder, or a hub id.
     description  one line for people.
     note         what people should know before they trust its answers, told when a run starts.
+    checker      the name of what checks its answers; see `rsa.checking`.
     rsa          settings that suit the model, keys as in `RSAConfig`; they count where no profile is asked for.
     """
 
@@ -37,6 +39,7 @@ class ModelSpec(Record):
     path: str
     description: str = ""
     note: str = ""
+    checker: str = ""
     rsa: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -66,6 +69,21 @@ def model_spec(model: str) -> ModelSpec:
 def model_settings(model: str) -> Mapping[str, Any]:
     """The settings that suit a model; none for one that is not in configs/models. Raises ConfigError."""
     return model_spec(model).rsa
+
+
+def checker_of(model: ModelInfo) -> Checker | None:
+    """What checks the answers of a model that an engine runs; None for one that is not in configs/models, or has no
+    checker."""
+    spec = _spec_of(model)
+    return find_checker(spec.checker) if spec is not None and spec.checker else None
+
+
+def _spec_of(model: ModelInfo) -> ModelSpec | None:
+    if model.name not in model_names():
+        return None
+    spec = model_spec(model.name)
+    # A folder may have the name of a model of ours and hold another.
+    return spec if model.details.get("source") == spec.path else None
 
 
 def fetch_model(model: str, *, to: Path | None = None, on_progress: OnProgress | None = None) -> Fetched:

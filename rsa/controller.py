@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from engine.api import Engine
+from rsa.checking import Checker
 from rsa.config import RSAConfig
 from rsa.errors import ConfigError, RSAError
 from rsa.events import Event
@@ -190,8 +191,17 @@ class MarkovianRSA:
                 send=send,
                 progress_every_s=self._progress_every_s,
                 math_workers=self._math_workers,
+                checker=self._checker,
             )
             return await run.solve()
+
+    @cached_property
+    def _checker(self) -> Checker | None:
+        """Of the model that the open engine runs."""
+        from rsa.compose import checker_of
+
+        assert self._engine is not None
+        return checker_of(self._engine.model)
 
     async def _open(self) -> Engine:
         async with self._opening:

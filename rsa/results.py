@@ -38,6 +38,19 @@ class Tail(Record):
     text: str
 
 
+class Check(Record):
+    """What a model's own checker says of an answer: a label for people.
+
+    It is no gold answer: nothing in a run (votes, parents, the choice of the answer) looks at it.
+
+    mark    `unchecked`: the checker cannot tell, which is no word for the answer and none against it.
+    reason  in words; what is wrong, where it is wrong.
+    """
+
+    mark: Literal["verified", "wrong", "unchecked"]
+    reason: str = ""
+
+
 class Candidate(Record):
     """One rollout.
 
@@ -45,6 +58,7 @@ class Candidate(Record):
     prompt_sha256, sampling   of the request that the engine was given; see `rsa.prompts.message_sha256`.
     completion  None if it failed, or if the engine did not end it in time after a limit.
     answer      as extracted from the answer section; None if there is none or none was asked for.
+    check       of the answer; None without one, and for a model that has no checker (see `rsa.checking`).
     error       the engine's message, if it failed.
     """
 
@@ -56,6 +70,7 @@ class Candidate(Record):
     completion: Completion | None = None
     tail: Tail | None = None
     answer: str | None = None
+    check: Check | None = None
     error: str | None = None
     prompt_sha256: str = ""
     sampling: SamplingParams | None = None
@@ -69,11 +84,13 @@ class Vote(Record):
     answer      as the earliest of them wrote it.
     share       of all candidates of the round, with or without an answer.
     candidates  their indices, ascending.
+    check       of `answer` as it is written here; what others wrote for the same value has a check of its own.
     """
 
     answer: str
     share: float
     candidates: tuple[int, ...]
+    check: Check | None = None
 
     @property
     def count(self) -> int:
@@ -121,6 +138,7 @@ class RunResult(Record):
     """The outcome of a run.
 
     answer               None if no candidate of any round gave one.
+    check                of the answer; None without one, and for a model that has no checker.
     text                 the answer section of the candidate that the answer is taken from; "" without one.
     rounds               the population of every round, round 0 first.
     selection            the one extra aggregation of `select="aggregate"`, if it ran.
@@ -133,6 +151,7 @@ class RunResult(Record):
     """
 
     answer: str | None
+    check: Check | None = None
     text: str
     stopped_because: StopReason
     answered_from_round: int | None

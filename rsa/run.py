@@ -16,6 +16,7 @@ import anyio.to_thread
 from engine.api import Engine, GenerationRequest, Message, SamplingParams, Usage
 from rsa import rollouts, seeds, selection
 from rsa.answers import answer_of
+from rsa.checking import Checker
 from rsa.config import RSAConfig
 from rsa.equivalence import AnswerMatcher
 from rsa.errors import NoCandidatesError
@@ -76,9 +77,10 @@ class Run:
         send: Send | None = None,
         progress_every_s: float = 0.25,
         math_workers: MathWorkers | None = None,
+        checker: Checker | None = None,
     ) -> None:
         self.engine, self.config, self.problem, self.prompts = engine, config, problem, prompts
-        self.log, self.send, self.progress_every_s = log, send, progress_every_s
+        self.log, self.send, self.progress_every_s, self.checker = log, send, progress_every_s, checker
         self.budgets = budgets
         spent_s = log.elapsed_s if log else 0.0
         self.meter = Meter(config.limits, n=config.n, answer_budget=self.budgets.answer_budget, spent_s=spent_s)
@@ -326,6 +328,7 @@ class Run:
             completion=completion,
             tail=tail,
             answer=answer,
+            check=None if answer is None or self.checker is None else self.checker(self.problem.text, answer),
             error=rollout.error,
             prompt_sha256=message_sha256(rollout.request.messages[0], self._image_names),
             sampling=rollout.request.sampling,
@@ -372,6 +375,7 @@ class Run:
         completion = choice.candidate.completion if choice else None
         return RunResult(
             answer=choice.candidate.answer if choice else None,
+            check=choice.candidate.check if choice else None,
             text=completion.text if completion else "",
             stopped_because=reason,
             answered_from_round=choice.round.round if choice else None,

@@ -26,6 +26,7 @@ async def count_votes(candidates: Sequence[Candidate], matcher: AnswerMatcher) -
             answer=str(candidates[group[0]].answer),
             share=len(group) / len(candidates),
             candidates=tuple(candidates[member].index for member in group),
+            check=candidates[group[0]].check,
         )
         for group in groups
     )

@@ -49,7 +49,7 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
     assert not [name for name in names if "test" in name or name.endswith(".pyc")]
     assert "License-Expression: Apache-2.0" in metadata
     assert {"Provides-Extra: cpu", "Provides-Extra: cuda"} <= set(metadata.splitlines())
-    assert "rsa = rsa.__main__:main" in entry_points
+    assert {"rsa = rsa.__main__:main", "puzzles = evals.tasks.puzzles:check"} <= set(entry_points.splitlines())
 
 
 @pytest.mark.timeout(600)
