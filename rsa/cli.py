@@ -108,7 +108,7 @@ app.command()(convert)
 def doctor(
     context: typer.Context,
     *,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Ask a model four easy questions as well.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Ask a model easy questions as well.")] = False,
     model: Annotated[
         str | None, typer.Option(envvar="RSA_MODEL", help="The model to ask: a name, a folder or a hub id.")
     ] = None,
@@ -127,7 +127,7 @@ def doctor(
             typer.echo(f"{marks[finding.level]:<3} {finding.what:<14} {finding.text}")
 
         if smoke != (model is not None) and (smoke or typed(context, "model")):
-            raise ConfigError("--smoke and --model go together: rsa doctor --smoke --model M asks M four questions")
+            raise ConfigError("--smoke and --model go together: rsa doctor --smoke --model M asks M easy questions")
         report = examine()
         for finding in report:
             tell(finding)

@@ -32,6 +32,7 @@ class ModelSpec(Record):
     description  one line for people.
     note         what people should know before they trust its answers, told when a run starts.
     checker      the name of what checks its answers; see `rsa.checking`.
+    smoke        problems by name that show whether it is in order, for `rsa doctor --smoke`; the checker judges them.
     rsa          settings that suit the model, keys as in `RSAConfig`; they count where no profile is asked for.
     """
 
@@ -40,6 +41,7 @@ class ModelSpec(Record):
     description: str = ""
     note: str = ""
     checker: str = ""
+    smoke: dict[str, str] = Field(default_factory=dict)
     rsa: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -76,6 +78,12 @@ def checker_of(model: ModelInfo) -> Checker | None:
     checker."""
     spec = _spec_of(model)
     return find_checker(spec.checker) if spec is not None and spec.checker else None
+
+
+def smoke_problems(model: ModelInfo) -> Mapping[str, str]:
+    """Problems by name on which a model that an engine runs is to be judged; none for most."""
+    spec = _spec_of(model)
+    return {} if spec is None else spec.smoke
 
 
 def _spec_of(model: ModelInfo) -> ModelSpec | None:

@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from engine.api import GenerationRequest
+from engine.api import GenerationRequest, ModelInfo
 from engine.errors import EngineError
 from engine.scripted import Script, ScriptedEngine, ScriptLike
 from rsa import compose
+from rsa.checking import find_checker
 from rsa.cli import app
+from rsa.smoke import QUESTIONS, questions_for
 
 TINY = Path(__file__).resolve().parents[1] / "golden" / "tiny_hf"
 RIGHT = {
@@ -70,7 +72,7 @@ def test_a_model_in_working_order(play: Callable[..., ScriptedEngine]) -> None:
 
 
 BROKEN = {
-    "2 + 2": ("it is 14 or 41", "(expected: 4 or four)"),
+    "2 + 2": ("Not solved\n\n, no\n2/2=1, 3*2=6, 6-1=5, no\n... 4", "(expected: 4 or four)"),
     "capital": ("", "-> nothing (expected: Paris)"),
     "thinking off": ("greenish", "-> greenish (expected: green)"),
     "image": ("I cannot see a reddish image.", "(expected: red)"),
@@ -87,8 +89,68 @@ def test_one_wrong_answer_fails(play: Callable[..., ScriptedEngine], what: str) 
     assert words in lines[what][1]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *("4", "**Four.**", "2 + 2 is 4.", "2+2=4", "2 + 2 equals **4**", "It is equal to 4.", "Answer: 4"),
+        *(r"The answer is $\boxed{4}$.", r"\boxed{4}", "The sum of 2 and 2 is four, of course."),
+    ],
+)
+def test_four_is_said_in_many_ways(answer: str) -> None:
+    assert QUESTIONS[0].judge(answer).mark == "verified"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["5", "it is 14 or 41", "It is 4.5", "4 is not it", "2 + 2 = 4 + 1", "There are 4 of them: 5", r"\boxed{44}", ""],
+)
+def test_a_four_somewhere_is_no_answer(answer: str) -> None:
+    assert QUESTIONS[0].judge(answer).mark == "wrong"
+
+
+def test_nano_is_asked_its_own_puzzles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rsa.doctor.examine", list)
+    code, lines, said = doctor("--smoke", "--model", "nano")
+    assert (code, said) == (0, "")
+    assert {name: mark for name, (mark, _) in lines.items()} == dict.fromkeys(
+        ("model", "countdown", "chain", "sums"), "ok"
+    )
+    asked, _, answer = lines["sums"][1].partition(" -> ")
+    assert (asked, answer) == ("What is 48 + 93 - 20 + 7?", r"The answer is \boxed{128}.")
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "marks"),
+    [
+        (r"\boxed{7*5-9-2}", 4, {"!!"}),
+        (r"\boxed{72}", 4, {"ok", "!!"}),
+    ],
+)
+def test_a_model_that_fails_its_own_puzzles_is_broken(
+    play: Callable[..., ScriptedEngine], monkeypatch: pytest.MonkeyPatch, answer: str, code: int, marks: set[str]
+) -> None:
+    play(lambda request: Script(reasoning="hm", answer=answer))
+    nano = ModelInfo(name="nano", details={"source": "nano"})
+    monkeypatch.setattr("rsa.smoke.questions_for", lambda model: questions_for(nano))
+    found, lines, _ = doctor("--smoke", "--model", "m")
+    assert found == code
+    assert {mark for name, (mark, _) in lines.items() if name != "model"} == marks
+
+
+def test_without_its_checker_nano_is_not_called_broken(
+    play: Callable[..., ScriptedEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(lambda request: Script(reasoning="hm", answer=r"\boxed{72}"))
+    monkeypatch.setattr(compose, "checker_of", lambda model: find_checker("not installed"))
+    monkeypatch.setattr(compose, "smoke_problems", lambda model: {"chain": "Start at 4, add 68, all modulo 97."})
+    code, lines, _ = doctor("--smoke", "--model", "m")
+    assert code == 0
+    assert lines["chain"][0] == "!"
+    assert "cannot be loaded" in lines["chain"][1]
+
+
 def test_a_right_answer_that_never_stops_fails(play: Callable[..., ScriptedEngine]) -> None:
-    play(lambda request: Script(answer="4 " * 500) if request.id == "2 + 2" else right(request))
+    play(lambda request: Script(answer="2 + 2 is 4. " * 100) if request.id == "2 + 2" else right(request))
     code, lines, _ = doctor("--smoke", "--model", "m")
     assert code == 4
     assert "did not stop within" in lines["2 + 2"][1]
