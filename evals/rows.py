@@ -20,13 +20,16 @@ from evals.errors import DataError
 
 Row = dict[str, Any]
 PARQUET, TEXT = (".parquet",), (".jsonl", ".json")
+ENCODING = "utf-8-sig"
+"""UTF-8, with or without the mark that Windows programs begin files with."""
 BATCH_ROWS = 16
 BUFFER_BYTES = 1 << 16
 """Of the stream that a column is read through; without it, a row group's whole column is read at once."""
 
 
 def file_rows(files: Sequence[Path], leave_out: Collection[str] = ()) -> Iterator[Row]:
-    """The rows of jsonl and parquet files, one file after the other.
+    """The rows of parquet, jsonl and json files, one file after the other. A .json file has an array of objects, or an
+    object a line as a .jsonl file.
 
     leave_out  columns, in small letters, that are not even read from a parquet file.
 
@@ -36,9 +39,9 @@ def file_rows(files: Sequence[Path], leave_out: Collection[str] = ()) -> Iterato
         if file.suffix in PARQUET:
             yield from _parquet_rows(file, leave_out)
         elif file.suffix in TEXT:
-            yield from _json_rows(file)
+            yield from _array_rows(file) if _is_array(file) else _line_rows(file)
         else:
-            raise DataError(f"{file} is no .jsonl or .parquet file")
+            raise DataError(f"{file} is no .jsonl, .json or .parquet file")
 
 
 def _parquet_rows(file: Path, leave_out: Collection[str]) -> Iterator[Row]:
@@ -50,8 +53,28 @@ def _parquet_rows(file: Path, leave_out: Collection[str]) -> Iterator[Row]:
             yield from batch.to_pylist()
 
 
-def _json_rows(file: Path) -> Iterator[Row]:
-    with readable(file), file.open(encoding="utf-8") as lines:
+def _is_array(file: Path) -> bool:
+    """Whether a file holds one array, not a line for each row."""
+    if file.suffix != ".json":
+        return False
+    with readable(file), file.open(encoding=ENCODING) as text:
+        return next((line.lstrip()[0] for line in text if line.strip()), "") == "["
+
+
+def _array_rows(file: Path) -> Iterator[Row]:
+    with readable(file):
+        try:
+            rows = json.loads(file.read_text(encoding=ENCODING))
+        except json.JSONDecodeError as error:
+            raise DataError(f"{file}: no JSON: {error}") from None
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row, dict):
+                raise DataError(f"{file}, row {number}: should be an object with the columns as keys")
+            yield row
+
+
+def _line_rows(file: Path) -> Iterator[Row]:
+    with readable(file), file.open(encoding=ENCODING) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

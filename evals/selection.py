@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from rsa.errors import did_you_mean
 
 Options = dict[str, str | int | float | bool | list[str] | list[int] | None]
 """As `evals.results.DataInfo` records them."""
+_HALF = re.compile("[\ud800-\udfff]")
 MAX_NAMED = 5
 """Ids that a message lists."""
 
@@ -60,11 +62,13 @@ class Choice:
 
 
 def check_distinct(ids: Sequence[str], place: str) -> None:
-    """Raises DataError if two problems have one id, or if there are none at all."""
+    """Raises DataError if two problems have one id, for an id that no file can hold, or if there are none at all."""
     if not ids:
         raise DataError(f"{place} has no problems")
     seen: set[str] = set()
     for one in ids:
+        if _HALF.search(one):
+            raise DataError(f"{place}: the id {one!r} has half a character (a lone surrogate) in it: give it another")
         if one in seen:
             raise DataError(f"{place}: two problems have the id {one!r}; ids must differ")
         seen.add(one)
