@@ -16,12 +16,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, SkipValidation, model_validator
 
+from evals.columns import Mapped, names_of
 from evals.declared import Declared, Names
 from evals.errors import BenchmarkError
 from evals.generated import Generate
 from evals.records import Sample, Scorer
 from rsa import resources
-from rsa.errors import ConfigError
+from rsa.errors import ConfigError, did_you_mean
 from rsa.profiles import read_toml
 
 Samples = Sequence[Sample] | Callable[[], Iterable[Sample]]
@@ -64,7 +65,8 @@ class Source(Declared):
 
 
 class Columns(Declared):
-    """Which columns hold what. Several names are alternatives: the first that is there counts, in any capitals.
+    """Which columns hold what. Several names are alternatives: the first that is there counts, in any capitals. A name
+    may lead into a column: `prompt[0].content`, see `evals.columns`.
 
     problem  the question.
     gold     the answer, or a list of answers.
@@ -73,6 +75,7 @@ class Columns(Declared):
     options  answers to choose from: they follow the question as A., B., ...
     prompt   the question, its options and its instruction in one: used instead of these where it is there.
     images   all of those columns that are there, in order; `<image 2>` in the question means the second of them.
+    fields   where those of `Benchmark.fields` are that have another name in the data.
     """
 
     problem: Annotated[Names, Field(min_length=1)]
@@ -82,6 +85,7 @@ class Columns(Declared):
     options: Names = ()
     prompt: Names = ()
     images: Names = ()
+    fields: dict[str, Annotated[Names, Field(min_length=1)]] = Field(default_factory=dict)
 
 
 class Instruction(Declared):
@@ -113,7 +117,8 @@ class Benchmark(Declared):
     lists        columns whose lists are stored as text: "['a', 'b']".
     cluster_by_image   samples with the same first image form a cluster.
 
-    Where the problems come from is exactly one of: `sources` (with `columns`), `generate`, `samples`.
+    Where the problems come from is exactly one of: `sources` or `data` (both with `columns`), `generate`, `samples`.
+    `data` is a file as `evals.data.open_data` reads it (from a benchmark's file: relative to that file).
 
     Raises BenchmarkError for a key that is unknown, missing or wrong, in plain words.
     """
@@ -135,6 +140,7 @@ class Benchmark(Declared):
     cluster_by_image: bool = False
     instruction: Instruction = Instruction()
     sources: tuple[Source, ...] = ()
+    data: Path | None = None
     generate: Generate | None = None
     samples: Annotated[Samples | None, SkipValidation] = Field(None, repr=False)
 
@@ -144,19 +150,40 @@ class Benchmark(Declared):
             raise BenchmarkError("`metric` should be the name of a metric or a Scorer")
         if not (self.samples is None or callable(self.samples) or isinstance(self.samples, Sequence)):
             raise BenchmarkError("`samples` should be a list of Sample, or a function that returns them")
-        origins = {"sources": self.sources, "generate": self.generate, "samples": self.samples}
+        origins = {"sources": self.sources, "data": self.data, "generate": self.generate, "samples": self.samples}
         given = [name for name, value in origins.items() if value not in ((), None)]
         if len(given) != 1:
             there = " and ".join(given) or "nowhere"
             raise BenchmarkError(f"its problems come from {there}: give exactly one of {', '.join(origins)}")
-        if self.sources and self.columns is None:
+        if given[0] in ("sources", "data") and self.columns is None:
             raise BenchmarkError("`columns` is missing: say which columns hold the problem and the gold answer")
+        if self.columns is not None:
+            _refuse_unknown(self.columns.fields, self.fields, "columns.fields")
         if (self.ids == "papers") != bool(self.papers):
             raise BenchmarkError('ids = "papers" and the names in `papers` go together')
         has_ids = self.ids == "text" and self.columns is not None and self.columns.id
         if any(source.stream for source in self.sources) and not has_ids:
             raise BenchmarkError('a source with `stream` needs ids = "text" and `columns.id`: its rows are not counted')
         return self
+
+    def with_columns(self, mapped: Mapped) -> Benchmark:
+        """A copy that takes its columns from elsewhere: keys are those of `Columns`, and names in `fields`.
+
+        Raises BenchmarkError for another key, and if it has no columns; DataError for what is no name.
+        """
+        names = names_of(mapped)
+        if not names:
+            return self
+        if self.columns is None:
+            raise BenchmarkError(f"benchmark {self.name} reads no data set: it has no use for columns")
+        roles = {key: old for key, old in self.columns if key != "fields"}
+        _refuse_unknown(names, (*roles, *self.fields), f"columns of benchmark {self.name}")
+        here = {**{name: (name,) for name in self.fields}, **self.columns.fields, **roles}
+        lists = [new for key, given in names.items() if set(here[key]) & set(self.lists) for new in given]
+        fields = {**self.columns.fields, **{key: given for key, given in names.items() if key in self.fields}}
+        known = {key: given for key, given in names.items() if key in roles}
+        columns = self.columns.model_copy(update={**known, "fields": fields})
+        return self.model_copy(update={"columns": columns, "lists": (*self.lists, *lists)})
 
     def with_options(self, options: Mapping[str, Any]) -> Benchmark:
         """A copy whose generator has other options (`evals.generated.Generate`).
@@ -170,6 +197,13 @@ class Benchmark(Declared):
         except BenchmarkError as error:
             raise BenchmarkError(f"benchmark {self.name}: {error}") from None
         return self.model_copy(update={"generate": changed})
+
+
+def _refuse_unknown(names: Iterable[str], known: Sequence[str], what: str) -> None:
+    for name in names:
+        if name not in known:
+            near = did_you_mean(name, known) or "."
+            raise BenchmarkError(f"{what}: none is called {name!r}{near} There are {', '.join(known) or 'none'}")
 
 
 def benchmark_names() -> list[str]:
@@ -194,5 +228,9 @@ def load_benchmark(name: str | Path) -> Benchmark:
         benchmark = Benchmark(name=path.stem, **table)
     except BenchmarkError as error:
         raise BenchmarkError(f"benchmark {name}: {error}") from None
-    beside = path.parent / benchmark.task
-    return benchmark.model_copy(update={"task": str(beside)}) if beside.suffix == ".toml" else benchmark
+    task, data = path.parent / benchmark.task, benchmark.data
+    beside = {
+        **({"task": str(task)} if task.suffix == ".toml" else {}),
+        **({"data": path.parent / data.expanduser()} if data is not None else {}),
+    }
+    return benchmark.model_copy(update=beside)

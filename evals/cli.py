@@ -66,7 +66,16 @@ def evaluate(
     ] = None,
     model: ModelFlag = None,
     data: Annotated[
-        Path | None, typer.Option(help="A .jsonl or .parquet file, or a folder.", show_default="the hub's data")
+        Path | None,
+        typer.Option(help="A .jsonl, .json or .parquet file, or a folder.", show_default="the benchmark's data"),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=COLUMN",
+            help="Where the data have it: 'problem=prompt[0].content'. Repeatable.",
+            show_default="as the benchmark says",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many problems.", show_default="all")] = None,
     ids: Annotated[
@@ -106,6 +115,7 @@ def evaluate(
     # RSA_MODEL is for new evaluations: one goes on with the model it was started with.
     named = model if typed(context, "model") else None
     with errors_for_people(), ExitStack() as stack:
+        from evals.columns import from_flags
         from evals.folder import absolute
         from evals.job import benchmark_source
         from rsa.errors import ConfigError
@@ -114,6 +124,7 @@ def evaluate(
             "benchmark": None if benchmark is None else benchmark_source(benchmark),
             "method": method,
             "data": None if data is None else absolute(data),
+            "columns": from_flags(column) if column else None,
             "limit": limit,
             "ids": None if ids is None else tuple(filter(None, (one.strip() for one in ids.split(",")))),
             "epochs": epochs,
@@ -207,7 +218,7 @@ def _refuse(flags: dict[str, Any], what: str) -> None:
 
     for name, value in flags.items():
         if value is not None:
-            flag = BENCHMARK if name == "benchmark" else flag_of(name, value)
+            flag = {"benchmark": BENCHMARK, "columns": "--column"}.get(name) or flag_of(name, value)
             raise ConfigError(f"{what} does not go with {flag}: leave it out")
 
 

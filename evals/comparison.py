@@ -14,7 +14,7 @@ from evals.results import EvalResults, ProblemStats
 from evals.stats import DIFFERENCES, Estimate, estimate, mean_of
 from rsa.results import Record
 
-SAME_DATA = ("kind", "name", "config", "split", "revision")
+SAME_DATA = ("kind", "name", "config", "split", "revision", "columns")
 """Of `DataInfo`: what must agree for two problems of one id to be the same problem."""
 
 SELECTING = ("limit", "ids")

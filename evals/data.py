@@ -17,6 +17,7 @@ from pathlib import Path
 
 from evals import hub
 from evals.benchmarks import Benchmark, Columns
+from evals.columns import Mapped, names_of, top
 from evals.errors import DataError
 from evals.generated import Generate, generated_samples, sample_id
 from evals.records import Sample
@@ -34,12 +35,14 @@ class Data:
 
     ids       of them; None for a sample of a remote data set: they are known when it is read.
     warnings  what a reader of the results should know about the data.
+    images    problems have images.
     """
 
     info: DataInfo
     ids: tuple[str, ...] | None
     samples: Callable[[], Iterator[Sample]] = field(repr=False)
     warnings: tuple[str, ...] = ()
+    images: bool = False
 
     def __iter__(self) -> Iterator[Sample]:
         return self.samples()
@@ -52,6 +55,7 @@ def open_data(
     benchmark: Benchmark,
     *,
     data: Path | None = None,
+    columns: Mapped | None = None,
     limit: int | None = None,
     ids: Sequence[str] | None = None,
     seed: int = 0,
@@ -59,8 +63,9 @@ def open_data(
 ) -> Data:
     """Find the problems of a benchmark and select among them.
 
-    data      a jsonl or parquet file with the columns of the benchmark, or a folder with a copy of its data set: taken
-              instead of the Hub. Paths of images start from the file's folder.
+    data      a jsonl, json or parquet file with the columns of the benchmark, or a folder with a copy of its data set:
+              taken instead of the benchmark's own. Paths of images start from the file's folder.
+    columns   which columns of the data hold what, where that is not as the benchmark says: `Benchmark.with_columns`.
     limit     at most so many: the first ones, or a sample, as the benchmark's `limit_takes` says. A larger limit takes
               those of a smaller one, too.
     ids       these only; `limit` counts among them.
@@ -71,17 +76,26 @@ def open_data(
     of one id; an id that is unknown; nothing left.
     """
     choice = Choice.wanted(limit, ids, seed)
-    if benchmark.columns is None and (data is not None or revision is not None):
-        raise DataError(f"benchmark {benchmark.name} reads no data set: it has no use for --data or a revision")
-    if data is not None and revision is not None:
-        raise DataError("--data is a copy of its own: a revision says nothing about it")
+    if benchmark.columns is None and (data is not None or revision is not None or columns):
+        raise DataError(
+            f"benchmark {benchmark.name} reads no data set: it has no use for --data, --column or a revision"
+        )
     if benchmark.generate is not None:
         return _generated(benchmark.name, benchmark.generate, choice)
     if benchmark.columns is None:
         return _given(benchmark, choice)
+    data = data or benchmark.data
+    if data is not None and revision is not None:
+        raise DataError(f"{data} is a copy of its own: a revision says nothing about it")
+    mapped = names_of(columns or {})
+    benchmark = benchmark.with_columns(mapped)
+    assert benchmark.columns is not None, "a copy has columns, too"
     if data is not None:
-        return _from_disk(benchmark, benchmark.columns, data.expanduser(), choice)
-    return _from_hub(benchmark, benchmark.columns, choice, revision)
+        opened = _from_disk(benchmark, benchmark.columns, data.expanduser(), choice)
+    else:
+        opened = _from_hub(benchmark, benchmark.columns, choice, revision)
+    info = opened.info.model_copy(update={"columns": mapped})
+    return replace(opened, info=info, images=bool(benchmark.columns.images))
 
 
 # ---------------------------------------------------------------- problems without a data set
@@ -138,11 +152,13 @@ def _at(samples: Iterable[Sample], chosen: Sequence[int]) -> Iterator[Sample]:
 def _from_disk(benchmark: Benchmark, columns: Columns, data: Path, choice: Choice) -> Data:
     split = None
     if data.is_dir():
+        if not benchmark.sources:
+            raise DataError(f"{data} is a folder: give a .jsonl, .json or .parquet file")
         source, files = hub.files_in(data, benchmark.name, benchmark.sources)
         split, folder = source.split, data
     elif data.is_file():
         if data.suffix not in PARQUET + TEXT:
-            raise DataError(f"{data} is no .jsonl or .parquet file")
+            raise DataError(f"{data} is no .jsonl, .json or .parquet file")
         files, folder = [data], data.parent
     else:
         raise DataError(f"there is no file or folder {data}")
@@ -187,10 +203,12 @@ def _from_hub(benchmark: Benchmark, columns: Columns, choice: Choice, revision: 
 def _of_files(reader: SampleReader, files: Sequence[Path], choice: Choice, info: DataInfo) -> Data:
     """Problems of files that are here. A first pass, which leaves out the images, checks every row."""
     first = next(file_rows(files), None)
+    images: list[str] = []
     if first is not None:
-        reader.check_columns(list(first))
+        reader.check_columns(first)
+        images = [name.casefold() for name in reader.image_columns(list(first))]
     ids: list[str] = []
-    for position, row in enumerate(file_rows(files, leave_out=[name.casefold() for name in reader.columns.images])):
+    for position, row in enumerate(file_rows(files, leave_out=images)):
         reader.check(row, position)
         ids.append(reader.id_of(row, position))
     check_distinct(ids, info.name)
@@ -208,15 +226,15 @@ def _of_files(reader: SampleReader, files: Sequence[Path], choice: Choice, info:
 
 def _of_remote(reader: SampleReader, rows: RemoteRows, choice: Choice, info: DataInfo) -> Data:
     """Problems of files that are read where they are; their rows are checked as they come."""
-    reader.check_columns(rows.columns)
-    column = reader.id_column(rows.columns)
+    reader.check_columns(dict.fromkeys(rows.columns))
+    column = top(rows.columns, reader.columns.id)
     ids = None if choice.ids is None else choice.ids[: choice.limit]
     if ids is not None and column is None:
         raise DataError(f"{info.name} has no column of ids")
 
     def wanted() -> Iterator[dict[str, object]]:
         if ids is not None and column is not None:
-            return rows.where(column, ids)
+            return rows.where(column, ids, reader.text_id)
         if choice.limit is None or reader.benchmark.limit_takes == "first":
             return islice(rows.all(), choice.limit)
         return rows.sample(choice.limit, choice.seed)

@@ -57,12 +57,14 @@ class DataSource(Record):
     """How the problems were asked for, to open them again: arguments of `evals.data.open_data`.
 
     benchmark  a name or the path of a file; None: a program gave the problems.
+    columns    names by what they hold; empty: as the benchmark says.
 
     Paths are absolute: an evaluation may go on from another folder.
     """
 
     benchmark: str | None = None
     data: str | None = None
+    columns: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     limit: int | None = None
     ids: tuple[str, ...] | None = None
     data_seed: int = 0

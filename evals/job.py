@@ -14,6 +14,7 @@ import anyio.to_thread
 
 from engine.api import Engine
 from evals.benchmarks import Benchmark, load_benchmark
+from evals.columns import Mapped, as_flags, names_of
 from evals.data import Data, open_data
 from evals.errors import OtherEvalError, ResultsError
 from evals.folder import EVAL, DataSource, EvalRecord, ResultsFolder, absolute, data_identity, read_eval
@@ -43,6 +44,7 @@ async def evaluate(
     out: str | Path,
     profile: str | None = None,
     data: str | Path | None = None,
+    columns: Mapped | None = None,
     limit: int | None = None,
     ids: Sequence[str] | None = None,
     data_seed: int = 0,
@@ -59,7 +61,7 @@ async def evaluate(
     engine     an engine, which stays the caller's to close, or the name of a model.
     method     see `evals.methods`.
     profile, settings   as of `MarkovianRSA`; the task is the benchmark's unless one is given.
-    data, limit, ids, data_seed, revision   which problems: see `evals.data.open_data`.
+    data, columns, limit, ids, data_seed, revision   which problems: see `evals.data.open_data`.
     epochs     how often each problem is run; each time with another seed.
     in_flight  problems at once; by default so many that the engine stays full. It does not change the results.
     resume     go on with the evaluation in `out`, if there is one; without it, `out` must not hold one.
@@ -77,6 +79,7 @@ async def evaluate(
         source=DataSource(
             benchmark=None if isinstance(benchmark, Benchmark) else benchmark_source(benchmark),
             data=None if data is None else absolute(data),
+            columns=names_of(columns or {}),
             limit=limit,
             ids=None if ids is None else tuple(ids),
             data_seed=data_seed,
@@ -155,7 +158,7 @@ class EvalJob:
         benchmark = load_benchmark(record.source.benchmark)
         theirs = {**record.source.model_dump(), "method": record.method, "epochs": record.epochs}
         differing = {
-            key: f"{key} is {theirs[key]}, not {value}"
+            key: f"{key} is {_told(theirs[key])}, not {_told(value)}"
             for key, value in asked.items()
             if key in theirs and theirs[key] != value
         }
@@ -205,7 +208,7 @@ class EvalJob:
 
                 engine = await anyio.to_thread.run_sync(open_engine, engine)
                 stack.push_async_callback(engine.aclose)
-            if self.benchmark.columns is not None and self.benchmark.columns.images and not engine.model.sees:
+            if problems.images and not engine.model.sees:
                 raise ConfigError(
                     f"the problems of {self.benchmark.name} have images, but {engine.model.name} reads text only: "
                     "use a model that sees"
@@ -301,6 +304,11 @@ def benchmark_source(benchmark: str | Path) -> str:
     return absolute(benchmark) if str(benchmark).endswith(".toml") else str(benchmark)
 
 
+def _told(value: Any) -> str:
+    """A value in a message; of columns, the flags."""
+    return as_flags(value) or "as the benchmark says" if isinstance(value, Mapping) else str(value)
+
+
 def metric_name(benchmark: Benchmark) -> str:
     """What results call the metric: its name, or the class of a scorer of one's own."""
     return benchmark.metric if isinstance(benchmark.metric, str) else type(benchmark.metric).__name__
@@ -322,6 +330,7 @@ def _open(benchmark: Benchmark, source: DataSource, record: EvalRecord | None = 
     return open_data(
         benchmark,
         data=None if source.data is None else Path(source.data),
+        columns=source.columns,
         limit=source.limit,
         ids=source.ids,
         seed=source.data_seed,

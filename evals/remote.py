@@ -7,7 +7,7 @@ their row groups are, and a row group can be had alone.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,16 +77,16 @@ class RemoteRows:
             if takes[group.number]:
                 yield from self._read(group, _draw(group, takes[group.number], seed))
 
-    def where(self, column: str, values: Collection[str]) -> Iterator[Row]:
-        """Rows whose `column`, as text, is among `values`, in order. Fetches that column until all are found, and
-        the row groups they are in."""
+    def where(self, column: str, values: Collection[str], value: Callable[[Row], str | None]) -> Iterator[Row]:
+        """Rows whose `value`, which is in `column`, is among `values`, in order. Fetches that column until all are
+        found, and the row groups they are in."""
         left = set(values)
         for group in self._groups:
             if not left:
                 return
-            found = [str(row[column]) for row in self._read(group, range(group.rows), [column])]
+            found = [value(row) for row in self._read(group, range(group.rows), [column])]
             places = [place for place, value in enumerate(found) if value in left]
-            left -= {found[place] for place in places}
+            left -= {str(found[place]) for place in places}
             if places:
                 yield from self._read(group, places)
 

@@ -30,6 +30,7 @@ class DataInfo(Record):
     rows      of the whole source, as far as known.
     selected  problems that are evaluated.
     options   of the selection or generation: limit, ids, seed, sizes.
+    columns   that were said to be elsewhere than the benchmark says: `evals.benchmarks.Benchmark.with_columns`.
     """
 
     kind: Literal["hub", "file", "generated", "given"]
@@ -40,6 +41,7 @@ class DataInfo(Record):
     rows: int | None = None
     selected: int
     options: dict[str, str | int | float | bool | list[str] | list[int] | None] = Field(default_factory=dict)
+    columns: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class CandidateRecord(Record):

@@ -15,11 +15,15 @@ from pydantic import JsonValue
 
 from engine.api import ImagePart
 from evals.benchmarks import Benchmark, Columns
+from evals.columns import Found, find, paths, top, where_else
 from evals.errors import DataError
 from evals.images import image_bytes, image_path, renumbered
 from evals.records import Sample
 from evals.rows import Row
 from rsa.problem import image_sha256
+
+_NEEDED = {"problem": "the problem", "gold": "the gold answer", "images": "the image"}
+"""Columns that a sample cannot do without, if the benchmark has them at all; in words."""
 
 
 class SampleReader:
@@ -39,25 +43,31 @@ class SampleReader:
         # `2024-II-7`, or an address that ends in `2024_AIME_II_Problems/Problem_7`.
         self._paper = re.compile(rf"(?:.*[-_ ])?(?P<paper>{papers})(?:_Problems/Problem_|[-_ ])(?P<number>\d+)")
 
-    def check_columns(self, names: Sequence[str]) -> None:
-        """That the columns a sample cannot do without are among these. Names no row."""
-        row: Row = dict.fromkeys(names)
-        for wanted, what in (
-            (self.columns.problem, "the problem"),
-            (self.columns.gold, "the gold answer"),
-            (self.columns.images, "the image"),
-        ):
-            if wanted and not any(self._name(row, [name]) for name in wanted):
-                raise DataError(f"{self._place}: {_no_column(row, wanted, what)}")
+    def check_columns(self, row: Row) -> None:
+        """That a first row, or one of empty values, has the columns that a sample cannot do without. Names no row."""
+        missing = [key for key in _NEEDED if (names := getattr(self.columns, key)) and find(row, names) is None]
+        if missing:
+            raise DataError(f"{self._place}: {self._no_column(row, *missing)}")
 
-    def id_column(self, names: Sequence[str]) -> str | None:
-        """Which of these columns the ids are made of."""
-        return self._name(dict.fromkeys(names), self.columns.id)
+    def image_columns(self, names: Sequence[str]) -> list[str]:
+        """Which of these columns of a table hold images and nothing else that samples need."""
+        columns = self.columns
+        others = [columns.problem, columns.gold, columns.id, columns.cluster, columns.options, columns.prompt]
+        others += [self._field(name) for name in self.benchmark.fields]
+        needed = {top(names, [one]) for alternatives in others for one in alternatives}
+        return [name for image in columns.images if (name := top(names, [image])) is not None and name not in needed]
+
+    def text_id(self, row: Row) -> str | None:
+        """What the row has as its id, as text; None if it has none."""
+        value = self._value(row, self.columns.id)
+        return None if value is None else _text(value)
 
     def id_of(self, row: Row, position: int) -> str:
         """The id of the row at `position` (from 0). To be asked once for each row, in order: papers are counted."""
-        value = self._value(row, self.columns.id)
-        text = str(position + 1) if value is None else _text(value)
+        value = self.text_id(row)
+        text = str(position + 1) if value is None else value
+        if not text:
+            raise self._error(position, "the id is empty")
         if self.benchmark.ids == "text" and value is not None:
             return text
         if self.benchmark.ids == "papers":
@@ -84,11 +94,11 @@ class SampleReader:
         """That the row has what its sample needs. Images are not read, but files that are named must be there."""
         self._problem(row, position)
         self._gold(row, position)
-        for column in self._image_columns(row):
-            for value in _listed(row[column]):
+        for column in self._images(row):
+            for value in _listed(column.value):
                 path = image_path(value, self._folder)
                 if path is not None and not path.is_file():
-                    raise self._error(position, f"column {column!r}: there is no image {path}")
+                    raise self._error(position, f"column {column.name!r}: there is no image {path}")
 
     def sample(self, row: Row, position: int, sample_id: str) -> Sample:
         """The sample of a row, with the bytes of its images."""
@@ -102,14 +112,22 @@ class SampleReader:
             images=images,
             gold=self._gold(row, position),
             cluster=None if cluster is None else _text(cluster),
-            fields={name: self._value(row, [name]) for name in self.benchmark.fields if self._name(row, [name])},
+            fields={
+                name: found.value
+                for name in self.benchmark.fields
+                if (found := self._found(row, self._field(name))) is not None
+            },
         )
 
     def _problem(self, row: Row, position: int) -> str:
         prompt = self._value(row, self.columns.prompt)
         if prompt:
             return _text(prompt)
-        question = _text(self._required(row, self.columns.problem, "the problem", position))
+        asked = self._required(row, "problem", position)
+        if isinstance(asked.value, Mapping | list):
+            parts = ", ".join(paths({asked.name: asked.value}))
+            raise self._error(position, f"column {asked.name!r} is no text; say which part of it is: {parts}")
+        question = _text(asked.value)
         if not question:
             raise self._error(position, "the problem is empty")
         options = _listed(self._value(row, self.columns.options))
@@ -120,7 +138,9 @@ class SampleReader:
         return "\n\n".join(part for part in (question, lettered, instruction) if part)
 
     def _gold(self, row: Row, position: int) -> JsonValue:
-        value = self._required(row, self.columns.gold, "the gold answer", position)
+        value = self._required(row, "gold", position).value
+        if isinstance(value, Mapping) and "answer" not in value:
+            return dict(value)  # a problem that its metric checks, or something that the metric refuses
         # Answers of annotators may come with more: {"answer": "down", "answer_id": 1, ...}
         gold = [_text(one["answer"] if isinstance(one, Mapping) and "answer" in one else one) for one in _listed(value)]
         if not any(gold):
@@ -131,12 +151,12 @@ class SampleReader:
         """The text and the images, as `renumbered` has them."""
         if not self.columns.images:
             return text, ()
-        columns = self._image_columns(row)
+        columns = self._images(row)
         if not columns:
-            raise self._error(position, _no_column(row, self.columns.images, "the image"))
-        there = {number: values for number, name in enumerate(columns, 1) if (values := _listed(row[name] or None))}
+            raise self._error(position, self._no_column(row, "images"))
+        there = {number: values for number, one in enumerate(columns, 1) if (values := _listed(one.value or None))}
         if not there:
-            raise self._error(position, f"there is no image in {' or '.join(map(repr, columns))}")
+            raise self._error(position, f"there is no image in {' or '.join(repr(one.name) for one in columns)}")
         try:
             text, shown = renumbered(text, there)
             data = [image_bytes(value, self._folder) for number in shown for value in there[number]]
@@ -146,37 +166,38 @@ class SampleReader:
 
     # ------------------------------------------------------------ columns
 
-    def _name(self, row: Row, names: Sequence[str]) -> str | None:
-        """The first of the alternatives that is a column of the row, in any capitals."""
-        for name in names:
-            if name in row:
-                return name
-        known = {key.casefold(): key for key in row}
-        return next((known[name.casefold()] for name in names if name.casefold() in known), None)
+    def _images(self, row: Row) -> list[Found]:
+        return [found for column in self.columns.images if (found := find(row, [column])) is not None]
 
-    def _image_columns(self, row: Row) -> list[str]:
-        return [name for column in self.columns.images if (name := self._name(row, [column])) is not None]
+    def _field(self, name: str) -> tuple[str, ...]:
+        return self.columns.fields.get(name, (name,))
 
     def _value(self, row: Row, names: Sequence[str]) -> Any:
-        name = self._name(row, names)
-        if name is None:
-            return None
-        return _json(_literal_list(row[name]) if name in self.benchmark.lists else row[name])
+        found = self._found(row, names)
+        return None if found is None else found.value
 
-    def _required(self, row: Row, names: Sequence[str], what: str, position: int) -> Any:
-        value = self._value(row, names)
-        if value is not None:
-            return value
-        if self._name(row, names) is None:
-            raise self._error(position, _no_column(row, names, what))
-        raise self._error(position, f"column {self._name(row, names)!r} is empty; it should hold {what}")
+    def _found(self, row: Row, names: Sequence[str]) -> Found | None:
+        """A column, its value as JSON has it."""
+        found = find(row, names)
+        if found is None:
+            return None
+        listed = found.name in self.benchmark.lists
+        return Found(found.name, _json(_literal_list(found.value) if listed else found.value))
+
+    def _required(self, row: Row, key: str, position: int) -> Found:
+        found = self._found(row, getattr(self.columns, key))
+        if found is None:
+            raise self._error(position, self._no_column(row, key))
+        if found.value is None:
+            raise self._error(position, f"column {found.name!r} is empty; it should hold {_NEEDED[key]}")
+        return found
+
+    def _no_column(self, row: Row, *keys: str) -> str:
+        missing = [f"no column {' or '.join(map(repr, getattr(self.columns, key)))} for {_NEEDED[key]}" for key in keys]
+        return f"{', '.join(missing)}; {where_else(row, keys)}"
 
     def _error(self, position: int, message: str) -> DataError:
         return DataError(f"{self._place}, row {position + 1}: {message}")
-
-
-def _no_column(row: Row, names: Sequence[str], what: str) -> str:
-    return f"no column {' or '.join(map(repr, names))} for {what}; there are {', '.join(sorted(row)) or 'none'}"
 
 
 def _text(value: Any) -> str:

@@ -221,6 +221,7 @@ def _data(results: EvalResults) -> Facts:
     rows = [("benchmark", results.benchmark), ("metric", results.metric), ("source", _source(data))]
     rows += [("revision", brief(data.revision))] if data.revision else []
     rows.append(("problems", f"{data.selected:,}" + (f" of {data.rows:,}" if data.rows else "")))
+    rows += [(f"column {name}", " or ".join(names)) for name, names in data.columns.items()]
     rows += [(name, _option(value)) for name, value in data.options.items() if value is not None]
     rows += [("epochs", count(results.epochs)), ("prompts, SHA-256", brief(results.prompt_sha256))]
     return rows

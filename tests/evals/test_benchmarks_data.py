@@ -109,7 +109,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no file or folder"):
         open_data(benchmark, data=tmp_path / "nowhere.jsonl")
     (tmp_path / "data.csv").write_text("problem,answer\n")
-    with pytest.raises(DataError, match=r"no \.jsonl or \.parquet file"):
+    with pytest.raises(DataError, match=r"no \.jsonl, \.json or \.parquet file"):
         open_data(benchmark, data=tmp_path / "data.csv")
     (tmp_path / "data.parquet").write_bytes(b"nonsense")
     with pytest.raises(DataError, match=r"cannot read .*data\.parquet"):

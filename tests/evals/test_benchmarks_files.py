@@ -86,7 +86,7 @@ def test_a_benchmark_in_a_file(tmp_path: Path) -> None:
         ("", "metric is missing"),
         ('metric = "math"\nname = "x"', "unknown key 'name'"),
         ('metric = "math"\ncolumn = 1', "unknown key 'column'; did you mean 'columns'"),
-        ('metric = "math"', "its problems come from nowhere: give exactly one of sources, generate, samples"),
+        ('metric = "math"', "its problems come from nowhere: give exactly one of sources, data, generate, samples"),
         ('metric = "math"\n[[sources]]\nhub = "a/b"\nsplit = "x"', "`columns` is missing"),
         ('metric = "math"\n[[sources]]\nhub = "a/b"', "split is missing"),
         ('metric = "math"\n[[sources]]\nhub = "a/b"\nsplit = "x"\nrevision = ["1", "2"]', "2 revisions for 1 hub id"),

@@ -109,6 +109,7 @@ def test_only_the_files_of_the_split_are_fetched(hub: Hub) -> None:
         "revision": COMMIT,
         "rows": 2,
         "selected": 2,
+        "columns": {},
     }
     assert data.warnings == ()
 
