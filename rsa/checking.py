@@ -29,6 +29,13 @@ def find_checker(name: str) -> Checker:
     return _safe(name, checker)
 
 
+def mark_of(check: Check | None) -> str:
+    """What stands beside an answer wherever one is shown; what is wrong is said with it. Empty without a checker."""
+    if check is None:
+        return ""
+    return f"wrong: {check.reason}" if check.mark == "wrong" else check.mark
+
+
 def _always(reason: str) -> Checker:
     return lambda problem, answer: Check(mark="unchecked", reason=reason)
 

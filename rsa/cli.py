@@ -82,7 +82,10 @@ def solve(
     out: Annotated[Path | None, folder_flag("Run folder.", default="a new one in runs/")] = None,
     resume: Annotated[Path | None, folder_flag("Go on with the run in this folder.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on standard error but errors.")] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Nothing on standard error but errors, and what is wrong or unchecked."),
+    ] = False,
 ) -> None:
     """Solve a problem with N parallel candidates over T rounds."""
     with errors_for_people(), ExitStack() as stack:
@@ -96,7 +99,7 @@ def solve(
             folder = out or stack.enter_context(new_folder())
             job = SolveJob.new(file, image, model or DEFAULT_MODEL, profile, settings, folder)
         result = _run(job, quiet=quiet)
-        _print_answer(result, as_json=json_)
+        _print_answer(result, as_json=json_, quiet=quiet)
     raise typer.Exit(EXIT_ANSWERED if result.answer is not None else EXIT_NO_ANSWER)
 
 
@@ -165,11 +168,22 @@ def _run(job: SolveJob, *, quiet: bool) -> RunResult:
     return result
 
 
-def _print_answer(result: RunResult, *, as_json: bool) -> None:
+def _print_answer(result: RunResult, *, as_json: bool, quiet: bool) -> None:
+    """The answer on standard output: with its mark for people, alone for a file or a program.
+
+    There the mark is on standard error: in the display, or where that is quiet in a line of its own.
+    """
     if as_json:
         typer.echo(result.model_dump_json(indent=2))
     elif result.answer is not None:
-        from rsa.display import printable
+        from rsa.checking import mark_of
+        from rsa.display import in_a_line, printable
 
-        # A file gets what the model wrote; a terminal nothing that would move its cursor.
-        typer.echo(printable(result.answer) if sys.stdout.isatty() else result.answer)
+        check = result.check
+        if sys.stdout.isatty():
+            mark = f" ({mark_of(check)})" if check else ""
+            typer.echo(printable(f"{result.answer}{mark}"))  # nothing that would move a terminal's cursor
+            return
+        typer.echo(result.answer)
+        if quiet and check is not None and check.mark != "verified":
+            say(f"answer {in_a_line(result.answer)} is {check.mark}: {check.reason}")

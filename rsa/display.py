@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.api import ModelInfo
+from rsa.checking import mark_of
 from rsa.descent import line_of_descent, reasoning
 from rsa.events import (
     BudgetsLowered,
@@ -27,7 +28,7 @@ from rsa.events import (
     Warned,
 )
 from rsa.progress import Progress, Row
-from rsa.results import Candidate, RunResult, Vote
+from rsa.results import Candidate, Check, RunResult, Vote
 from rsa.suitability import sampling_of
 from rsa.terminal import can_redraw
 from rsa.words import plural, shortened
@@ -40,6 +41,7 @@ _LINES_OF_REASONING, _CHARACTERS_OF_REASONING = 20, 160
 _FIXED_WIDTH = 3 + 8 + 6 + 10 + 4 * 2  # of the table's other columns and the gaps between all of them
 _MIN_WORDS_WIDTH = 16
 _STATUS_STYLE = {"ok": "green", "degenerate": "yellow", "failed": "red", "cancelled": "yellow"}
+_MARK_STYLE = {"verified": "green", "wrong": "red", "unchecked": "yellow"}
 
 
 class Display(Protocol):
@@ -176,9 +178,8 @@ def describe(event: Event) -> str | None:
             what = {"conclude": "asking for answers", "cancel": "cutting off", "no_new_round": "no further round"}
             return f"limit {event.limit} ({event.used:g} of {event.allowed:g}): {what[event.action]}"
         case Consensus():
-            return (
-                f"consensus after round {event.round}: {event.vote.share:.0%} agree on {in_a_line(event.vote.answer)}"
-            )
+            answer = marked(event.vote.answer, event.vote.check)
+            return f"consensus after round {event.round}: {event.vote.share:.0%} agree on {answer}"
         case RunFinished():
             return _result_line(event.result)
         case _:
@@ -200,6 +201,12 @@ def in_a_line(answer: str) -> str:
     return shortened(" ".join(printable(answer).split()), _SHOWN_CHARACTERS)
 
 
+def marked(answer: str, check: Check | None) -> str:
+    """An answer as a part of a line, and in parentheses what its model's checker says of it, if there is one."""
+    mark = in_a_line(mark_of(check))
+    return f"{in_a_line(answer)} ({mark})" if mark else in_a_line(answer)
+
+
 def descent_lines(result: RunResult) -> list[str]:
     """How the answer came about: the last lines that its candidate wrote, below those of its ancestors."""
     lines = []
@@ -217,7 +224,7 @@ def _candidate_line(candidate: Candidate) -> str:
     if candidate.completion is None:
         return f"{where}: {candidate.status}{f': {candidate.error}' if candidate.error else ''}"
     usage = candidate.completion.usage
-    said = f", answer {in_a_line(candidate.answer)}" if candidate.answer is not None else ""
+    said = f", answer {marked(candidate.answer, candidate.check)}" if candidate.answer is not None else ""
     ended = candidate.completion.finish_reason if candidate.status == "ok" else candidate.status
     return f"{where}: {usage.completion_tokens} tokens, {ended}{said}"
 
@@ -225,8 +232,12 @@ def _candidate_line(candidate: Candidate) -> str:
 def _votes(votes: tuple[Vote, ...]) -> str:
     if not votes:
         return "tails handed on"
-    shown = ", ".join(f"{in_a_line(vote.answer)} ({vote.count})" for vote in votes[:3])
+    shown = ", ".join(f"{in_a_line(vote.answer)} ({_ballot(vote)})" for vote in votes[:3])
     return f"answers {shown}{f' and {len(votes) - 3} more' if len(votes) > 3 else ''}"
+
+
+def _ballot(vote: Vote) -> str:
+    return f"{vote.count}, {vote.check.mark}" if vote.check else str(vote.count)
 
 
 def _result_line(result: RunResult) -> str:
@@ -240,7 +251,8 @@ def _result_line(result: RunResult) -> str:
     winner = result.votes[0] if result.votes else None
     votes = f", {winner.count} of {round(winner.count / winner.share)} candidates agree" if winner else ""
     early = "" if result.stopped_because == "finished" else f", stopped by {result.stopped_because}"
-    return f"answer {in_a_line(result.answer)} from round {result.answered_from_round}{votes}{early}; {spent}"
+    answer = marked(result.answer, result.check)
+    return f"answer {answer} from round {result.answered_from_round}{votes}{early}; {spent}"
 
 
 def _table(progress: Progress, now_s: float, console: Console) -> Table:
@@ -277,7 +289,9 @@ def _state(row: Row) -> Text:
 
 def _words(row: Row, width: int) -> Text:
     if row.answer is not None:
-        return Text(in_a_line(row.answer), style="bold")
+        mark = f" ({row.check.mark})" if row.check else ""
+        answer = Text(shortened(in_a_line(row.answer), max(width - len(mark), 1)), style="bold")  # the mark must fit
+        return answer.append(mark, style=_MARK_STYLE[row.check.mark]) if row.check else answer
     line = " ".join(printable(row.text).split())
     return Text(line if len(line) <= width else f"…{line[1 - width :]}", style="dim")  # the newest words
 

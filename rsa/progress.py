@@ -16,7 +16,7 @@ from rsa.events import (
     RunFinished,
     RunStarted,
 )
-from rsa.results import RoundKind, RunResult, Status, Vote
+from rsa.results import Check, RoundKind, RunResult, Status, Vote
 
 _SPEED_WINDOW_S = 5.0
 """Speed is that of the last few seconds: prefill and stragglers make the average of a run a poor guide."""
@@ -33,6 +33,7 @@ class Row:
     text: str = ""
     status: Status | None = None
     answer: str | None = None
+    check: Check | None = None
     started_s: float | None = None
     finished_s: float | None = None
 
@@ -128,7 +129,7 @@ class Progress:
         if row is None:
             return
         replayed = row.started_s is None
-        row.status, row.answer = candidate.status, candidate.answer
+        row.status, row.answer, row.check = candidate.status, candidate.answer, candidate.check
         row.started_s, row.finished_s = candidate.started_s, candidate.finished_s
         if candidate.completion is not None:
             row.tokens = candidate.completion.usage.completion_tokens

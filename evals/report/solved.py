@@ -10,7 +10,7 @@ from evals.report.lineage import drawable, lineage
 from evals.report.pictures import picture
 from evals.report.text import count, duration, environment, first_of, moment, percent
 from evals.report.transcripts import Transcript, read_transcript
-from evals.report.views import unscored_rounds
+from evals.report.views import Verdict, checked, unscored_rounds
 from evals.report.words import Facts, brief, machine_facts, model_facts, settings
 from rsa.events import LimitHit
 from rsa.results import Round, RunResult, Vote
@@ -52,6 +52,7 @@ def _context(run: Transcript, limits: Sequence[LimitHit]) -> dict[str, Any]:
     return {
         "record": run.record,
         "result": run.result,
+        "check": checked(run.result.check) if run.result else None,
         "sentences": _sentences(run.result) if run.result else (),
         "warnings": (*unfinished, *run.warnings, *hits),
         "problem": first_of(run.record.problem, PROBLEM_CHARACTERS),
@@ -115,13 +116,13 @@ def _name(played: Round) -> str:
     return f"Round {played.round}" if played.kind == "population" else "Selection"
 
 
-def _bars(votes: Sequence[Vote]) -> list[tuple[str, int, str]]:
-    """(answer, count, share) of the leading answers; the others in one."""
-    bars = [(vote.answer, vote.count, percent(vote.share)) for vote in votes[:_SHOWN_VOTES]]
+def _bars(votes: Sequence[Vote]) -> list[tuple[str, Verdict | None, int, str]]:
+    """(answer, what the checker says of it, count, share) of the leading answers; the others in one."""
+    bars = [(vote.answer, checked(vote.check), vote.count, percent(vote.share)) for vote in votes[:_SHOWN_VOTES]]
     rest = votes[_SHOWN_VOTES:]
     if rest:
         share = percent(sum(vote.share for vote in rest))
-        bars.append((f"{plural(len(rest), 'other answer')}", sum(vote.count for vote in rest), share))
+        bars.append((plural(len(rest), "other answer"), None, sum(vote.count for vote in rest), share))
     return bars
 
 

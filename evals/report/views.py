@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from evals.records import Score, ScoreStatus
 from evals.report.text import Clip, last_of
 from evals.results import CandidateRecord
-from rsa.results import Candidate, Round
+from rsa.results import Candidate, Check, Round
 
 Tone = Literal["right", "wrong", "partly", "none", "open"]
 """Colour of a verdict; its sign and its word say the same."""
@@ -42,6 +42,18 @@ _ENDED = {
 }
 
 
+_MARKS = {
+    "verified": Verdict("right", "✓", "verified"),
+    "wrong": WRONG,
+    "unchecked": Verdict("open", "?", "unchecked"),
+}
+
+
+def checked(check: Check | None) -> Verdict | None:
+    """What the model's checker said of an answer, in a sign and a word; None without one."""
+    return None if check is None else _MARKS[check.mark]
+
+
 def verdict_of(score: Score) -> Verdict:
     """A score in a sign and a word."""
     return _UNANSWERED.get(score.status) or worth(score.value)
@@ -65,6 +77,7 @@ class CandidateView:
     answer   None if it gave none; `reading` is how the metric read it, where that differs.
     tail     None if no text of it is kept.
     note     why it has no answer, or what a person should know besides; may be empty.
+    check    what the model's checker says of the answer; None without a checker, and in an evaluation.
     """
 
     anchor: str
@@ -78,6 +91,7 @@ class CandidateView:
     reasoning_tokens: int
     answer_tokens: int
     tail: Clip | None
+    check: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +166,18 @@ def _unscored(candidate: Candidate, agrees: bool, tail_characters: int) -> Candi
         verdict=_agreement(candidate, agrees),
         answer=_shortened(candidate.answer),
         reading=None,
-        note=candidate.error or "",
+        note=candidate.error or check_words(candidate.check),
         forced=bool(candidate.completion and candidate.completion.forced),
         reasoning_tokens=usage.reasoning_tokens if usage else 0,
         answer_tokens=usage.completion_tokens - usage.reasoning_tokens if usage else 0,
         tail=_tail(candidate, tail_characters),
+        check=checked(candidate.check),
     )
+
+
+def check_words(check: Check | None) -> str:
+    """What the model's checker says of an answer in a sentence; empty without one."""
+    return "" if check is None else f"Its answer is {check.mark}: {check.reason}."
 
 
 def _agreement(candidate: Candidate, agrees: bool) -> Verdict:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rsa.display import Lines, LiveTable, Silent, describe, in_a_line, make_display, printable
+from rsa.display import Lines, LiveTable, Silent, describe, in_a_line, make_display, marked, printable
 from rsa.events import BudgetsLowered, Consensus, LimitHit, Warned
+from rsa.results import Check, Vote
 
 
 def lines(events: Iterable[Any], width: int = 60) -> list[str]:
@@ -103,6 +104,41 @@ def test_answers_of_many_lines_stay_in_one() -> None:
     assert in_a_line("x" * 1000).endswith("x…")
 
 
+VERIFIED = Check(mark="verified", reason="8*3 = 24, each number used once")
+WRONG = Check(mark="wrong", reason="uses 24, which is not given")
+UNCHECKED = Check(mark="unchecked", reason="it is no puzzle")
+
+
+def test_no_answer_of_a_checked_model_is_shown_without_its_mark(tell: Callable[..., Any]) -> None:
+    story = tell(n=3)
+    story.begins_round(0)
+    votes = tuple(
+        Vote(answer=answer, share=1 / 3, candidates=(index,), check=check)
+        for index, (answer, check) in enumerate([("8*3", VERIFIED), ("24*1", WRONG), ("47", UNCHECKED)])
+    )
+    events = [
+        *(story.ends(vote.candidates[0], 5, 1.0, vote.answer, check=vote.check) for vote in votes),
+        story.ends_round(1.0).model_copy(update={"votes": votes}),
+        Consensus(round=0, vote=votes[0]),
+        *(story.finishes(1.0, vote.answer, votes=(vote,), check=vote.check) for vote in votes),
+    ]
+    spent = "from round 0, 1 of 3 candidates agree; 1 round, 1,234 tokens in 1.0 s"
+    assert lines(events) == [
+        "  round 0 candidate  0: 5 tokens, stop, answer 8*3 (verified)",
+        "  round 0 candidate  1: 5 tokens, stop, answer 24*1 (wrong: uses 24, which is not given)",
+        "  round 0 candidate  2: 5 tokens, stop, answer 47 (unchecked)",
+        "round 0 done: answers 8*3 (1, verified), 24*1 (1, wrong), 47 (1, unchecked)",
+        "consensus after round 0: 33% agree on 8*3 (verified)",
+        f"answer 8*3 (verified) {spent}",
+        f"answer 24*1 (wrong: uses 24, which is not given) {spent}",
+        f"answer 47 (unchecked) {spent}",
+    ]
+
+
+def test_a_reason_cannot_drive_the_terminal() -> None:
+    assert marked("1\x1b", Check(mark="wrong", reason="uses\x1b[2J 7\nand 8")) == "1� (wrong: uses�[2J 7 and 8)"
+
+
 def test_what_models_write_cannot_drive_the_terminal(story: Any) -> None:
     nasty = "\x1b[2Jgone\x07\r\x08 \u202ebidi"
     assert printable("a\tb\nc") == "a\tb\nc"
@@ -156,6 +192,22 @@ def test_table_of_a_round(tell: Callable[..., Any]) -> None:
         "  4         0          waiting",
         "  3 running · 1,567 tokens · 784 tok/s · 0:02 elapsed · about 0:00 left",
     ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_the_mark_of_an_answer_stands_in_the_table_however_long_the_answer(
+    tell: Callable[..., Any], width: int
+) -> None:
+    story, screen = tell(n=3), Screen(width=width)
+    shown = screen.shows(
+        *(story.starts(), story.begins_round(0), *(story.begins(index) for index in range(3))),
+        story.ends(0, 5, 1.0, "8*3", check=VERIFIED),
+        story.ends(1, 5, 1.0, "24" + "*1" * 60, check=WRONG),
+        story.ends(2, 5, 1.0, "47", check=UNCHECKED),
+    )
+    assert shown[2].endswith("done        8*3 (verified)")
+    assert shown[3].endswith("*… (wrong)") or shown[3].endswith("1… (wrong)")
+    assert shown[4].endswith("done        47 (unchecked)")
 
 
 def test_the_clock_goes_on_between_events(story: Any) -> None:
