@@ -29,7 +29,7 @@ from rsa.terminal import (
 )
 
 if TYPE_CHECKING:
-    from evals.events import EvalEvent
+    from evals.events import OnEvent
     from evals.job import EvalJob
     from evals.results import EvalResults
 
@@ -255,15 +255,14 @@ def _rescored(folder: Path, metric: str | None, *, quiet: bool) -> EvalResults:
         raise interrupted(f"interrupted; start again with: rsa eval --rescore {shlex.quote(str(folder))}") from None
 
 
-def _shown(run: Callable[[Callable[[EvalEvent], None]], Awaitable[EvalResults]], *, quiet: bool) -> EvalResults:
+def _shown(run: Callable[[OnEvent | None], Awaitable[EvalResults]], *, quiet: bool) -> EvalResults:
     """Run with the display that suits standard error."""
     import anyio
-    from rich.console import Console
 
-    from evals.display import make_display
+    from evals.display import watching
 
-    with make_display(Console(stderr=True), quiet=quiet) as display:
-        return anyio.run(run, display.show)
+    with watching(not quiet) as watch:
+        return anyio.run(run, watch)
 
 
 def _finish(results: EvalResults, folder: Path, *, with_report: bool, as_json: bool, quiet: bool) -> None:

@@ -4,7 +4,9 @@ and a table at the end."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from threading import Lock
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -14,10 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from evals.comparison import Comparison, Contrast
-from evals.events import EvalEvent, EvalFinished, EvalStarted, RunEnded
+from evals.events import EvalEvent, EvalFinished, EvalStarted, OnEvent, RunEnded
 from evals.meter import Meter
 from evals.results import EvalResults
 from evals.stats import Estimate, estimate, mean_of
+from evals.ticker import Ticker
 from rsa.display import as_clock, note_lines, printable, redrawn
 from rsa.terminal import can_redraw
 from rsa.words import plural
@@ -25,6 +28,8 @@ from rsa.words import plural
 _REFRESH_PER_S = 4
 _LINES = 20
 """Progress lines in a log file, however many problems there are."""
+QUIET_S = 10.0
+"""The longest that a log file hears nothing: who reads it wants to know that something still goes on."""
 _SPEED_WINDOW_S = 10.0
 _PASS_COLUMNS = 2
 """Of pass@k, the largest: a table fits in 80 columns."""
@@ -62,10 +67,15 @@ class Tally:
     def meter(self) -> Meter:
         return self.started.meter if self.started else Meter()
 
+    def now_s(self) -> float:
+        """On the clock."""
+        return self._clock()
+
     def update(self, event: EvalEvent) -> None:
         """Take the next event."""
         if isinstance(event, EvalStarted):
             self.started, self._began = event, self._clock()
+            self._speeds = [(self._began, event.meter.tokens)]
         elif isinstance(event, RunEnded):
             self.done += 1
             self.found += event.found
@@ -97,41 +107,54 @@ class Tally:
         return self.elapsed_s() / made * (self.runs - self.done) if made else None
 
 
-class Silent:
-    """Shows nothing: `--quiet`."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def show(self, event: EvalEvent) -> None:
-        """Nothing to see."""
-
-
 class Lines:
-    """Plain lines for a log file: the beginning, what failed, progress now and then, the table."""
+    """Plain lines for a log file: the beginning, what failed, progress now and then, the table.
 
-    def __init__(self, console: Console, tally: Tally | None = None) -> None:
+    Where nothing is worth a line, progress is told every QUIET_S; `ticker` is what runs `beat` for that.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        tally: Tally | None = None,
+        ticker: Callable[[Callable[[], float]], AbstractContextManager[object]] = Ticker,
+    ) -> None:
         self._console = console
         self._tally = tally or Tally()
+        self._ticker = ticker(self.beat)
+        self._turn = Lock()  # the ticker is another thread
+        self._said_s = self._tally.now_s()
 
     def __enter__(self) -> Self:
+        self._ticker.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        return None
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ticker.__exit__(kind, error, trace)
 
     def show(self, event: EvalEvent) -> None:
         """Print what the event has to say."""
-        self._tally.update(event)
-        for line in notices(event):
+        with self._turn:
+            self._tally.update(event)
+            self._say(*notices(event))
+            if isinstance(event, RunEnded) and self._is_time():
+                self._say(status_line(self._tally))
+            elif isinstance(event, EvalFinished):
+                self._say(*result_lines(event.results))
+
+    def beat(self) -> float:
+        """Tell how far it is if nothing was said for QUIET_S; the seconds until that may be so again."""
+        with self._turn:
+            if self._tally.now_s() - self._said_s >= QUIET_S:
+                self._say(status_line(self._tally) if self._tally.started else loading_line(self._tally))
+            return self._said_s + QUIET_S - self._tally.now_s()
+
+    def _say(self, *lines: str) -> None:
+        for line in lines:
             _print(self._console, line)
-        if isinstance(event, RunEnded) and self._is_time():
-            _print(self._console, status_line(self._tally))
-        elif isinstance(event, EvalFinished):
-            print_results(self._console, event.results)
+            self._said_s = self._tally.now_s()
 
     def _is_time(self) -> bool:
         done, runs = self._tally.done, max(self._tally.runs, 1)
@@ -156,7 +179,8 @@ class LiveLine:
     ) -> None:
         self._live.__exit__(kind, error, trace)
         if self._results is not None:
-            print_results(self._console, self._results)
+            for line in result_lines(self._results):
+                _print(self._console, line)
 
     def show(self, event: EvalEvent) -> None:
         """Take the event in; what failed is printed above the line."""
@@ -169,7 +193,7 @@ class LiveLine:
     def _render(self) -> Table | Text:
         tally = self._tally
         if tally.started is None:
-            return Text(f"loading the data and the model · {as_clock(tally.elapsed_s())}", style="bold")
+            return Text(loading_line(tally), style="bold")
         bar = ProgressBar(total=max(tally.runs, 1), completed=tally.done, width=min(self._console.width, 60))
         lines = Table.grid()  # in a Group the text would stand behind the bar: a bar does not end its line
         lines.add_row(bar)
@@ -177,11 +201,25 @@ class LiveLine:
         return lines
 
 
-def make_display(console: Console, *, quiet: bool) -> EvalDisplay:
+def make_display(console: Console) -> EvalDisplay:
     """The display that suits where standard error goes."""
-    if quiet:
-        return Silent()
     return LiveLine(console) if can_redraw(console) else Lines(console)
+
+
+@contextmanager
+def watching(progress: bool, on_event: OnEvent | None = None) -> Iterator[OnEvent | None]:
+    """Whom to tell the events of an evaluation: `on_event`, and with `progress` the display of standard error."""
+    if not progress:
+        yield on_event
+        return
+    with make_display(Console(stderr=True)) as display:
+
+        def tell(event: EvalEvent) -> None:
+            display.show(event)
+            if on_event is not None:
+                on_event(event)
+
+        yield tell
 
 
 def notices(event: EvalEvent) -> list[str]:
@@ -212,12 +250,17 @@ def describe_failure(event: RunEnded) -> str | None:
     return f"failed: {event.scores.problem}: {_one_line(event.scores.error)}"
 
 
+def loading_line(tally: Tally) -> str:
+    """Before there is anything to count."""
+    return f"loading the data and the model · {as_clock(tally.elapsed_s())}"
+
+
 def status_line(tally: Tally, *, live: bool = False) -> str:
     """How far it is and how well it goes."""
-    speed, eta = tally.tokens_per_s(), tally.eta_s()
+    speed, eta, headline = tally.tokens_per_s(), tally.eta_s(), tally.headline()
     parts = [
         f"{tally.done} of {tally.runs}",
-        f"{number(tally.headline())} so far",
+        f"{number(headline)} so far" if headline.problems else "",
         f"{tally.failed} failed" if tally.failed else "",
         f"{plural(tally.meter.running, 'candidate')} running" if live or tally.meter.running else "",
         f"{speed:,.0f} tok/s" if speed else "",
@@ -237,12 +280,6 @@ def number(figure: Estimate, *, signed: bool = False) -> str:
     form = "+.3f" if signed else ".3f"
     interval = "" if figure.low is None or figure.high is None else f" [{figure.low:{form}}, {figure.high:{form}}]"
     return f"{figure.value:{form}}{' [all alike]' if figure.se == 0 else interval}"
-
-
-def print_results(console: Console, results: EvalResults) -> None:
-    """The figures that matter, compactly."""
-    for line in result_lines(results):
-        _print(console, line)
 
 
 def result_lines(results: EvalResults) -> list[str]:

@@ -3,6 +3,7 @@ order of their ends, EvalFinished."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,3 +45,4 @@ class EvalFinished:
 
 
 EvalEvent = EvalStarted | RunEnded | EvalFinished
+OnEvent = Callable[[EvalEvent], None]

@@ -17,11 +17,12 @@ from evals.benchmarks import Benchmark, load_benchmark
 from evals.columns import Mapped, as_flags, names_of
 from evals.data import Data, open_data
 from evals.errors import OtherEvalError, ResultsError
+from evals.events import OnEvent
 from evals.folder import EVAL, DataSource, EvalRecord, ResultsFolder, absolute, data_identity, read_eval
 from evals.methods import Method, check_method, method_settings
 from evals.records import Sample, Scorer
 from evals.results import EvalResults
-from evals.runner import Evaluation, OnEvent, Solving, check_gold, default_in_flight
+from evals.runner import Evaluation, Solving, check_gold, default_in_flight
 from evals.scoring import RunScores, nothing_scored, score_run
 from rsa.config import RSAConfig
 from rsa.errors import ConfigError
@@ -52,6 +53,7 @@ async def evaluate(
     epochs: int = 1,
     in_flight: int | None = None,
     resume: bool = False,
+    progress: bool = False,
     on_event: OnEvent | None = None,
     **settings: Any,
 ) -> EvalResults:
@@ -65,6 +67,7 @@ async def evaluate(
     epochs     how often each problem is run; each time with another seed.
     in_flight  problems at once; by default so many that the engine stays full. It does not change the results.
     resume     go on with the evaluation in `out`, if there is one; without it, `out` must not hold one.
+    progress   show on standard error what `rsa eval` shows there; `on_event` is told of the same.
 
     Raises ConfigError, EvalError (BenchmarkError, DataError, ResultsError and their kinds), RunFolderError, and
     EngineError if the engine as a whole fails: what was done until then is kept. A problem that fails alone is
@@ -90,7 +93,10 @@ async def evaluate(
         in_flight=in_flight,
         resume=resume,
     )
-    return await job.run(engine, on_event)
+    from evals.display import watching
+
+    with watching(progress, on_event) as watch:
+        return await job.run(engine, watch)
 
 
 @dataclass(frozen=True, slots=True)

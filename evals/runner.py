@@ -17,7 +17,7 @@ import anyio.to_thread
 from engine.api import Engine
 from engine.errors import RequestError
 from evals.errors import DataError, GoldError
-from evals.events import EvalEvent, EvalFinished, EvalStarted, RunEnded
+from evals.events import EvalFinished, EvalStarted, OnEvent, RunEnded
 from evals.folder import ResultsFolder
 from evals.meter import Meter, MeteredEngine
 from evals.records import Sample, Scorer
@@ -32,7 +32,6 @@ from rsa.results import RunResult
 
 ENGINE_ROWS = 64
 """Candidates that an engine decodes together on a CPU; a GPU takes more, which `--in-flight` asks for."""
-OnEvent = Callable[[EvalEvent], None]
 Produce = Callable[[Sample, int], Awaitable[RunScores]]
 """The scores of a problem in an epoch, however they are come by; they are on the disk when it returns."""
 

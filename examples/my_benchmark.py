@@ -8,7 +8,7 @@ from evals import Benchmark, Sample, evaluate
 
 PUZZLES = {24: [3, 7, 5, 2], 36: [9, 8, 4, 4], 17: [10, 4, 3]}
 
-benchmark = Benchmark(
+mine = Benchmark(
     name="my-puzzles",
     metric="countdown",
     samples=[
@@ -21,7 +21,7 @@ benchmark = Benchmark(
 
 async def main(folder: str) -> None:
     for method in ("single", "rsa"):
-        results = await evaluate(benchmark, "nano", method, out=f"{folder}/{method}", n=4, beta=96, tau=64)
+        results = await evaluate(mine, "nano", method, out=f"{folder}/{method}", progress=True, n=4, beta=96, tau=64)
         right = {problem.id: problem.value for problem in results.problems}
         print(f"{method}: {results.mean.value:.3f} of {results.usage.completion_tokens:,} tokens; {right}")
 

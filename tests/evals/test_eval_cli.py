@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from evals import display
 from evals.comparison import Comparison
 from evals.folder import read_eval, read_results
 from evals.results import EvalResults
@@ -48,6 +49,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """With a data set of five problems, and the scripted engine in place of every model."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RSA_MODEL", raising=False)
+    monkeypatch.setattr(display, "QUIET_S", 3600.0)  # a slow machine has nothing to say between the lines
     rows = [{"problem": f"what is number {i}?", "answer": gold, "problem_idx": i + 1} for i, gold in GOLDS.items()]
     Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name in ("open_scripted", "no_settings", "nothing_to_fetch"):

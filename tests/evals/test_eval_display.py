@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 from rich.console import Console
 
 from engine.api import ModelInfo
 from evals.display import (
+    QUIET_S,
     Lines,
     LiveLine,
-    Silent,
     Tally,
     describe_start,
     make_display,
@@ -74,7 +75,7 @@ def test_how_far_how_well_how_fast_and_how_long() -> None:
     tally = Tally(clock)
     tally.update(started(4, meter))
     assert (tally.eta_s(), tally.headline().value) == (None, None)
-    assert status_line(tally) == "  0 of 4 · - so far · 0:00 elapsed"
+    assert status_line(tally) == "  0 of 4 · 0:00 elapsed"
     tally.update(ended("p", 1.0, found=True))
     assert tally.eta_s() is None, "what was found says nothing about speed"
     clock.now += 60.0
@@ -125,6 +126,44 @@ def test_a_log_file_gets_so_many_lines_however_long_it_takes(runs: int) -> None:
     printed = output.getvalue().splitlines()
     assert len(printed) == 1 + min(runs, 20)
     assert printed[-1].startswith(f"  {runs} of {runs} · 1.000")
+
+
+class Idle:
+    """Takes the place of a ticker: what it would call is for the test to call."""
+
+    def __init__(self, beat: Callable[[], float]) -> None:
+        self.running = False
+
+    def __enter__(self) -> Self:
+        self.running = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.running = False
+
+
+def test_a_log_file_hears_every_ten_seconds_that_something_goes_on() -> None:
+    output, clock, meter = io.StringIO(), Clock(), Meter()
+    with Lines(Console(file=output, width=200), Tally(clock), Idle) as lines:
+        assert lines.beat() == QUIET_S == 10.0
+        clock.now += 10.0
+        assert lines.beat() == 10.0
+        assert output.getvalue().splitlines() == ["loading the data and the model · 0:10"]
+        lines.show(started(100, meter))
+        clock.now += 9.0
+        assert lines.beat() == 1.0, "the start was a line"
+        clock.now += 1.0
+        meter.tokens, meter.running = 500, 8
+        assert lines.beat() == 10.0
+        assert output.getvalue().splitlines()[2:] == ["  0 of 100 · 8 candidates running · 50 tok/s · 0:10 elapsed"]
+        clock.now += 4.0
+        lines.show(ended("failing", error="it broke"))
+        clock.now += 6.0
+        assert lines.beat() == 4.0, "a failure was a line"
+        clock.now += 100.0
+        assert lines.beat() == 10.0, "one line however late it is"
+    assert len(output.getvalue().splitlines()) == 5
+    assert not lines._ticker.running
 
 
 def test_failures_are_told_in_one_line_that_moves_no_cursor() -> None:
@@ -189,6 +228,5 @@ def test_numbers() -> None:
 
 
 def test_the_display_suits_where_it_goes() -> None:
-    assert isinstance(make_display(Console(file=io.StringIO()), quiet=False), Lines)
-    assert isinstance(make_display(Console(file=io.StringIO(), force_terminal=True), quiet=False), LiveLine)
-    assert isinstance(make_display(Console(), quiet=True), Silent)
+    assert isinstance(make_display(Console(file=io.StringIO())), Lines)
+    assert isinstance(make_display(Console(file=io.StringIO(), force_terminal=True)), LiveLine)

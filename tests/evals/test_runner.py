@@ -17,7 +17,9 @@ import pytest
 from engine.api import Completion, EngineEvent, GenerationRequest
 from engine.errors import EngineClosedError, OutOfMemoryError
 from engine.scripted import Script, ScriptedEngine, ScriptedStream
+from evals import display
 from evals.benchmarks import Benchmark
+from evals.display import result_lines
 from evals.errors import GoldError, ResultsError
 from evals.events import EvalEvent, EvalFinished, EvalStarted, RunEnded
 from evals.folder import ResultsFolder, read_results, run_name
@@ -282,6 +284,23 @@ def test_events_tell_the_whole_story(finished: Path, tmp_path: Path) -> None:
     run(tmp_path / "out", epochs=2, resume=True, on_event=again.append)
     found = [event for event in again if isinstance(event, RunEnded)]
     assert sum(event.found for event in found) == 14, "all but the two runs of the failing problem"
+
+
+def test_a_program_may_show_how_far_it_is(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "QUIET_S", 3600.0)  # a slow machine has nothing to say between the lines
+    events: list[EvalEvent] = []
+    results = run(tmp_path / "silent")
+    assert capfd.readouterr() == ("", "")
+    assert run(tmp_path / "shown", progress=True, on_event=events.append) == results
+    out, error = capfd.readouterr()
+    lines = error.splitlines()
+    assert out == ""
+    assert lines[0].startswith("thirds: 8 problems, method rsa with scripted: ")
+    assert sum(line.startswith("  8 of 8 · ") for line in lines) == 1
+    assert lines[-len(result_lines(results)) :] == result_lines(results)
+    assert events[-1] == EvalFinished(results), "who watched is told all the same"
 
 
 def test_seconds_are_kept_apart_and_add_up_over_processes(tmp_path: Path) -> None:
