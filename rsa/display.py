@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from engine.api import ModelInfo
+from engine.api import Completion, ModelInfo
 from rsa.checking import mark_of
 from rsa.descent import line_of_descent, reasoning
 from rsa.events import (
@@ -31,6 +31,7 @@ from rsa.progress import Progress, Row
 from rsa.results import Candidate, Check, RunResult, Vote
 from rsa.suitability import sampling_of
 from rsa.terminal import can_redraw
+from rsa.unanswered import unanswered
 from rsa.words import plural, shortened
 
 _REFRESH_PER_S = 8
@@ -39,7 +40,9 @@ _SHOWN_CHARACTERS = 80
 _LINES_OF_REASONING, _CHARACTERS_OF_REASONING = 20, 160
 """Of each candidate that led to the answer: thousands of tokens may stand above them, in the run folder."""
 _FIXED_WIDTH = 3 + 8 + 6 + 10 + 4 * 2  # of the table's other columns and the gaps between all of them
-_MIN_WORDS_WIDTH = 16
+_NARROW, _NARROW_FIXED_WIDTH = 60, 3 + 7 + 10 + 3 * 2
+"""Below so many columns there is no room for speeds: what is written matters more."""
+_MIN_WORDS_WIDTH = 10
 _STATUS_STYLE = {"ok": "green", "degenerate": "yellow", "failed": "red", "cancelled": "yellow"}
 _MARK_STYLE = {"verified": "green", "wrong": "red", "unchecked": "yellow"}
 
@@ -123,7 +126,7 @@ class LiveTable:
     ) -> None:
         self._live.__exit__(kind, error, trace)
         if self._progress.result is not None:
-            self._print(_result_line(self._progress.result))
+            self._print("\n".join(result_lines(self._progress.result)))
 
     def show(self, event: Event) -> None:
         """Take the event in; what a table has no place for is printed above it."""
@@ -173,7 +176,7 @@ def describe(event: Event) -> str | None:
         case CandidateFinished():
             return _candidate_line(event.candidate)
         case RoundFinished():
-            return f"round {event.round} done: {_votes(event.votes)}"
+            return f"round {event.round} done: {_votes(event)}"
         case LimitHit():
             what = {"conclude": "asking for answers", "cancel": "cutting off", "no_new_round": "no further round"}
             return f"limit {event.limit} ({event.used:g} of {event.allowed:g}): {what[event.action]}"
@@ -181,7 +184,7 @@ def describe(event: Event) -> str | None:
             answer = marked(event.vote.answer, event.vote.check)
             return f"consensus after round {event.round}: {event.vote.share:.0%} agree on {answer}"
         case RunFinished():
-            return _result_line(event.result)
+            return "\n".join(result_lines(event.result))
         case _:
             return None
 
@@ -223,15 +226,36 @@ def _candidate_line(candidate: Candidate) -> str:
     where = f"  round {candidate.round} candidate {candidate.index:>2}"
     if candidate.completion is None:
         return f"{where}: {candidate.status}{f': {candidate.error}' if candidate.error else ''}"
-    usage = candidate.completion.usage
-    said = f", answer {marked(candidate.answer, candidate.check)}" if candidate.answer is not None else ""
-    ended = candidate.completion.finish_reason if candidate.status == "ok" else candidate.status
-    return f"{where}: {usage.completion_tokens} tokens, {ended}{said}"
+    parts = [
+        f"{candidate.completion.usage.completion_tokens} tokens",
+        _budget_reached(candidate, candidate.completion),
+        candidate.status if candidate.status != "ok" else "",
+        f"answer {marked(candidate.answer, candidate.check)}" if candidate.answer is not None else _silence(candidate),
+    ]
+    return f"{where}: {', '.join(part for part in parts if part)}"
 
 
-def _votes(votes: tuple[Vote, ...]) -> str:
+def _budget_reached(candidate: Candidate, completion: Completion) -> str:
+    budget = candidate.sampling.reasoning_budget if candidate.sampling else None
+    if completion.forced:
+        of = f" (beta = {budget})" if budget is not None else ""
+        return f"reasoning closed at {completion.usage.reasoning_tokens} tokens{of}"
+    if completion.finish_reason == "budget":
+        return f"reasoning ended at beta = {budget}" if budget is not None else "reasoning ended at beta"
+    return "answer ended at its budget" if completion.finish_reason == "length" else ""
+
+
+def _silence(candidate: Candidate | Row) -> str:
+    """What there is in place of an answer of a candidate that ended."""
+    if not candidate.asked and candidate.status == "ok":
+        return "handed on"
+    return "no answer" if candidate.status == "ok" else ""
+
+
+def _votes(event: RoundFinished) -> str:
+    votes = event.votes
     if not votes:
-        return "tails handed on"
+        return "no answers" if event.asked else "tails handed on"
     shown = ", ".join(f"{in_a_line(vote.answer)} ({_ballot(vote)})" for vote in votes[:3])
     return f"answers {shown}{f' and {len(votes) - 3} more' if len(votes) > 3 else ''}"
 
@@ -240,14 +264,24 @@ def _ballot(vote: Vote) -> str:
     return f"{vote.count}, {vote.check.mark}" if vote.check else str(vote.count)
 
 
-def _result_line(result: RunResult) -> str:
+def result_lines(result: RunResult) -> list[str]:
+    """The line that sums up a run; without an answer, also what its final candidates wrote, and what to try."""
+    why = unanswered(result)
+    if why is None:
+        return [_result_line(result, "no candidate gave one")]
+    lines = [_result_line(result, why.why)]
+    lines += [f"  {many} wrote at the end: {printable(words)}" for words, many in why.wrote]
+    lines += [f"  and {why.more} more wrote something else"] if why.more else []
+    lines += ["try a larger --beta"] if why.beta_short else []
+    return lines
+
+
+def _result_line(result: RunResult, why_none: str) -> str:
     rounds = plural(len(result.rounds), "round")
     spent = f"{rounds}, {result.usage.completion_tokens:,} tokens in {result.timings.wall_s:.1f} s"
     if result.answer is None:
-        why = (
-            "no candidate gave one" if result.stopped_because == "finished" else f"stopped by {result.stopped_because}"
-        )
-        return f"no answer, {why}; {spent}"
+        stopped = "" if result.stopped_because == "finished" else f", stopped by {result.stopped_because}"
+        return f"no answer{stopped}: {why_none}; {spent}"
     winner = result.votes[0] if result.votes else None
     votes = f", {winner.count} of {round(winner.count / winner.share)} candidates agree" if winner else ""
     early = "" if result.stopped_because == "finished" else f", stopped by {result.stopped_because}"
@@ -263,19 +297,23 @@ def _table(progress: Progress, now_s: float, console: Console) -> Table:
     )
     table = Table(title=title, title_justify="left", title_style="bold", box=None, expand=True, pad_edge=False)
     table.add_column("#", justify="right", width=3)
-    table.add_column("tokens", justify="right", width=8)
-    table.add_column("tok/s", justify="right", width=6)
+    narrow = console.width < _NARROW
+    table.add_column("tokens", justify="right", width=7 if narrow else 8)
+    if not narrow:
+        table.add_column("tok/s", justify="right", width=6)
     table.add_column("state", width=10)
-    table.add_column("answer so far, or what it writes", no_wrap=True, overflow="ellipsis", ratio=1)
-    room, words_width = max(console.height - 6, 1), max(console.width - _FIXED_WIDTH, _MIN_WORDS_WIDTH)
+    words = "answer" if narrow else "answer so far, or what it writes"
+    table.add_column(words, no_wrap=True, overflow="ellipsis", ratio=1)
+    room = max(console.height - (7 if narrow else 6), 1)  # narrow, the totals take two lines
+    words_width = max(console.width - (_NARROW_FIXED_WIDTH if narrow else _FIXED_WIDTH), _MIN_WORDS_WIDTH)
     rows = progress.rows
     if len(rows) > room:
         rows = sorted(rows, key=lambda row: row.status is not None)  # those that still run first
     for row in rows[:room]:
-        speed = f"{row.tokens_per_s(now_s):.0f}" if row.tokens else ""
-        table.add_row(str(row.index), f"{row.tokens:,}", speed, _state(row), _words(row, words_width))
+        speed = [] if narrow else [f"{row.tokens_per_s(now_s):.0f}" if row.tokens else ""]
+        table.add_row(str(row.index), f"{row.tokens:,}", *speed, _state(row), _words(row, words_width))
     if len(rows) > room:
-        table.add_row("", "", "", "", Text(f"... and {len(rows) - room} more", style="dim"))
+        table.add_row(*[""] * (3 if narrow else 4), Text(f"... and {len(rows) - room} more", style="dim"))
     return table
 
 
@@ -292,6 +330,8 @@ def _words(row: Row, width: int) -> Text:
         mark = f" ({row.check.mark})" if row.check else ""
         answer = Text(shortened(in_a_line(row.answer), max(width - len(mark), 1)), style="bold")  # the mark must fit
         return answer.append(mark, style=_MARK_STYLE[row.check.mark]) if row.check else answer
+    if row.status is not None:
+        return Text(_silence(row), style="dim")
     line = " ".join(printable(row.text).split())
     return Text(line if len(line) <= width else f"…{line[1 - width :]}", style="dim")  # the newest words
 

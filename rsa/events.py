@@ -105,12 +105,16 @@ class CandidateFinished(_Event):
 
 
 class RoundFinished(_Event):
-    """All candidates of the round ended; `statuses` counts how. They were in the CandidateFinished before."""
+    """All candidates of the round ended; `statuses` counts how. They were in the CandidateFinished before.
+
+    asked  whether answers were wanted of them; without any, `votes` are empty as a matter of course.
+    """
 
     type: Literal["round_finished"] = "round_finished"
     round: int
     kind: RoundKind = "population"
     statuses: dict[Status, int]
+    asked: bool = True
     votes: tuple[Vote, ...]
     usage: Usage
 

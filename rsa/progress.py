@@ -24,7 +24,10 @@ _SPEED_WINDOW_S = 5.0
 
 @dataclass(slots=True)
 class Row:
-    """One candidate of the current round. `status` is None while it runs; `text` is the newest of what it writes."""
+    """One candidate of the current round. `status` is None while it runs; `text` is the newest of what it writes.
+
+    asked  of one that ended: whether an answer was wanted of it.
+    """
 
     index: int
     parents: tuple[int, ...] = ()
@@ -34,6 +37,7 @@ class Row:
     status: Status | None = None
     answer: str | None = None
     check: Check | None = None
+    asked: bool = True
     started_s: float | None = None
     finished_s: float | None = None
 
@@ -130,6 +134,7 @@ class Progress:
             return
         replayed = row.started_s is None
         row.status, row.answer, row.check = candidate.status, candidate.answer, candidate.check
+        row.asked = candidate.asked
         row.started_s, row.finished_s = candidate.started_s, candidate.finished_s
         if candidate.completion is not None:
             row.tokens = candidate.completion.usage.completion_tokens

@@ -77,6 +77,11 @@ class Candidate(Record):
     started_s: float = 0.0
     finished_s: float = 0.0
 
+    @property
+    def asked(self) -> bool:
+        """Whether an answer was wanted of it; those of rounds that only hand on tails have no budget for one."""
+        return self.sampling is None or self.sampling.answer_budget != 0
+
 
 class Vote(Record):
     """Candidates of one round that gave equivalent answers.

@@ -190,6 +190,7 @@ class Run:
                 round=number,
                 kind=kind,
                 statuses=played.statuses,
+                asked=any(candidate.asked for candidate in candidates),
                 votes=played.votes,
                 usage=played.usage,
             )

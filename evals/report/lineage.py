@@ -59,7 +59,7 @@ def lineage(rounds: Sequence[Round], agreeing: Mapping[int, set[int]]) -> Plot:
     legend: tuple[tuple[Colour, str], ...] = (
         ("first", "● gave the run's answer"),
         ("second", "◆ gave another one"),
-        ("third", "○ gave none"),
+        ("third", "○ gave none, or was not asked"),
     )
     return Plot("lineage", title, text, inline(figure, "lineage", title, text), legend)
 

@@ -15,6 +15,7 @@ from evals.report.words import Facts, brief, machine_facts, model_facts, setting
 from rsa.events import LimitHit
 from rsa.results import Round, RunResult, Vote
 from rsa.runlog import read_events
+from rsa.unanswered import unanswered
 from rsa.words import plural
 
 PROBLEM_CHARACTERS = 40_000
@@ -98,7 +99,7 @@ def _answers(played: Round, vote: Vote) -> set[str]:
 
 def _sentences(result: RunResult) -> tuple[str, ...]:
     if result.answer is None:
-        found = "No candidate gave an answer."
+        found = _silence(result)
     elif result.votes:
         winner = next((vote for vote in result.votes if vote.answer == result.answer), result.votes[0])
         of = round(winner.count / winner.share)
@@ -110,6 +111,18 @@ def _sentences(result: RunResult) -> tuple[str, ...]:
         f"{duration(result.timings.wall_s)}, started {moment(result.timings.started_at)}."
     )
     return tuple(sentence for sentence in (found, _STOPPED[result.stopped_because], spent) if sentence)
+
+
+def _silence(result: RunResult) -> str:
+    why = unanswered(result)
+    if why is None:
+        return "No candidate gave an answer."
+    sentences = [f"No answer: {why.why}."]
+    wrote = [f"{many} wrote at the end “{words}”" for words, many in why.wrote]
+    wrote += [f"{why.more} more wrote something else"] if why.more else []
+    sentences += [f"{'; '.join(wrote)}."] if wrote else []
+    sentences += ["A larger beta may help."] if why.beta_short else []
+    return " ".join(sentences)
 
 
 def _name(played: Round) -> str:

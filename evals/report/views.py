@@ -34,6 +34,8 @@ _UNANSWERED: dict[ScoreStatus, Verdict] = {
     "too_hard": Verdict("open", "?", "undecided"),
     "failed": Verdict("open", "!", "failed"),
 }
+HANDED_ON = Verdict("none", "→", "handed on")
+"""No answer was wanted of it."""
 RIGHT, WRONG = Verdict("right", "✓", "right"), Verdict("wrong", "✗", "wrong")
 _ENDED = {
     "degenerate": _UNANSWERED["degenerate"],
@@ -184,7 +186,7 @@ def _agreement(candidate: Candidate, agrees: bool) -> Verdict:
     """Nobody knows what is right here: the colours say who gave the answer that the run gave."""
     if candidate.answer is not None:
         return Verdict("right", "●", "agrees") if agrees else Verdict("wrong", "◆", "differs")
-    return _ENDED.get(candidate.status) or Verdict("none", "∅", "no answer")
+    return _ENDED.get(candidate.status) or (_UNANSWERED["no_answer"] if candidate.asked else HANDED_ON)
 
 
 def _round(name: str, verdicts: Sequence[Verdict], members: Sequence[CandidateView]) -> RoundView:

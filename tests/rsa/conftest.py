@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.api import Completion, ModelInfo, Usage
+from engine.api import Completion, ModelInfo, SamplingParams, Usage
 from rsa.config import RSAConfig
 from rsa.events import (
     CandidateFinished,
@@ -70,7 +70,10 @@ class Story:
             finish_reason="stop",
             usage=Usage(completion_tokens=tokens, reasoning_tokens=tokens),
         )
-        fields = {"round": self.round, "index": index, "seed": 1, "status": "ok", "completion": completion, **more}
+        wanted = self.round >= self.config.t or self.config.answers_every_round
+        sampling = SamplingParams(reasoning_budget=self.config.beta, answer_budget=9 if wanted else 0)
+        fields = {"round": self.round, "index": index, "seed": 1, "status": "ok", "sampling": sampling, **more}
+        fields = {"completion": completion, **fields}
         candidate = Candidate(answer=answer, finished_s=at_s, **fields)
         self.candidates.append(candidate)
         return CandidateFinished(at_s=at_s, candidate=candidate)
@@ -81,7 +84,12 @@ class Story:
 
     def ends_round(self, at_s: float, *counts: tuple[str, int]) -> RoundFinished:
         return RoundFinished(
-            at_s=at_s, round=self.round, statuses={"ok": self.config.n}, votes=self.votes(*counts), usage=Usage()
+            at_s=at_s,
+            round=self.round,
+            statuses={"ok": self.config.n},
+            asked=self.round >= self.config.t or self.config.answers_every_round,
+            votes=self.votes(*counts),
+            usage=Usage(),
         )
 
     def finishes(self, at_s: float, answer: str | None, *counts: tuple[str, int], **more: Any) -> RunFinished:

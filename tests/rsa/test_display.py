@@ -39,11 +39,11 @@ def test_plain_lines_of_a_run(story: Any) -> None:
         "solving with tiny: n=2 c=2 t=1 beta=100 tau=10 seed=0",
         "warning: lowered: beta 100 -> 60",
         "round 0: 2 candidates",
-        "  round 0 candidate  0: 40 tokens, stop",
+        "  round 0 candidate  0: 40 tokens, handed on",
         "  round 0 candidate  1: 60 tokens, degenerate",
         "round 0 done: tails handed on",
         "round 1: 2 candidates, each from 2 tails",
-        "  round 1 candidate  1: 30 tokens, stop, answer [7]",
+        "  round 1 candidate  1: 30 tokens, answer [7]",
         "  round 1 candidate  0: failed: no memory",
         "round 1 done: answers [7] (1)",
         "warning: mind this",
@@ -84,9 +84,9 @@ def test_endings_in_words(tell: Callable[..., Any]) -> None:
         "round 0 done: answers 7 (4), 8 (2), 9 (1) and 1 more"
     )
     spent = "1 round, 1,234 tokens in 1.0 s"
-    assert describe(story.finishes(1.0, None)) == f"no answer, no candidate gave one; {spent}"
+    assert describe(story.finishes(1.0, None)) == f"no answer: no candidate gave one; {spent}"
     stopped = story.finishes(1.0, None, stopped_because="total_tokens")
-    assert describe(stopped) == f"no answer, stopped by total_tokens; {spent}"
+    assert describe(stopped) == f"no answer, stopped by total_tokens: no candidate gave one; {spent}"
     early = story.finishes(1.0, "7", ("7", 8), stopped_because="consensus")
     assert describe(early) == f"answer 7 from round 0, 8 of 8 candidates agree, stopped by consensus; {spent}"
 
@@ -124,9 +124,9 @@ def test_no_answer_of_a_checked_model_is_shown_without_its_mark(tell: Callable[.
     ]
     spent = "from round 0, 1 of 3 candidates agree; 1 round, 1,234 tokens in 1.0 s"
     assert lines(events) == [
-        "  round 0 candidate  0: 5 tokens, stop, answer 8*3 (verified)",
-        "  round 0 candidate  1: 5 tokens, stop, answer 24*1 (wrong: uses 24, which is not given)",
-        "  round 0 candidate  2: 5 tokens, stop, answer 47 (unchecked)",
+        "  round 0 candidate  0: 5 tokens, answer 8*3 (verified)",
+        "  round 0 candidate  1: 5 tokens, answer 24*1 (wrong: uses 24, which is not given)",
+        "  round 0 candidate  2: 5 tokens, answer 47 (unchecked)",
         "round 0 done: answers 8*3 (1, verified), 24*1 (1, wrong), 47 (1, unchecked)",
         "consensus after round 0: 33% agree on 8*3 (verified)",
         f"answer 8*3 (verified) {spent}",
@@ -144,7 +144,7 @@ def test_what_models_write_cannot_drive_the_terminal(story: Any) -> None:
     assert printable("a\tb\nc") == "a\tb\nc"
     assert printable(nasty) == "�[2Jgone��� �bidi"
     shown = lines([story.starts(), story.begins_round(0), story.begins(0), story.ends(0, 3, 1.0, nasty)])
-    assert shown[-1] == "  round 0 candidate  0: 3 tokens, stop, answer �[2Jgone��� �bidi"
+    assert shown[-1] == "  round 0 candidate  0: 3 tokens, answer �[2Jgone��� �bidi"
 
 
 def test_markup_in_answers_is_text(story: Any) -> None:
@@ -210,6 +210,16 @@ def test_the_mark_of_an_answer_stands_in_the_table_however_long_the_answer(
     assert shown[4].endswith("done        47 (unchecked)")
 
 
+def test_rows_that_ended_show_what_came_of_them_and_no_half_sentence(tell: Callable[..., Any]) -> None:
+    story, screen = tell(n=2), Screen()
+    begun = [story.begins_round(0), story.begins(0), story.writes(0, 20, 1.0, "5-2=3, 7*3="), story.ends(0, 22, 1.2)]
+    assert screen.shows(story.starts(), *begun)[2].split() == ["0", "22", "18", "done", "handed", "on"]
+    begun = [story.begins_round(1), story.begins(0), story.writes(0, 20, 1.0, "5-2=3, 7*3="), story.ends(0, 22, 1.2)]
+    assert screen.shows(*begun)[2].split() == ["0", "22", "18", "done", "no", "answer"]
+    failed = story.ends(1, 0, 1.3, status="failed", completion=None, error="no memory")
+    assert screen.shows(story.writes(1, 20, 1.0, "5-2="), failed)[3].split() == ["1", "20", "15", "failed"]
+
+
 def test_the_clock_goes_on_between_events(story: Any) -> None:
     screen = Screen()
     screen.shows(story.starts(), story.begins_round(0, 3600.0))
@@ -237,8 +247,9 @@ def test_no_row_wraps_and_the_newest_words_show(story: Any, width: int) -> None:
     assert shown[2].strip().startswith("0 ")
     assert shown[3].strip().startswith("1 ")
     assert max(map(len, shown)) <= width
-    if width > 40:
-        assert shown[2].endswith("ab")
+    assert shown[2].endswith("ab")
+    assert len(shown[2].split("…")[1]) >= 10
+    assert ("tok/s" in shown[1]) == (width >= 60)
 
 
 def test_what_stays_on_the_terminal(story: Any) -> None:
@@ -269,3 +280,5 @@ def test_the_display_suits_its_place() -> None:
     assert isinstance(make_display(Console(file=io.StringIO()), quiet=False), Lines)
     assert isinstance(make_display(Console(file=io.StringIO(), force_terminal=True), quiet=False), LiveTable)
     assert isinstance(make_display(Console(file=io.StringIO(), force_terminal=True), quiet=True), Silent)
+    dumb = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
+    assert isinstance(make_display(dumb, quiet=False), Lines), "a shell in an editor"

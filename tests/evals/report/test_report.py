@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from engine.api import GenerationRequest
 from engine.errors import OutOfMemoryError
 from engine.scripted import Script, ScriptedEngine
 from evals.errors import ResultsError
@@ -446,6 +447,20 @@ def test_a_run_that_has_not_ended_is_told_so_far(tmp_path: Path, solved: Path) -
     assert "Round 2" not in page.text
     (folder / "events.jsonl").unlink()
     assert "This run has not ended" in page_of(folder).text
+
+
+def test_who_was_not_asked_handed_on_and_who_was_says_why_there_is_no_answer(tmp_path: Path) -> None:
+    def refuses(request: GenerationRequest) -> Script:
+        return Script("It is not a puzzle.", "I only know <number> puzzles." if "c00" in request.id else "No.")
+
+    solver = MarkovianRSA(ScriptedEngine(refuses), n=4, c=2, t=2, beta=64, tau=16, answer_budget=64)
+    solver.solve_sync("What?", out=tmp_path / "run")
+    text = page_of(tmp_path / "run").text
+    assert text.count("→ handed on") == 2 * 4
+    assert text.count("→ 4 handed on") == 2
+    assert text.count("∅ no answer") == 4
+    assert r"No answer: 4 of 4 final candidates ended without an answer in \boxed{...}." in text
+    assert "3 wrote at the end “No.”; 1 wrote at the end “I only know <number> puzzles.”." in text
 
 
 def test_limits_and_warnings_come_first(tmp_path: Path, make: Any) -> None:
