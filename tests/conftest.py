@@ -17,6 +17,9 @@ from engine.backend import load_mlx
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A script's background jobs start with Ctrl-C ignored, and the processes that tests start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts background jobs, and children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 load_mlx()  # test files import MLX themselves: the BLAS must be loaded first
 
 TURNS = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-import subprocess
 import sys
 from types import ModuleType
 
 import pytest
+from processes import run
 
 import engine
 import evals
@@ -48,6 +48,6 @@ def test_every_module_can_be_imported_and_is_documented(package: ModuleType) -> 
 
 
 def test_the_package_runs_as_a_module() -> None:
-    done = subprocess.run([sys.executable, "-m", "rsa", "--help"], capture_output=True, text=True, check=True)
+    done = run([sys.executable, "-m", "rsa", "--help"], check=True)
     assert "solve" in done.stdout
     assert done.stderr == ""

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from processes import Done, run
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "engine" / "weights" / "nano" / "model.safetensors"
 EXTRA = "" if sys.platform == "darwin" else "[cpu]"
 
 
-def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def command(*words: object, cwd: Path) -> Done:
     env = {key: value for key, value in os.environ.items() if not key.startswith(("RSA_", "PYTHON", "VIRTUAL_ENV"))}
-    done = subprocess.run([str(word) for word in words], cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    done = run(words, cwd=cwd, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -27,7 +27,7 @@ def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built as pip builds it for everyone: in an environment of its own, with what pyproject.toml asks for."""
     folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", folder, ROOT, cwd=folder)
+    command(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", folder, ROOT, cwd=folder)
     (built,) = folder.iterdir()
     return built
 
@@ -58,18 +58,18 @@ def test_installed_elsewhere_it_works(wheel: Path, tmp_path: Path) -> None:
     python, rsa = tmp_path / "venv" / "bin" / "python", tmp_path / "venv" / "bin" / "rsa"
     work = tmp_path / "work"
     work.mkdir()
-    run(python, "-m", "pip", "install", "-q", f"markovian-rsa{EXTRA} @ {wheel.as_uri()}", cwd=work)
+    command(python, "-m", "pip", "install", "-q", f"markovian-rsa{EXTRA} @ {wheel.as_uri()}", cwd=work)
 
-    where = run(python, "-c", "import rsa, engine; print(rsa.__file__, engine.__file__)", cwd=work).stdout
+    where = command(python, "-c", "import rsa, engine; print(rsa.__file__, engine.__file__)", cwd=work).stdout
     assert str(ROOT) not in where
-    assert "solve" in run(rsa, "--help", cwd=work).stdout
-    assert "nano" in run(rsa, "models", "list", cwd=work).stdout
-    run(python, "-m", "pip", "check", cwd=work)
+    assert "solve" in command(rsa, "--help", cwd=work).stdout
+    assert "nano" in command(rsa, "models", "list", cwd=work).stdout
+    command(python, "-m", "pip", "check", cwd=work)
     if WEIGHTS.is_file():
         (work / "problem.txt").write_text("What is 17 + 25?")
         sizes = ["--n", "2", "--c", "2", "--t", "1", "--beta", "64", "--tau", "32", "--answer-budget", "16"]
         flags = ["--task", "general", "--temperature", "0", *sizes, "--out", "run"]
-        done = run(rsa, "solve", "problem.txt", *flags, cwd=work)
+        done = command(rsa, "solve", "problem.txt", *flags, cwd=work)
         assert done.stdout.strip()
         assert (work / "run" / "result.json").is_file()
-        run(rsa, "doctor", cwd=work)
+        command(rsa, "doctor", cwd=work)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import run
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -19,7 +19,7 @@ COMMANDS = re.findall(r"^\$ (.*?)(?:\s+#.*)?$", README, flags=re.MULTILINE)
 def test_programs_run(program: str, tmp_path: Path) -> None:
     script = tmp_path / "program.py"
     script.write_text(program)
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run([sys.executable, script], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d", done.stdout)
 
@@ -34,9 +34,7 @@ def test_make_targets_exist() -> None:
 def test_the_users_own_command_runs_as_written(tmp_path: Path) -> None:
     (tmp_path / "problem.txt").write_text((ROOT / "examples" / "countdown.txt").read_text())
     (command,) = [c for c in COMMANDS if c == "rsa solve --n 16 --beta 40k --tau 4k problem.txt"]
-    done = subprocess.run(
-        [sys.executable, "-m", *command.split()], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = run([sys.executable, "-m", *command.split()], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert "lowered: beta 40960 ->" in done.stderr
@@ -68,10 +66,8 @@ def test_the_benchmarks_are_named() -> None:
 
 
 def _help(*path: str) -> set[str]:
-    done = subprocess.run(
+    done = run(
         [sys.executable, "-m", "rsa", *path, "--help"],
-        capture_output=True,
-        text=True,
         check=True,
         env={"COLUMNS": "300", "PATH": "", "TERM": "dumb"},
     )

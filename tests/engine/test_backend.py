@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from python_process import run
+from processes import run_python
 
 from engine import backend
 from engine.errors import BackendError
@@ -20,8 +20,8 @@ def test_loading_twice_gives_the_same_module() -> None:
 def test_float32_products_are_float32_unless_the_user_says_otherwise() -> None:
     """On CUDA, MLX reads this once; the router and the reference logits hang on it."""
     program = "import os; from engine.backend import load_mlx; load_mlx(); print(os.environ['MLX_ENABLE_TF32'])"
-    assert run(program).stdout == "0\n"
-    assert run(program, MLX_ENABLE_TF32="1").stdout == "1\n"
+    assert run_python(program).stdout == "0\n"
+    assert run_python(program, MLX_ENABLE_TF32="1").stdout == "1\n"
 
 
 def test_this_machine() -> None:
@@ -59,7 +59,7 @@ worker.start()
 worker.join()
 assert "import mlx.core" in threads, threads
 """
-    done = run(program)
+    done = run_python(program)
     assert (done.returncode, done.stderr) == (0, "")
 
 

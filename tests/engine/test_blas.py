@@ -7,7 +7,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from python_process import run
+from processes import run_python
 
 from engine import blas
 
@@ -19,14 +19,14 @@ AVX512 = frozenset({"avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512dq"
 
 @pytest.mark.skipif(not blas.mkl_runs_here(), reason="no MKL for this processor")
 def test_the_extra_brings_mkl_where_it_has_wheels() -> None:
-    done = run(WHICH)
+    done = run_python(WHICH)
     assert done.stdout.startswith("True Intel MKL ")
     assert done.stdout.endswith(" ()\n")
 
 
 def test_the_environment_switches_it_off_and_is_named() -> None:
     # numpy's wheel brings an OpenBLAS for itself, which MLX does not use.
-    done = run("import numpy; " + WHICH, RSA_BLAS="none")
+    done = run_python("import numpy; " + WHICH, RSA_BLAS="none")
     assert done.stdout.startswith("False reference BLAS (slow: unset RSA_BLAS in the environment)")
     assert "products take about ten times as long" in done.stdout
 
@@ -40,8 +40,8 @@ def test_without_either_the_way_to_one_is_said(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_openblas_is_found_where_the_system_has_it() -> None:
-    has_it = run("import ctypes; ctypes.CDLL('libopenblas.so.0')").returncode == 0
-    done = run(WHICH, RSA_BLAS="openblas")
+    has_it = run_python("import ctypes; ctypes.CDLL('libopenblas.so.0')").returncode == 0
+    done = run_python(WHICH, RSA_BLAS="openblas")
     assert done.stdout.startswith("True OpenBLAS" if has_it else "False reference BLAS")
 
 
@@ -55,7 +55,7 @@ exact = (a[:, :, None] * b[None]).sum(1)
 print(mx.abs(a @ b - exact).max().item() < 1e-4)
 """
     for choice in ("mkl", "openblas", "none"):
-        assert run(program, RSA_BLAS=choice).stdout == "True\n", choice
+        assert run_python(program, RSA_BLAS=choice).stdout == "True\n", choice
 
 
 def test_processors_newer_than_openblas_get_their_kernels() -> None:

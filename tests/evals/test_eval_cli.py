@@ -7,12 +7,12 @@ import os
 import re
 import runpy
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import Done, run, started
 from typer.testing import CliRunner
 
 from evals import display
@@ -303,20 +303,14 @@ def test_an_engine_that_breaks_down(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_interrupted_it_can_go_on(tmp_path: Path) -> None:
     words = ["eval", "aime25", "--data", "data.jsonl", *SIZES, "--out", "an out", "--no-report"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RSA_TEST_HOLD": "1"}
-    child = subprocess.Popen(
-        [sys.executable, str(CHILD), *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    )
-    with child:
-        try:
-            assert child.stderr is not None
-            for line in child.stderr:
-                if line.startswith("  4 of 5 "):  # the fifth never ends
-                    break
-            child.send_signal(signal.SIGINT)
-            rest = child.stderr.readlines()
-        except BaseException:
-            child.kill()  # leaving the block would wait for it for ever
-            raise
+    with started([sys.executable, CHILD, *words], env=environment) as child:
+        assert child.stderr is not None
+        for line in child.stderr:
+            if line.startswith("  4 of 5 "):  # the fifth never ends
+                break
+        child.send_signal(signal.SIGINT)
+        rest = child.stderr.readlines()
+        child.wait()
     assert child.returncode == 130
     assert rest == ["interrupted; go on with: rsa eval --resume 'an out'\n"]
     assert rsa("eval", "--resume", "an out", "--no-report").code == 0
@@ -358,10 +352,5 @@ def test_nano_on_countdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert comparison.tokens_ratio > 1
 
 
-def _command(*words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "rsa", *words], capture_output=True, text=True, check=False, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    return done
+def _command(*words: str) -> Done:
+    return run([sys.executable, "-m", "rsa", *words], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})

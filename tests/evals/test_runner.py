@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
+from processes import started
 
 from engine.api import Completion, EngineEvent, GenerationRequest
 from engine.errors import EngineClosedError, OutOfMemoryError
@@ -68,13 +68,7 @@ def test_killed_ten_times_and_resumed_it_ends_in_the_same_bytes(finished: Path, 
 def _killed(folder: Path, enough: Callable[[list[str]], bool]) -> list[str]:
     """Start the child and kill it as soon as it has said enough; the lines it said."""
     root = str(Path(__file__).resolve().parents[2])
-    child = subprocess.Popen(
-        [sys.executable, str(CHILD), str(folder)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": root},
-    )
-    with child:
+    with started([sys.executable, CHILD, folder], env={**os.environ, "PYTHONPATH": root}) as child:
         assert child.stdout is not None
         said: list[str] = []
         for line in child.stdout:
@@ -82,6 +76,7 @@ def _killed(folder: Path, enough: Callable[[list[str]], bool]) -> list[str]:
             if enough(said):
                 child.kill()
                 break
+        child.wait()
     assert child.returncode == -9, "it ended before it was killed"
     return said
 

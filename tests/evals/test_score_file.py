@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 import typer
+from processes import run
 from typer.testing import CliRunner
 
 from evals.errors import BenchmarkError, DataError, GoldError
@@ -209,4 +209,4 @@ import evals.score_command, evals.scorers
 heavy = {"mlx", "transformers", "datasets", "numpy", "sympy", "math_verify", "PIL", "matplotlib"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run([sys.executable, "-c", code], check=True)

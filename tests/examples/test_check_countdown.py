@@ -1,19 +1,16 @@
 """examples/check_countdown.py: a person's way to verify what `rsa solve` printed."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import run
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def check(answer, file=EXAMPLES / "countdown.txt"):
-    return subprocess.run(
-        [sys.executable, str(EXAMPLES / "check_countdown.py"), str(file)],
-        input=answer, capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
+    return run([sys.executable, EXAMPLES / "check_countdown.py", file], text=answer)
 
 
 def test_a_right_answer_is_verified():

@@ -2,11 +2,11 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import run
 
 from evals import read_results
 
@@ -19,10 +19,7 @@ NANO = ROOT / "engine" / "weights" / "nano" / "model.safetensors"
 def test_it_runs_and_says_what_came_out(tmp_path):
     program = ROOT / "examples" / "my_benchmark.py"
     assert len(program.read_text().splitlines()) < 30
-    done = subprocess.run(
-        [sys.executable, str(program), str(tmp_path / "mine")],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    done = run([sys.executable, program, tmp_path / "mine"], env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     for line, method in zip(done.stdout.splitlines(), ("single", "rsa"), strict=True):
         results = read_results(tmp_path / "mine" / method)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import run, started
 
 from engine.api import ModelInfo, Usage
 from evals.benchmarks import load_benchmark
@@ -128,21 +128,17 @@ def test_no_tail_is_longer_than_its_reasoning() -> None:
     assert {m.settings.get("tau") for m in figures.points(countdown, 1)} == {None, 32}
 
 
-def started(*words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "examples.nano.figures", *words],
-        cwd=Path(figures.__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+COMMAND = [sys.executable, "-m", "examples.nano.figures"]
+ROOT = Path(figures.__file__).parents[2]
 
 
 def test_interrupted_it_begins_nothing_more(tmp_path: Path) -> None:
     """As Ctrl-C does: the whole group of processes is told."""
-    process = started("--only", "countdown", "--limit", "9", "--out", str(tmp_path))
-    assert process.stdout is not None
-    first = process.stdout.readline()
-    os.killpg(process.pid, signal.SIGINT)
-    rest, said = process.communicate(timeout=60)
+    with started([*COMMAND, "--only", "countdown", "--limit", "9", "--out", tmp_path], cwd=ROOT) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)
+        rest, said = process.communicate()
     assert first.startswith("rsa eval countdown ")
     assert (rest, process.returncode) == ("", 130)
     assert said.splitlines()[-1] == "interrupted; start this again to go on"
@@ -154,7 +150,6 @@ def test_interrupted_it_begins_nothing_more(tmp_path: Path) -> None:
     (("--only", "chess"), "argument --only: invalid choice: 'chess'"),
 ])  # fmt: skip
 def test_what_cannot_be_asked_for(words: tuple[str, str], said: str) -> None:
-    process = started(*words, "--dry-run")
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert said in error.splitlines()[-1]
+    done = run([*COMMAND, *words, "--dry-run"], cwd=ROOT)
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1]

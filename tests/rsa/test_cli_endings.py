@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from processes import Done, run, started
 
 from rsa import RunResult
 
@@ -37,9 +37,8 @@ def environment(**more: str) -> Mapping[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), **more}
 
 
-def rsa(words: list[str], shell: str = '"$@"', **options: object) -> subprocess.CompletedProcess[str]:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return subprocess.run(command(words, shell), env=environment(), text=True, check=False, **pipes)  # type: ignore[call-overload,no-any-return]
+def rsa(words: list[str], shell: str = '"$@"', **options: object) -> Done:
+    return run(command(words, shell), env=environment(), **options)
 
 
 # ---- signals
@@ -47,19 +46,13 @@ def rsa(words: list[str], shell: str = '"$@"', **options: object) -> subprocess.
 
 def signalled(*numbers: int, shell: str) -> tuple[int, list[str]]:
     """Exit code, and what was said, of a run that would never end but for these signals."""
-    child = subprocess.Popen(
-        command(SOLVE, shell), env=environment(RSA_TEST_HOLD="1"), stderr=subprocess.PIPE, text=True
-    )
-    with child:
-        try:
-            assert child.stderr is not None
-            assert any(line.startswith("round 0:") for line in child.stderr)
-            for number in numbers:
-                child.send_signal(number)
-            said = child.stderr.readlines()
-        except BaseException:
-            child.kill()  # leaving the block would wait for it for ever
-            raise
+    with started(command(SOLVE, shell), env=environment(RSA_TEST_HOLD="1")) as child:
+        assert child.stderr is not None
+        assert any(line.startswith("round 0:") for line in child.stderr)
+        for number in numbers:
+            child.send_signal(number)
+        said = child.stderr.readlines()
+        child.wait()
     return child.returncode, said
 
 
@@ -84,13 +77,9 @@ def test_ctrl_c_while_it_starts_leaves_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text(
         "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport time\ntime.sleep(60)"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "rsa", "solve"],
-        env={**environment(), "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
-        capture_output=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = run([sys.executable, "-m", "rsa", "solve"], env={**environment(), "PYTHONPATH": path})
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 # ---- streams

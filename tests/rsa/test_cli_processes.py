@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import Done, run, started
 
 from rsa import RunResult, read_events
 from rsa.events import CandidateFinished
@@ -27,16 +27,8 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "HF_HUB_OFFLINE": "1", **more}
 
 
-def rsa(*words: object, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "rsa", *map(str, words)],
-        cwd=cwd,
-        env=environment(**more),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def rsa(*words: object, cwd: Path, **more: str) -> Done:
+    return run([sys.executable, "-m", "rsa", *words], cwd=cwd, env=environment(**more))
 
 
 def test_a_run_in_a_process(plain_model: Path, tmp_path: Path) -> None:
@@ -112,16 +104,7 @@ def test_broken_off_and_resumed_it_ends_the_same(model: str, unbroken: Path, tmp
 
 def _break_off(words: Sequence[str], *, cwd: Path, sent: int) -> tuple[list[str], list[str]]:
     """Start a run and send it a signal once it has told of its first candidate; what it said before and after."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", "rsa", *words],
-        cwd=cwd,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with child:
+    with started([sys.executable, "-m", "rsa", *words], cwd=cwd, env=environment()) as child:
         assert child.stderr is not None
         assert child.stdout is not None
         said: list[str] = []
@@ -132,6 +115,7 @@ def _break_off(words: Sequence[str], *, cwd: Path, sent: int) -> tuple[list[str]
         child.send_signal(sent)
         rest = child.stderr.readlines()
         out = child.stdout.read()
+        child.wait()
     assert child.returncode == (130 if sent == signal.SIGINT else -sent), "".join(said + rest)
     assert out == ""
     return said, rest
@@ -144,12 +128,10 @@ HEAVY = ("mlx", "mlx_lm", "transformers", "datasets", "sympy", "torch", "math_ve
 
 def imported_by(program: str, tmp_path: Path) -> set[str]:
     """Top-level names of the modules that are loaded after a program."""
-    done = subprocess.run(
+    done = run(
         [sys.executable, "-c", f"import sys, json\n{program}\nprint(json.dumps(list(sys.modules)), file=sys.stderr)"],
         cwd=tmp_path,
         env=environment(),
-        capture_output=True,
-        text=True,
         check=True,
     )
     return {name.partition(".")[0] for name in json.loads(done.stderr)}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import anyio
 import pytest
+from processes import run
 
 import rsa
 from engine.api import GenerationRequest, GenerationStream
@@ -294,5 +294,5 @@ def test_importing_is_cheap() -> None:
         "print(*{name.split('.')[0] for name in sys.modules} & {'mlx', 'mlx_lm', 'transformers', 'datasets',"
         " 'jinja2', 'math_verify', 'sympy', 'numpy', 'huggingface_hub', 'rich', 'typer'})"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run([sys.executable, "-c", code], check=True)
     assert done.stdout.strip() == ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import run
 
 from rsa import seeds
 
@@ -22,11 +22,9 @@ def test_seeds_are_fixed_for_ever() -> None:
 def test_seeds_do_not_depend_on_hash_randomisation() -> None:
     code = "from rsa import seeds; print(seeds.derive(1, 'é', 2, 3, 'subset'), seeds.draw(range(99), 9, 5))"
     outputs = {
-        subprocess.run(
+        run(
             [sys.executable, "-c", code],
             env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
-            capture_output=True,
-            text=True,
             check=True,
         ).stdout
         for seed in ("1", "2")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import started
 
 from engine.api import GenerationRequest
 from engine.errors import OutOfMemoryError
@@ -117,17 +117,14 @@ def test_a_log_cut_at_any_byte_is_repaired_to_its_whole_lines(finished: Path) ->
 
 
 def test_killed_in_the_middle_of_a_round(tmp_path: Path) -> None:
-    child = subprocess.Popen(
-        [sys.executable, str(CHILD), str(tmp_path / "run")],
-        stdout=subprocess.PIPE,
-        env={"PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    with child:
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with started([sys.executable, CHILD, tmp_path / "run"], env=environment) as child:
         assert child.stdout is not None
-        assert child.stdout.readline() == b"held\n"
+        assert child.stdout.readline() == "held\n"
         with pytest.raises(RunLockedError, match="another process is working in"):
             run(tmp_path / "run", ScriptedEngine(script), resume=True)
         child.kill()
+        child.wait()
     done = [event.candidate for event in read_events(tmp_path / "run") if isinstance(event, CandidateFinished)]
     assert {(c.round, c.index) for c in done} == {(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 3)}
     engine = ScriptedEngine(script)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import sys
 from collections import namedtuple
 from pathlib import Path
@@ -18,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_model
+from processes import run
 
 from engine.checkpoint import Progress
 from engine.errors import CheckpointError, ModelError, RequestError
@@ -326,7 +326,7 @@ def test_killed_in_the_middle_of_a_file(
     vl: Path, tmp_path: Path, small_shards: None, unbroken: tuple[Path, Conversion, list[Progress]]
 ) -> None:
     target = tmp_path / "to"
-    died = subprocess.run([sys.executable, "-c", KILLED, vl, target], capture_output=True, text=True, check=False)
+    died = run([sys.executable, "-c", KILLED, vl, target])
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert [name[:11] for name in shard_names(target)] == ["model-00001", "model-00002"]
     assert [file.name[:20] for file in target.glob(".writing-*")] == [".writing-model-00003"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from processes import run
 
 from engine.errors import ImageError, ModelError
 from engine.zaya.config import VisionArgs
@@ -216,8 +216,7 @@ def test_quiet() -> None:
     """transformers announces on import that there is no torch; nobody who runs MLX needs to know."""
     program = (
         "import sys; from engine.zaya.config import VisionArgs; from engine.zaya.preprocess import ImageProcessor\n"
-        "ImageProcessor(VisionArgs()).prepare(sys.stdin.buffer.read())"
+        "ImageProcessor(VisionArgs()).prepare(bytes.fromhex(sys.stdin.read()))"
     )
-    data = encoded(picture(30, 40))
-    done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    done = run([sys.executable, "-c", program], text=encoded(picture(30, 40)).hex())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import run
 from typer.testing import CliRunner
 
 from engine.api import GenerationRequest
@@ -223,7 +223,7 @@ def test_the_same_folder_gives_the_same_bytes(evaluation: Path, solved: Path) ->
     assert [write_report(folder).read_bytes() for folder in (evaluation, solved)] == first
     code = "import sys; from evals.report import write_report; [write_report(folder) for folder in sys.argv[1:]]"
     again = [sys.executable, "-c", code, str(evaluation), str(solved)]
-    subprocess.run(again, env={**os.environ, "PYTHONHASHSEED": "7"}, check=True)
+    run(again, env={**os.environ, "PYTHONHASHSEED": "7"}, check=True)
     assert [(folder / "report.html").read_bytes() for folder in (evaluation, solved)] == first
 
 
@@ -538,7 +538,7 @@ def test_the_command_prints_the_path(solved: Path) -> None:
 
 def test_the_command_loads_nothing_heavy() -> None:
     code = "import sys, evals.report.command; print({'matplotlib', 'numpy', 'PIL', 'jinja2'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run([sys.executable, "-c", code], check=True)
     assert done.stdout.strip() == "set()"
 
 

@@ -15,11 +15,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Self
 
 import pytest
 from PIL import Image
+from processes import started
 
 from evals.report import write_report
 
@@ -48,11 +50,10 @@ class Page:
         to_browser, self._ours = os.pipe()
         ours, from_browser = os.pipe()
         command = [browser, *FLAGS, f"--user-data-dir={profile}"]
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", PIPES, str(to_browser), str(from_browser), *command],
-            pass_fds=(to_browser, from_browser),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        words = [sys.executable, "-c", PIPES, to_browser, from_browser, *command]
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._process = ExitStack()
+        self._process.enter_context(started(words, pass_fds=(to_browser, from_browser), **silent))
         os.close(to_browser)
         os.close(from_browser)
         self._answers: IO[bytes] = os.fdopen(ours, "rb", buffering=0)
@@ -70,8 +71,7 @@ class Page:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        self._process.close()
         self._answers.close()
         os.close(self._ours)
 
@@ -117,7 +117,7 @@ class Page:
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._unread:
             more = os.read(self._answers.fileno(), 1 << 20)
-            assert more, f"the browser ended with {self._process.wait()}"
+            assert more, "the browser ended"
             self._unread += more
         message, _, self._unread = self._unread.partition(b"\0")
         return dict(json.loads(message))
