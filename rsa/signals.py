@@ -24,6 +24,11 @@ def end_in_order() -> None:
 
     Those that the process was told to ignore (by `nohup`, or as a background job of a script) stay ignored.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # An event loop puts its own handler, which cancels, in place of Python's alone; without it SIGTERM would raise
+        # in the middle of a write and have a line written twice. So Python handles what never comes.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
