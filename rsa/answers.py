@@ -14,7 +14,7 @@ from engine.api import Completion
 AnswerRule = Literal["boxed", "choice", "code", "text"]
 """What counts as the answer; a prompts file declares it.
 
-boxed   the content of the last balanced \\boxed{...}
+boxed   the content of the last balanced \\boxed{...}, else what the last "answer is ..." or "answer: ..." names
 choice  the letter of the last \\boxed{...}, or of the last "answer: X"
 code    the last fenced code block
 text    the whole answer section
@@ -31,6 +31,9 @@ _ANSWER_LINE = re.compile(r"(?i:\banswer\b\s*+(?:is\b\s*+)?:?)[\s*_]*+\(?([A-Z])
 _ANSWER_MARK = re.compile(r"\banswer\b[\s*_]*+(?:is\b[\s*_]*+:?|[:=])[\s*_]*+", re.IGNORECASE)
 _FORMULA = re.compile(r"\$\$?([^$]++)\$|\\\(((?:[^\\]|\\[^)])*+)\\\)|\\\[((?:[^\\]|\\[^\]])*+)\\\]")
 _SENTENCE_END = re.compile(r"[.;!?]?[\s*_]*\n|[.;!?](?=\s|[*_]*$)")
+_SENTENCE_SURELY_OVER = re.compile(r"[.;!?]?[\s*_]*\n|[.;!?](?=\s)")
+_NOTHING = re.compile(r"(?:no answer|not|unknown|unclear)\b", re.IGNORECASE)
+"""Begins what is no answer, though it stands where one is expected: "the answer is not known", "Answer: unknown"."""
 
 
 def last_boxed(text: str) -> str | None:
@@ -50,11 +53,19 @@ def last_boxed(text: str) -> str | None:
     return text[start:end].strip() or None if start >= 0 else None
 
 
-def marked_answer(text: str) -> str | None:
+def final_answer(text: str, *, whole: bool = True) -> str | None:
+    """What the last box holds, else what the last answer mark names (see `marked_answer`); any other number is none.
+
+    whole  the text came to its end; otherwise it was cut off, maybe in the middle of a number.
+    """
+    return last_boxed(text) or marked_answer(text, whole=whole)
+
+
+def marked_answer(text: str, *, whole: bool = True) -> str | None:
     """What the last "answer is ..." or "answer: ..." names: a formula between dollars, or the rest of the sentence.
 
-    For texts without a box. None if nothing follows, if it is a box that was not closed, or if it is longer than
-    `MAX_MARKED` characters.
+    For texts without a box. None if nothing follows, if it says that there is none, if it is a box that was not closed,
+    if it is longer than `MAX_MARKED` characters, or if the text is not `whole` and ends before the sentence does.
     """
     last = deque(_ANSWER_MARK.finditer(text), maxlen=1)
     if not last:
@@ -64,10 +75,13 @@ def marked_answer(text: str) -> str | None:
     if formula is not None:
         found = next(group for group in formula.groups() if group is not None)
     else:
-        end = _SENTENCE_END.search(rest)
+        end = (_SENTENCE_END if whole else _SENTENCE_SURELY_OVER).search(rest)
+        if end is None and not whole:
+            return None
         found = rest[: end.start()] if end else rest
     found = found.strip().strip("*_").strip()
-    return None if not found or len(found) > MAX_MARKED or "boxed" in found else found
+    none = not found or len(found) > MAX_MARKED or "boxed" in found or _NOTHING.match(found) is not None
+    return None if none else found
 
 
 def letter_of(boxed: str) -> str | None:
@@ -99,11 +113,11 @@ def last_code_block(text: str) -> str | None:
     return (block or "").strip("\n") or None
 
 
-def extract(text: str, rule: AnswerRule) -> str | None:
-    """The answer in an answer section, by the rule; None if there is none."""
+def extract(text: str, rule: AnswerRule, *, whole: bool = True) -> str | None:
+    """The answer in an answer section, by the rule; None if there is none. `whole`: see `final_answer`."""
     match rule:
         case "boxed":
-            return last_boxed(text)
+            return final_answer(text, whole=whole)
         case "choice":
             return choice_letter(text)
         case "code":
@@ -122,10 +136,11 @@ def answer_of(completion: Completion, rule: AnswerRule, *, thinks: bool) -> str 
     """The answer a completion gives.
 
     A thinking model that never closed its reasoning gave none, whatever stands in the reasoning. Of a
-    completion that was cut off by the caller only a marked answer counts, not the beginning of a free text.
+    completion that was cut off by the caller only a marked answer counts, not the beginning of a free text; and of one
+    that did not end by itself, no marked answer that may have been cut short.
     """
     if thinks and not completion.closed:
         return None
     if completion.finish_reason == "cancelled" and rule == "text":
         return None
-    return extract(completion.text, rule)
+    return extract(completion.text, rule, whole=completion.finish_reason == "stop")

@@ -1,7 +1,6 @@
 """Symbolic equivalence: the answer in the box means the same as the gold answer.
 
-The answer is the content of the last balanced `\\boxed{...}`, else what the last "answer is ..." or "answer: ..."
-names; any other number in the text is none. What means the same is in `rsa.equivalence`, policies included. Beyond its
+The answer is what `rsa.answers.final_answer` finds, as for `rsa solve`. What means the same is in `rsa.equivalence`, policies included. Beyond its
 limits nobody can tell: such an answer is `too_hard` and has no value, unless it is the gold answer to the letter.
 """
 
@@ -15,7 +14,7 @@ from pydantic import JsonValue
 from evals.errors import GoldError
 from evals.records import Score
 from evals.scorers.base import BaseScorer, Fields, gold_text, kept, no_answer, scored, shown
-from rsa.answers import last_boxed, marked_answer
+from rsa.answers import final_answer, last_boxed
 from rsa.equivalence import AnswerMatcher, compare
 from rsa.math_pool import MathWorkers
 
@@ -38,7 +37,7 @@ class MathScorer(BaseScorer[str]):
         return last_boxed(text) or text
 
     async def mark(self, section: str, gold: str) -> Score:
-        answer = last_boxed(section) or marked_answer(section)
+        answer = final_answer(section)
         if answer is None:
             return no_answer("there is neither a box nor a marked answer")
         verdict = await compare(answer, gold, self._math)

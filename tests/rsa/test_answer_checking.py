@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.api import Completion
+from evals.scorers.symbolic import MathScorer
 from rsa.answers import AnswerRule, answer_of, extract
 from rsa.arithmetic import exact_value
 from rsa.equivalence import AnswerMatcher, quick_verdict
@@ -57,6 +58,36 @@ def test_extraction_of_a_long_loop_is_quick() -> None:
 def test_what_a_completion_answers(fields: dict[str, Any], rule: AnswerRule, thinks: bool, answer: str | None) -> None:
     base = Completion(request_id="a", token_ids=(), reasoning="\\boxed{5}", text="\\boxed{5}", finish_reason="stop")
     assert answer_of(base.model_copy(update=fields), rule, thinks=thinks) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is 64", None),  # perhaps 640
+        ("The answer is 64.", None),  # perhaps 64.5
+        ("The answer is 640. That", "640"),
+        ("The answer is 640\nThat", "640"),
+        ("The answer is $640$", "640"),
+        ("The answer is \\boxed{64}", "64"),
+    ],
+)
+@pytest.mark.parametrize("reason", ["budget", "length", "cancelled"])
+def test_a_marked_answer_that_may_be_cut_short_is_none(text: str, answer: str | None, reason: Any) -> None:
+    done = Completion(request_id="a", token_ids=(), reasoning=text, text=text, finish_reason=reason)
+    assert answer_of(done, "boxed", thinks=False) == answer
+    assert answer_of(done.model_copy(update={"finish_reason": "stop"}), "boxed", thinks=False) is not None
+
+
+BOXED = [case for case in cases("answer_cases.json") if case["rule"] == "boxed"]
+
+
+@pytest.mark.parametrize("case", BOXED, ids=lambda case: case["name"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.anyio
+async def test_an_evaluation_finds_the_answers_that_a_run_finds(case: dict[str, Any]) -> None:
+    async with MathScorer() as scorer:
+        score = await scorer.score(case["text"], case["answer"] or "1", {})
+    assert (score.extracted, score.value) == (case["answer"], float(case["answer"] is not None))
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
