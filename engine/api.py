@@ -5,7 +5,8 @@ and pydantic only, so that a caller may depend on it without pulling in MLX.
 
 Reasoning models write `<think> reasoning </think> answer`. The two *sections* have budgets of their own
 (`SamplingParams.reasoning_budget`, `answer_budget`), enforced by the engine token by token. A model without
-think tags has one section: all it writes counts as reasoning and is also the answer text.
+think tags has one section: all it writes counts as reasoning and is also the answer text. Only a cue
+(`SamplingParams.cue`) begins an answer section for it.
 """
 
 from __future__ import annotations
@@ -48,6 +49,17 @@ class Message(_Record):
     images: tuple[ImagePart, ...] = ()
 
 
+class AnswerCue(_Record):
+    """How a model without think tags is asked for its answer: with the beginning of it.
+
+    text  written for the model, token by token as if it had drawn it.
+    stop  strings that end what the model writes after that, beside `SamplingParams.stop`.
+    """
+
+    text: str = Field(min_length=1)
+    stop: tuple[str, ...] = ()
+
+
 class SamplingParams(_Record):
     """How one completion is drawn, and how long it may be.
 
@@ -62,6 +74,8 @@ class SamplingParams(_Record):
     force_answer      at `reasoning_budget` inside the reasoning, close the think tag for the model (with the blank
                       line that follows it in chat templates) and let it answer: budget forcing. If false, or if
                       `answer_budget` is 0, it ends there: `budget`.
+    cue               what `force_answer` writes where the model has no think tags. It counts as part of the answer
+                      section; without one, or if it would use up `answer_budget`, such a model ends there: `budget`.
     """
 
     temperature: float = Field(1.0, ge=0.0, le=10.0)
@@ -74,6 +88,7 @@ class SamplingParams(_Record):
     reasoning_budget: int | None = Field(None, ge=1)
     answer_budget: int | None = Field(None, ge=0)
     force_answer: bool = True
+    cue: AnswerCue | None = None
 
 
 class GenerationRequest(_Record):
@@ -93,7 +108,7 @@ class Usage(_Record):
     """Tokens of one completion. `cached_tokens` of the prompt had been computed before (a shared prefill).
 
     completion_tokens counts every token generated for the request, forced ones included;
-    reasoning_tokens those before the closing think tag.
+    reasoning_tokens those before the closing think tag, or before the cue.
     """
 
     prompt_tokens: int = 0
@@ -129,9 +144,10 @@ class Completion(_Record):
 
     token_ids    every generated token in order: reasoning, closing think tag, answer, end token if any.
     reasoning    text of the reasoning section, without tags.
-    text         text of the answer section; equal to `reasoning` for a model without think tags.
+    text         text of the answer section. For a model without think tags all that it wrote: `reasoning`, and the cue
+                 with what follows it.
     closed       the reasoning was closed by its end tag (the model's own, or a forced one).
-    forced       the engine closed it, at `reasoning_budget` or by `conclude`.
+    forced       the engine ended it, with the tag or with the cue, at `reasoning_budget` or by `conclude`.
     """
 
     request_id: str

@@ -170,7 +170,7 @@ async def _answer_score(result: RunResult, ask: Ask) -> Score:
 def _record(sample: Sample, epoch: int, candidate: Candidate, score: Score) -> CandidateRecord:
     completion = candidate.completion
     usage = completion.usage if completion else Usage()
-    sampling = candidate.sampling.model_dump(exclude={"seed", "stop"}) if candidate.sampling else {}
+    sampling = candidate.sampling.model_dump(exclude={"seed", "stop", "cue"}) if candidate.sampling else {}
     return CandidateRecord(
         problem=sample.id,
         epoch=epoch,

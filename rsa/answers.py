@@ -9,7 +9,7 @@ import re
 from collections import deque
 from typing import Literal
 
-from engine.api import Completion
+from engine.api import AnswerCue, Completion
 
 AnswerRule = Literal["boxed", "choice", "code", "text"]
 """What counts as the answer; a prompts file declares it.
@@ -19,6 +19,12 @@ choice  the letter of the last \\boxed{...}, or of the last "answer: X"
 code    the last fenced code block
 text    the whole answer section
 """
+CUES: dict[AnswerRule, AnswerCue] = {
+    "boxed": AnswerCue(text="\n\nThe final answer is \\boxed{", stop=("\n",)),
+    "choice": AnswerCue(text="\n\nThe letter of the answer is \\boxed{", stop=("\n",)),
+}
+"""What a model without think tags is asked with at beta; a line is enough for what it then has to write. No words make
+a whole of half a program or half a text, so there are none for the other rules."""
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 MAX_MARKED = 400
 """Characters of a marked answer that is not boxed; longer is an explanation."""

@@ -110,7 +110,8 @@ class RSAConfig(_Settings):
                        section if it finished by itself, else its tail), `full` (the whole reasoning).
     task               name of a prompts file that comes with the package, or the path of one. Unless it was set, a
                        problem with images is of the task `vision`.
-    force_answer       let a candidate that used up beta answer all the same, where an answer is wanted.
+    force_answer       let a candidate that used up beta answer all the same, where an answer is wanted: by closing its
+                       think tag, or, where the model has none, with the beginning of an answer (`rsa.answers.CUES`).
     stop_on_consensus  end after a round in which at least this share of all N candidates (those without an
                        answer count against it) agree. None: never.
     strict             budgets that were asked for and exceed the model's context are an error instead of being lowered.

@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from engine.api import Engine, GenerationRequest, Message, SamplingParams, Usage
 from rsa import rollouts, seeds, selection
-from rsa.answers import answer_of
+from rsa.answers import CUES, answer_of
 from rsa.checking import Checker
 from rsa.config import RSAConfig
 from rsa.equivalence import AnswerMatcher
@@ -281,6 +281,7 @@ class Run:
             "reasoning_budget": self.budgets.beta,
             "answer_budget": self.budgets.answer_budget if may_answer else 0,
             "force_answer": config.force_answer and answers_now,
+            "cue": None if self.engine.model.thinks else CUES.get(self.prompts.answer),
             **noise,
         }
         name = "select" if kind == "selection" else f"r{number}-c{index:02}"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from engine.api import (
+    AnswerCue,
     Completion,
     EngineEvent,
     FinishReason,
@@ -37,6 +38,10 @@ class _SectionText:
         self._fresh: list[str] = []  # to be shown with the next chunk
         self._parts: list[str] = []  # shown
         self.stopped = False
+
+    def begin_with(self, text: str) -> None:
+        """Show a text first that the model did not draw; no stop string is looked for in it."""
+        self._fresh.append(text)
 
     def add(self, token: int) -> None:
         self._undecoded.append(token)
@@ -133,6 +138,8 @@ class Rollout:
         self._unsent: list[int] = []
         self._chunks: list[TokenChunk] = []
         self._concluding = False
+        self._cued = False
+        self._cue_tokens = 0  # of the cue that are still to come
 
     @property
     def total_tokens(self) -> int | None:
@@ -175,13 +182,13 @@ class Rollout:
     def completion(self) -> Completion:
         """The finished completion; only once `finish_reason` is set."""
         assert self.finish_reason is not None
-        reasoning = self._texts["reasoning"].text
-        untagged = self._section == "reasoning" and not self._opened
+        reasoning, answer = self._texts["reasoning"].text, self._texts["answer"].text
+        untagged = self._cued or (self._section == "reasoning" and not self._opened)
         return Completion(
             request_id=self.request.id,
             token_ids=tuple(self.token_ids),
             reasoning=reasoning,
-            text=reasoning if untagged else self._texts["answer"].text,
+            text=reasoning + answer if untagged else answer,
             finish_reason=self.finish_reason,
             closed=self._closed,
             forced=self._was_forced,
@@ -217,12 +224,28 @@ class Rollout:
 
     def _end_reasoning(self) -> None:
         sampling = self.request.sampling
-        if self._opened and sampling.force_answer and sampling.answer_budget != 0:
+        if not sampling.force_answer or sampling.answer_budget == 0:
+            self.finish("budget")
+        elif self._opened:
             self._release_tag()
             self._was_forced = True
             self.forced.extend(self._tokenizer.forced_close)
-        else:
+        elif sampling.cue is None or not self._give_cue(sampling.cue):
             self.finish("budget")
+
+    def _give_cue(self, cue: AnswerCue) -> bool:
+        """Begin the answer section with a cue; False if the model has think tags, or no token would be left for it."""
+        sampling, tokens = self.request.sampling, self._tokenizer.encode(cue.text)
+        if self._tokenizer.think_close or len(tokens) >= (sampling.answer_budget or len(tokens) + 1):
+            return False
+        self._cut_chunk(self._texts["reasoning"].finish())
+        self._section = "answer"
+        self._texts["answer"] = _SectionText(self._tokenizer.decode_exactly, (*sampling.stop, *cue.stop))
+        self._texts["answer"].begin_with(cue.text)
+        self._cued = self._was_forced = True
+        self._cue_tokens = len(tokens)
+        self.forced.extend(tokens)
+        return True
 
     def _close_reasoning(self) -> None:
         self._tag.clear()
@@ -243,8 +266,11 @@ class Rollout:
             self._section, self._opened = "reasoning", True  # it thinks although it was not asked to
             self._reasoning_tokens += 1
             return
-        self._texts["answer"].add(token)
         self._answer_tokens += 1
+        if self._cue_tokens > 0:  # its text is there already
+            self._cue_tokens -= 1
+            return
+        self._texts["answer"].add(token)
         budget = self.request.sampling.answer_budget
         if self._texts["answer"].stopped:
             self.finish("stop")

@@ -1,7 +1,8 @@
 """Symbolic equivalence: the answer in the box means the same as the gold answer.
 
-The answer is what `rsa.answers.final_answer` finds, as for `rsa solve`. What means the same is in `rsa.equivalence`, policies included. Beyond its
-limits nobody can tell: such an answer is `too_hard` and has no value, unless it is the gold answer to the letter.
+The answer is what `rsa.answers.final_answer` finds, as for `rsa solve`. What means the same is in `rsa.equivalence`,
+policies included. Beyond its limits nobody can tell: such an answer is `too_hard` and has no value, unless it is the
+gold answer to the letter.
 """
 
 from __future__ import annotations
