@@ -108,8 +108,11 @@ def _preload_mkl() -> bool:
     except OSError:
         return False
     count = threads()
+    tbb = path.with_name("libtbb.so.12")
+    if tbb.is_file():
+        ctypes.CDLL(str(tbb), mode=ctypes.RTLD_GLOBAL)  # MKL finds it by its name alone, and aborts where it does not
     if "MKL_THREADING_LAYER" not in os.environ:
-        library.MKL_Set_Threading_Layer(_MKL_SEQUENTIAL if count == 1 else _MKL_TBB)
+        library.MKL_Set_Threading_Layer(_MKL_TBB if count > 1 and tbb.is_file() else _MKL_SEQUENTIAL)
     if "MKL_NUM_THREADS" not in os.environ and "OMP_NUM_THREADS" not in os.environ:
         library.MKL_Set_Num_Threads(count)
     return True

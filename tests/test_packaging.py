@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 import venv
 import zipfile
 from pathlib import Path
@@ -52,19 +53,38 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
     assert {"rsa = rsa.__main__:main", "puzzles = evals.tasks.puzzles:check"} <= set(entry_points.splitlines())
 
 
-@pytest.mark.timeout(600)
 def test_installed_elsewhere_it_works(wheel: Path, tmp_path: Path) -> None:
-    venv.create(tmp_path / "venv", with_pip=True)
-    python, rsa = tmp_path / "venv" / "bin" / "python", tmp_path / "venv" / "bin" / "rsa"
-    work = tmp_path / "work"
-    work.mkdir()
-    command(python, "-m", "pip", "install", "-q", f"markovian-rsa{EXTRA} @ {wheel.as_uri()}", cwd=work)
+    """Beside the packages that are here: `test_the_wheel_names_all_it_needs` installs them, too."""
+    python = environment(tmp_path / "venv")
+    command(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", wheel, cwd=tmp_path)
+    (beside,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (beside / "ours.pth").write_text(sysconfig.get_path("purelib"))
+    works(python, tmp_path)
 
+
+@pytest.mark.slow
+def test_the_wheel_names_all_it_needs(wheel: Path, tmp_path: Path) -> None:
+    python = environment(tmp_path / "venv")
+    named = f"markovian-rsa{EXTRA} @ {wheel.as_uri()}"
+    command(sys.executable, "-m", "pip", "--python", python, "install", "-q", named, cwd=tmp_path)
+    command(sys.executable, "-m", "pip", "--python", python, "check", cwd=tmp_path)
+    works(python, tmp_path)
+
+
+def environment(folder: Path) -> Path:
+    """The Python of a new environment without packages."""
+    venv.create(folder, with_pip=False)
+    return folder / "bin" / "python"
+
+
+def works(python: Path, folder: Path) -> None:
+    """The command and its library are those that were installed, and do what they should, away from the checkout."""
+    rsa, work = python.with_name("rsa"), folder / "work"
+    work.mkdir()
     where = command(python, "-c", "import rsa, engine; print(rsa.__file__, engine.__file__)", cwd=work).stdout
     assert str(ROOT) not in where
     assert "solve" in command(rsa, "--help", cwd=work).stdout
     assert "nano" in command(rsa, "models", "list", cwd=work).stdout
-    command(python, "-m", "pip", "check", cwd=work)
     if WEIGHTS.is_file():
         (work / "problem.txt").write_text("What is 17 + 25?")
         sizes = ["--n", "2", "--c", "2", "--t", "1", "--beta", "64", "--tau", "32", "--answer-budget", "16"]

@@ -48,14 +48,16 @@ def test_openblas_is_found_where_the_system_has_it() -> None:
 def test_every_blas_gives_the_same_products() -> None:
     """MLX binds whichever was loaded first: the wrong interface (64-bit integers, say) would give nonsense."""
     program = """
+from engine import blas
 from engine.backend import load_mlx
+blas.threads = lambda: {threads}
 mx = load_mlx()
 a, b = mx.random.normal((37, 65), key=mx.random.key(1)), mx.random.normal((65, 50), key=mx.random.key(2))
 exact = (a[:, :, None] * b[None]).sum(1)
 print(mx.abs(a @ b - exact).max().item() < 1e-4)
 """
-    for choice in ("mkl", "openblas", "none"):
-        assert run_python(program, RSA_BLAS=choice).stdout == "True\n", choice
+    for choice, threads in (("mkl", 1), ("mkl", 2), ("openblas", 2), ("none", 1)):
+        assert run_python(program.format(threads=threads), RSA_BLAS=choice).stdout == "True\n", (choice, threads)
 
 
 def test_processors_newer_than_openblas_get_their_kernels() -> None:
