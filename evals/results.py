@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from engine.api import FinishReason, ModelInfo, Usage
 from evals.methods import Headline, Method
@@ -160,15 +160,15 @@ class ProblemTiming(Record):
 
     problem: str
     epoch: int
-    wall_s: float
-    generating_s: float
+    wall_s: FiniteFloat
+    generating_s: FiniteFloat
 
 
 class Timings(Record):
     """timings.json: what differs from run to run. `tokens_per_s`: all generated tokens over `wall_s`."""
 
     started_at: str
-    wall_s: float
-    tokens_per_s: float
+    wall_s: FiniteFloat
+    tokens_per_s: FiniteFloat
     problems: tuple[ProblemTiming, ...]
     machine: dict[str, str | int | None]

@@ -16,8 +16,9 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import groupby
+from typing import Self
 
-from pydantic import JsonValue
+from pydantic import FiniteFloat, JsonValue, model_validator
 
 from engine.api import FinishReason, Usage
 from evals.records import Sample, Score, Scorer
@@ -66,8 +67,18 @@ class RunScores(Record):
     budgets: tuple[int, int, int] | None = None
     warnings: tuple[str, ...] = ()
     error: str | None = None
-    wall_s: float = 0.0
-    generating_s: float = 0.0
+    wall_s: FiniteFloat = 0.0
+    generating_s: FiniteFloat = 0.0
+
+    @model_validator(mode="after")
+    def _groups_fit_rounds(self) -> Self:
+        sizes = [len(rows) for rows in self.rounds()]
+        if len(self.groups) != len(sizes):
+            raise ValueError(f"groups of {len(self.groups)} rounds for {len(sizes)} rounds")
+        for size, groups in zip(sizes, self.groups, strict=True):
+            if any(not 0 <= index < size for group in groups for index in group):
+                raise ValueError(f"a group has a candidate that is not among the {size} of its round")
+        return self
 
     def rounds(self) -> list[list[CandidateRecord]]:
         """Candidates by round; `groups[i]` indexes the i-th list."""

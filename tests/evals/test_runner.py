@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import runpy
@@ -85,6 +86,10 @@ def test_scores_that_are_missing_or_broken_are_made_again_from_the_run(finished:
     run(tmp_path / "out", epochs=2)
     (tmp_path / "out" / "runs" / run_name("p/0", 0) / "scores.json").unlink()
     (tmp_path / "out" / "runs" / run_name("p/1", 1) / "scores.json").write_text("{")
+    for problem, groups in (("p/2", lambda groups: groups[:1]), ("p/3", lambda groups: [[[99]], groups[1]])):
+        path = tmp_path / "out" / "runs" / run_name(problem, 0) / "scores.json"
+        scores = json.loads(path.read_bytes())
+        path.write_text(json.dumps({**scores, "groups": groups(scores["groups"])}))
     engine = ScriptedEngine(script)
     run(tmp_path / "out", engine, epochs=2, resume=True)
     assert written(tmp_path / "out") == written(finished)

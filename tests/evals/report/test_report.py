@@ -499,6 +499,11 @@ def test_a_folder_of_something_else_is_named(tmp_path: Path) -> None:
         ("samples.jsonl", "{}\n", "line 1, is no candidate"),
         ("samples.jsonl", None, "cannot read"),
         ("timings.json", "[", "cannot be understood"),
+        (
+            "timings.json",
+            '{"started_at": "", "wall_s": 1e400, "tokens_per_s": 1, "problems": [], "machine": {}}',
+            "cannot be understood",
+        ),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, evaluation: Path, file: str, text: str | None, said: str) -> None:
