@@ -61,8 +61,8 @@ def find(benchmark: str, sources: Sequence[Source], revision: str | None = None)
             return Found(source, files, tuple(commit for commit, _ in parts), tuple(failures))
     if hub.answers:
         raise DataError(
-            f"benchmark {benchmark} cannot be loaded: {'; '.join(failures)}. A file with the same columns (.jsonl or "
-            ".parquet) may be given with --data"
+            f"benchmark {benchmark} cannot be loaded: {'; '.join(failures)}. A .jsonl, .json or .parquet "
+            "file may be given with --data; where its columns are others, --column says which"
         )
     ids = ", ".join(" + ".join(source.hub) for source in sources)
     raise DataError(
@@ -88,7 +88,7 @@ def how_to_bring(name: str, source: Source, revision: str | None = None) -> str:
     )
     return (
         f"Where there is a network: `{commands}`. Bring the folder `{name}` here and add `--data {name}`; "
-        "or give a .jsonl or .parquet file with the same columns"
+        "or give a .jsonl, .json or .parquet file, and with --column its columns where they are others"
     )
 
 
@@ -111,7 +111,7 @@ def files_in(folder: Path, name: str, sources: Sequence[Source]) -> tuple[Source
         if found:
             return source, found
     wanted = " or ".join(dict.fromkeys(pattern for source in sources for pattern in source.patterns[:2]))
-    raise DataError(f"no file in {folder} is called {wanted}: give the .jsonl or .parquet file itself")
+    raise DataError(f"no file in {folder} is called {wanted}: give the .jsonl, .json or .parquet file itself")
 
 
 def _files_below(folder: Path) -> list[str]:

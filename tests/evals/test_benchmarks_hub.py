@@ -196,7 +196,7 @@ def test_without_a_network_or_a_copy_it_says_how_to_bring_one(hub: Hub, tmp_path
     assert hub.asked == ["MathArena/aime_2025"], "the Hub is not waited for again"
     command = "hf download MathArena/aime_2025 --repo-type dataset --revision {} --include 'data/train-*'"
     assert f"`{command.format(COMMIT)} --local-dir aime25`" in str(caught.value)
-    assert "add `--data aime25`; or give a .jsonl or .parquet file with the same columns" in str(caught.value)
+    assert "add `--data aime25`; or give a .jsonl, .json or .parquet file, and with --column its" in str(caught.value)
 
     folder = tmp_path / "aime25"  # as that command fills it
     for name in ("data/train-00000-of-00001.jsonl", ".cache/huggingface/download/data/train-0.metadata"):
