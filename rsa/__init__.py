@@ -1,7 +1,7 @@
 """Markovian RSA: parallel, bounded-context test-time compute.
 
     from rsa import MarkovianRSA
-    MarkovianRSA("nano", n=8).solve_sync("What is 17 * 23?").answer
+    MarkovianRSA("nano", n=4, t=1).solve_sync("Use 3, 7, 5 and 2 once each to make 24.").answer
 
 Names are imported when they are first used, so that `import rsa` costs next to nothing.
 """

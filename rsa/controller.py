@@ -1,11 +1,13 @@
 """`MarkovianRSA`: the object that people hold. The algorithm itself is `rsa.run.Run.solve`.
 
-async with MarkovianRSA("nano", n=8) as rsa:
-    result = await rsa.solve("What is 17 * 23?")
-    async with rsa.stream("What is 19 * 21?") as events:
-        async for event in events: ...
+    async with MarkovianRSA("nano", n=4, t=1) as rsa:
+        result = await rsa.solve("Start at 4, add 19, multiply by 4, subtract 20, all modulo 97.")
+        async with rsa.stream("Add up these numbers: 48, 93, 120.") as events:
+            async for event in events: ...
 
-MarkovianRSA("nano", n=8).solve_sync("What is 17 * 23?").answer
+Where nothing is asynchronous:
+
+    MarkovianRSA("nano", n=4, t=1).solve_sync("Make 24 from the numbers 3, 7, 5, 2.").answer
 """
 
 from __future__ import annotations

@@ -1,27 +1,120 @@
-"""The README cannot rot: its programs run, its commands exist, its flags are the command's."""
+"""What people are shown cannot rot: programs, in docstrings too, run and are right; commands and flags exist."""
 
 from __future__ import annotations
 
+import importlib
 import re
+import shlex
+import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import programs
 import pytest
 from processes import run
+from typer.testing import CliRunner
+
+from evals import EvalResults
+from rsa import MarkovianRSA, RunResult
+from rsa.cli import app
+from rsa.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-PROGRAMS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = re.findall(r"^\$ (.*?)(?:\s+#.*)?$", README, flags=re.MULTILINE)
+TEXTS = ("countdown.txt", "chain.txt")
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
-def test_programs_run(program: str, tmp_path: Path) -> None:
-    script = tmp_path / "program.py"
-    script.write_text(program)
-    done = run([sys.executable, script], cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"\d", done.stdout)
+@dataclass(frozen=True)
+class Solved:
+    """A problem that was solved, and how it ended."""
+
+    problem: str
+    result: RunResult
+
+
+@pytest.fixture
+def solved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Solved]:
+    """All that is solved during the test, in a folder that holds nothing but the checkout's examples."""
+    found: list[Solved] = []
+    solve = Run.solve
+
+    async def noted(begun: Run) -> RunResult:
+        result = await solve(begun)
+        found.append(Solved(begun.problem.text, result))
+        return result
+
+    monkeypatch.setattr(Run, "solve", noted)
+    monkeypatch.setenv("RSA_MODEL", "nano")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=lambda folder, names: {*names} - {*TEXTS})
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+def modules() -> list[str]:
+    """Those whose docstrings hold programs."""
+    paths = [path for top in ("rsa", "engine", "evals") for path in sorted((ROOT / top).rglob("*.py"))]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+    return [name for name, path in zip(names, paths, strict=True) if [*programs.of_docstrings(path)]]
+
+
+def test_docstrings_with_programs_are_found() -> None:
+    assert {"rsa", "rsa.controller", "evals", "engine.scripted"} <= set(modules())
+
+
+@pytest.mark.parametrize("program", programs.of_markdown(ROOT / "README.md"), ids=[0, 1])
+def test_programs_of_the_readme_run_and_are_right(
+    program: str, solved: list[Solved], capsys: pytest.CaptureFixture[str]
+) -> None:
+    programs.run(program, {})
+    assert_right(program, solved)
+    assert "mark='verified'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", modules())
+def test_programs_in_docstrings_run_and_are_right(name: str, solved: list[Solved]) -> None:
+    module = importlib.import_module(name)
+    assert module.__file__ is not None
+    for program in programs.of_docstrings(Path(module.__file__)):
+        names = programs.run(program, vars(module))
+        assert_right(program, solved)
+        if isinstance(names.get("results"), EvalResults):
+            assert names["results"].mean.value == 1.0
+        if name == "engine.scripted":
+            assert MarkovianRSA(names["engine"], n=2, t=0).solve_sync("What is 2 + 2?").answer == "4"
+
+
+def assert_right(program: str, solved: list[Solved]) -> None:
+    """Each problem that stands in the program got the answer that its checker verifies."""
+    shown = [each for each in solved if each.problem in program]
+    assert shown or "solve" not in program
+    for each in shown:
+        assert each.result.check is not None
+        assert each.result.check.mark == "verified", (each.problem, each.result.answer)
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if "rsa solve" in c and ("--model" not in c or "--model nano" in c)]
+)
+def test_problems_of_the_readme_are_solved(command: str, solved: list[Solved]) -> None:
+    """Those that name sizes are run as written, the others smaller: their sizes are the demo's."""
+    said, _, line = command.rpartition(" | ")
+    words = shlex.split(line)[1:]
+    smaller = [] if "--n" in words else ["--n", "4", "--t", "1"]
+    done = CliRunner().invoke(app, [*words, *smaller], input=" ".join(shlex.split(said)[1:]))
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.strip()
+    assert re.search(r"^answer \S+ \(verified\) from round \d", done.stderr, re.MULTILINE)
+    if "--beta 40k --tau 4k" in command:  # the users' own
+        assert "lowered: beta 40960 ->" in done.stderr
+        assert "tau 4096 ->" in done.stderr
+
+
+def test_the_problems_that_are_named_are_there() -> None:
+    named = [word for c in COMMANDS if "rsa solve" in c for word in c.split() if word.startswith("examples/")]
+    assert named
+    assert all((ROOT / word).is_file() for word in named)
 
 
 def test_make_targets_exist() -> None:
@@ -29,16 +122,6 @@ def test_make_targets_exist() -> None:
     named = [command.split()[1] for command in COMMANDS if command.startswith("make ")]
     assert named
     assert set(named) <= set(targets)
-
-
-def test_the_users_own_command_runs_as_written(tmp_path: Path) -> None:
-    (tmp_path / "problem.txt").write_text((ROOT / "examples" / "countdown.txt").read_text())
-    (command,) = [c for c in COMMANDS if c == "rsa solve --n 16 --beta 40k --tau 4k problem.txt"]
-    done = run([sys.executable, "-m", *command.split()], cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
-    assert "lowered: beta 40960 ->" in done.stderr
-    assert "tau 4096 ->" in done.stderr
 
 
 def test_the_table_of_flags_is_complete() -> None:
