@@ -16,7 +16,7 @@ import typer
 
 from evals.report.command import report
 from evals.score_command import score
-from rsa.options import ModelFlag, ProfileFlag, flag_of, folder_flag, one_of, with_settings
+from rsa.options import DEFAULT_METHOD, MethodFlag, ModelFlag, ProfileFlag, flag_of, folder_flag, one_of, with_settings
 from rsa.terminal import (
     DEFAULT_MODEL,
     EXIT_TROUBLE,
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from evals.job import EvalJob
     from evals.results import EvalResults
 
-DEFAULT_METHOD = "rsa"
 BENCHMARK = "BENCHMARK"
 
 
@@ -56,14 +55,7 @@ def evaluate(
         ),
     ] = None,
     *,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            help="single, vote, rsa, markovian or full-rsa.",
-            show_default=DEFAULT_METHOD,
-            autocompletion=lambda: ["single", "vote", "rsa", "markovian", "full-rsa"],
-        ),
-    ] = None,
+    method: MethodFlag = None,
     model: ModelFlag = None,
     data: Annotated[
         Path | None,

@@ -22,6 +22,7 @@ from evals.results import EvalResults
 from evals.stats import Estimate, estimate, mean_of
 from evals.ticker import Ticker
 from rsa.display import as_clock, note_lines, printable, redrawn
+from rsa.suitability import sampling_of
 from rsa.terminal import can_redraw
 from rsa.words import plural
 
@@ -234,11 +235,12 @@ def describe_start(event: EvalStarted) -> list[str]:
     """What is going to happen, and what should be known about the data."""
     record, c = event.record, event.record.config
     epochs = f" x {record.epochs} epochs" if record.epochs > 1 else ""
-    sizes = f"n={c.n} c={c.c} t={c.t} beta={c.beta} tau={c.tail_tokens} seed={c.seed}"
+    drawn = "".join(f" {name}={value:g}" for name, value in sampling_of(c).items())
+    sizes = f"n={c.n} c={c.c} t={c.t} beta={c.beta} tau={c.tail_tokens}{drawn} seed={c.seed}"
     return [
         f"{record.benchmark}: {plural(record.data.selected, 'problem')}{epochs}, method {record.method} with "
         f"{record.model.name}: {sizes}, {event.in_flight} at once",
-        *note_lines(record.model),
+        *note_lines(c, record.model),
         *(f"warning: {_one_line(warning)}" for warning in record.data_warnings),
     ]
 

@@ -26,7 +26,6 @@ from pydantic import BaseModel, Field, JsonValue
 
 from engine.api import ModelInfo
 from evals.errors import OtherEvalError, ResultsError
-from evals.methods import Method
 from evals.results import DataInfo, EvalResults, Timings
 from evals.scoring import RunScores
 from rsa.config import RSAConfig
@@ -40,6 +39,7 @@ from rsa.folders import (
     write_atomically,
     written_aside,
 )
+from rsa.methods import Method
 from rsa.results import Record, RunResult
 from rsa.runlog import RESULT as RUN_RESULT
 

@@ -19,7 +19,6 @@ from evals.data import Data, open_data
 from evals.errors import OtherEvalError, ResultsError
 from evals.events import OnEvent
 from evals.folder import EVAL, DataSource, EvalRecord, ResultsFolder, absolute, data_identity, read_eval
-from evals.methods import Method, check_method, method_settings
 from evals.records import Sample, Scorer
 from evals.results import EvalResults
 from evals.runner import Evaluation, Solving, check_gold, default_in_flight
@@ -28,6 +27,7 @@ from rsa.config import RSAConfig
 from rsa.errors import ConfigError
 from rsa.folders import what_differs
 from rsa.math_pool import MathWorkers
+from rsa.methods import Method, check_method, method_settings
 from rsa.profiles import load_config
 from rsa.prompts import load_prompts
 from rsa.solve import change, differences
@@ -61,7 +61,7 @@ async def evaluate(
 
     benchmark  a name, the path of a TOML file, or a `Benchmark` of one's own.
     engine     an engine, which stays the caller's to close, or the name of a model.
-    method     see `evals.methods`.
+    method     see `rsa.methods`.
     profile, settings   as of `MarkovianRSA`; the task is the benchmark's unless one is given.
     data, columns, limit, ids, data_seed, revision   which problems: see `evals.data.open_data`.
     epochs     how often each problem is run; each time with another seed.
@@ -134,7 +134,7 @@ class EvalJob:
         for name, value in (("epochs", epochs), ("in_flight", in_flight)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} = {value}: should be at least 1")
-        wanted = method_settings(method, {"task": known.task, **settings})
+        wanted = method_settings(method, {"task": known.task, **settings}, measured=True)
         config = load_config(profile, wanted, defaults=model_settings(model) if model else {})
         return cls(
             benchmark=known,
@@ -170,7 +170,7 @@ class EvalJob:
         }
         config = record.config
         if "profile" in asked:
-            wanted = method_settings(record.method, {"task": benchmark.task, **settings})
+            wanted = method_settings(record.method, {"task": benchmark.task, **settings}, measured=True)
             differing |= differences(config, suited(load_config(str(asked["profile"]), wanted), record.model))
         elif settings:
             differing |= differences(config, change(config, settings))

@@ -11,10 +11,11 @@ from typing import Literal
 from pydantic import Field, FiniteFloat
 
 from engine.api import FinishReason, ModelInfo, Usage
-from evals.methods import Headline, Method
+from evals.headline import Headline
 from evals.records import Score, ScoreStatus
 from evals.stats import Estimate
 from rsa.config import RSAConfig
+from rsa.methods import Method
 from rsa.results import Record, Status
 
 SCHEMA_VERSION = 1

@@ -14,7 +14,7 @@ from typing import get_args
 
 from engine.api import Usage
 from evals.folder import EvalRecord
-from evals.methods import headline_of
+from evals.headline import headline_of
 from evals.records import UNSCORED, ScoreStatus
 from evals.results import CandidateRecord, EvalResults, ProblemStats, RoundStats
 from evals.scoring import RunScores

@@ -19,7 +19,7 @@ import typer
 from evals.cli import mount
 from rsa import signals
 from rsa.cli_models import convert, models_app
-from rsa.options import ModelFlag, ProfileFlag, folder_flag, with_settings
+from rsa.options import MethodFlag, ModelFlag, ProfileFlag, folder_flag, with_settings
 from rsa.streams import standard_streams
 from rsa.terminal import (
     DEFAULT_MODEL,
@@ -77,6 +77,7 @@ def solve(
     *,
     image: Annotated[list[Path] | None, typer.Option(help="An image of the problem; may be repeated.")] = None,
     model: ModelFlag = None,
+    method: MethodFlag = None,
     profile: ProfileFlag = None,
     settings: dict[str, Any],
     out: Annotated[Path | None, folder_flag("Run folder.", default="a new one in runs/")] = None,
@@ -89,8 +90,10 @@ def solve(
 ) -> None:
     """Solve a problem with N parallel candidates over T rounds."""
     with errors_for_people(), ExitStack() as stack:
+        from rsa.methods import method_settings
         from rsa.solve import SolveJob
 
+        settings = method_settings(method, settings) if method is not None else settings
         if resume is not None:
             # RSA_MODEL is for new runs: a run goes on with the model it was started with.
             asked = model if typed(context, "model") else None

@@ -30,6 +30,7 @@ from rsa.errors import ConfigError, RSAError
 from rsa.events import Event
 from rsa.fit import plan
 from rsa.math_pool import MathWorkers
+from rsa.methods import method_settings
 from rsa.problem import ImageLike, Problem
 from rsa.profiles import load_config
 from rsa.prompts import PromptSet, load_prompts
@@ -49,6 +50,8 @@ class MarkovianRSA:
                       `rsa.compose.open_engine`), opened on first use and closed by `aclose`.
     config            settings; or `profile` (a name or TOML file) and single settings as keywords:
                       `MarkovianRSA("nano", profile="light", t=1)`. Keywords also change a given config.
+    method            the settings that go by a name: `vote`, `rsa`, ...; see `rsa.methods`. Rounds of aggregation help
+                      models that were trained to aggregate (`rsa.suitability`); others may do better with `vote`.
     progress_every_s  how often a candidate reports progress in `stream`, at most.
     math_workers      processes that compare answers, shared by all runs that are given them; they stay the caller's
                       to close. Without them each run has one of its own.
@@ -64,6 +67,7 @@ class MarkovianRSA:
         model: str | None = None,
         config: RSAConfig | None = None,
         profile: str | None = None,
+        method: str | None = None,
         progress_every_s: float = 0.25,
         math_workers: MathWorkers | None = None,
         sync: Sync = "candidate",
@@ -82,7 +86,8 @@ class MarkovianRSA:
         self._math_workers = math_workers
         self._sync: Sync = sync
         self._prompts: dict[str, PromptSet] = {}
-        self.config = _config(config, profile, settings, name)
+        named = method_settings(method, settings) if method is not None else settings
+        self.config = _config(config, profile, named, name)
 
     async def solve(
         self,

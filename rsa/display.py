@@ -14,6 +14,7 @@ from rich.text import Text
 
 from engine.api import Completion, ModelInfo
 from rsa.checking import mark_of
+from rsa.config import RSAConfig
 from rsa.descent import line_of_descent, reasoning
 from rsa.events import (
     BudgetsLowered,
@@ -29,11 +30,15 @@ from rsa.events import (
 )
 from rsa.progress import Progress, Row
 from rsa.results import Candidate, Check, RunResult, Vote
-from rsa.suitability import sampling_of
+from rsa.suitability import rounds_may_harm, sampling_of
 from rsa.terminal import can_redraw
 from rsa.unanswered import unanswered
 from rsa.words import plural, shortened
 
+_OF_ROUNDS = (
+    "rounds of aggregation help models trained to aggregate, as nano and ZAYA1 are; they may make this one worse: "
+    "--method vote goes without"
+)
 _REFRESH_PER_S = 8
 _SHOWN_CHARACTERS = 80
 """Of an answer in a line; programs and texts are answers too."""
@@ -165,7 +170,7 @@ def describe(event: Event) -> str | None:
             state = "resuming" if event.resumed else "solving"
             drawn = "".join(f" {name}={value:g}" for name, value in sampling_of(c).items())
             settings = f"n={c.n} c={c.c} t={c.t} beta={event.beta} tau={event.tau}{drawn} seed={c.seed}"
-            return "\n".join([f"{state} with {event.model.name}: {settings}", *note_lines(event.model)])
+            return "\n".join([f"{state} with {event.model.name}: {settings}", *note_lines(c, event.model)])
         case BudgetsLowered() | Warned():
             return f"warning: {event.message}"
         case RoundStarted():
@@ -189,9 +194,10 @@ def describe(event: Event) -> str | None:
             return None
 
 
-def note_lines(model: ModelInfo) -> list[str]:
-    """What people should know of a model before a run."""
-    return [f"note: {note}" for note in model.notes]
+def note_lines(config: RSAConfig, model: ModelInfo) -> list[str]:
+    """What people should know of a model before a run with these settings."""
+    notes = [*model.notes, *([_OF_ROUNDS] if rounds_may_harm(config, model) else [])]
+    return [f"note: {note}" for note in notes]
 
 
 def printable(text: str) -> str:

@@ -44,6 +44,15 @@ ModelFlag = Annotated[
         autocompletion=one_of("models"),
     ),
 ]
+DEFAULT_METHOD = "rsa"
+MethodFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="single, vote, rsa, markovian or full-rsa.",
+        show_default=DEFAULT_METHOD,
+        autocompletion=lambda: ["single", "vote", "rsa", "markovian", "full-rsa"],
+    ),
+]
 ProfileFlag = Annotated[
     str | None,
     typer.Option(

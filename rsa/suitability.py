@@ -29,6 +29,15 @@ def suited(config: RSAConfig, model: ModelInfo) -> RSAConfig:
     return config.with_defaults(**missing) if missing else config
 
 
+def rounds_may_harm(config: RSAConfig, model: ModelInfo) -> bool:
+    """Whether rounds of aggregation are played by a model that is not known to have learned to aggregate.
+
+    Such a model may copy an attempt instead of thinking: Qwen2.5-Coder-0.5B on 40 problems of GSM8K, majority vote of
+    16 candidates, had 37.5% right after round 0 and 25.8% after round 2.
+    """
+    return config.t > 0 and not trained_to_aggregate(model)
+
+
 def sampling_of(config: RSAConfig) -> dict[str, float]:
     """The sampling of settings that are settled, by name: the temperature, and of what cuts off that which does."""
     off = RecommendedSampling()

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.api import ModelInfo
-from evals.methods import Method
 from evals.records import ScoreStatus
 from evals.report.text import count, duration, interval, moment, percent, points, short
 from evals.report.views import RIGHT, WRONG, Tone
 from evals.results import DataInfo, EvalResults, ProblemStats, Timings
 from evals.stats import DIFFERENCES, SCORES, Estimate, estimate
 from rsa.config import RSAConfig
+from rsa.methods import Method
 from rsa.suitability import sampling_of
 from rsa.words import plural
 

@@ -71,8 +71,10 @@ def test_the_number_alone_on_standard_output() -> None:
     assert results.mean.value is not None
     assert done.out == f"{results.mean.value:.4f}\n"
     lines = done.err.splitlines()
-    assert lines[0] == "aime25: 5 problems, method rsa with scripted: n=4 c=2 t=1 beta=64 tau=16 seed=0, 32 at once"
-    assert lines[1].startswith("  1 of 5 · ")
+    drawn = "temperature=0.7 top_p=0.95 seed=0"
+    assert lines[0] == f"aime25: 5 problems, method rsa with scripted: n=4 c=2 t=1 beta=64 tau=16 {drawn}, 32 at once"
+    assert lines[1].startswith("note: rounds of aggregation")
+    assert lines[2].startswith("  1 of 5 · ")
     assert f"aime25, rsa: {results.mean.value:.3f} [" in done.err
     assert lines[-1] == "results folder: out"
 
@@ -255,7 +257,7 @@ def test_what_cannot_be_compared() -> None:
         (["countdwn"], "no benchmark is called 'countdwn'; did you mean 'countdown'?"),
         (["countdown", "--method", "vite"], "no method is called 'vite'; did you mean 'vote'? There are single,"),
         (["countdown", "--method", "x"], "no method is called 'x'. There are single,"),
-        (["countdown", "--method", "single", "--t", "2"], "t = 2 contradicts --method single"),
+        (["countdown", "--method", "single", "--t", "2"], "t = 2 contradicts method = single"),
         (["countdown", "--epochs", "0"], "epochs = 0: should be at least 1"),
         (["countdown", "--limit", "0"], "--limit 0 leaves no problem"),
         (["countdown", "--ids", ","], "--ids leaves no problem"),

@@ -37,7 +37,7 @@ RECORD = EvalRecord.now(
     method="rsa",
     config=RSAConfig(n=4, c=1, t=1, beta=64, tau=16, answer_budget=8),
     epochs=1,
-    model=ModelInfo(name="tiny"),
+    model=ModelInfo(name="tiny", details={"architecture": "zaya"}),
     prompt_sha256="ab",
     data=DataInfo(kind="given", name="made-up", selected=4),
     source=DataSource(),
@@ -67,7 +67,9 @@ def test_what_people_should_know_of_the_model_and_the_data_stands_first() -> Non
     model = ModelInfo(name="tiny", notes=("it knows sums only",))
     record = RECORD.model_copy(update={"model": model, "data_warnings": ("odd rows",)})
     lines = describe_start(EvalStarted(Path("out"), record, 4, 2, Meter()))
-    assert lines[1:] == ["note: it knows sums only", "warning: odd rows"]
+    first, of_rounds, last = lines[1:]
+    assert (first, last) == ("note: it knows sums only", "warning: odd rows")
+    assert of_rounds.startswith("note: rounds of aggregation help models trained to aggregate")
 
 
 def test_how_far_how_well_how_fast_and_how_long() -> None:

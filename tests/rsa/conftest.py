@@ -39,7 +39,7 @@ class Story:
 
     def __init__(self, **settings: Any) -> None:
         self.config = RSAConfig(**{"n": 2, "c": 2, "t": 1, "beta": 100, "tau": 10, **settings})
-        self.model = ModelInfo(name="tiny", context_tokens=512)
+        self.model = ModelInfo(name="tiny", context_tokens=512, details={"architecture": "zaya"})
         self.round = 0
         self.candidates: list[Candidate] = []
 

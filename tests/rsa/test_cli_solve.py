@@ -153,7 +153,7 @@ def test_flags_win_over_a_profile_file(writer: list[object]) -> None:
 def test_every_flag_is_a_setting_too() -> None:
     command: Any = typer.main.get_command(app)
     flags = {parameter.name for parameter in command.commands["solve"].params}
-    others = {"file", "image", "model", "profile", "out", "resume", "json_", "quiet"}
+    others = {"file", "image", "model", "method", "profile", "out", "resume", "json_", "quiet"}
     settings = {name for name in RSAConfig.model_fields if name not in ("limits", "answers")}
     assert flags - others == settings | {"total_tokens", "prompt_tokens", "deadline"}
     assert set(Limits.model_fields) == {"total_tokens", "prompt_tokens", "wall_clock_s"}

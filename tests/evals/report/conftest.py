@@ -18,12 +18,12 @@ from engine.scripted import Script, ScriptedEngine
 from evals.benchmarks import Benchmark
 from evals.folder import TIMINGS, read_results
 from evals.job import evaluate as run_evaluation
-from evals.methods import Method
 from evals.records import Sample, Score
 from evals.results import EvalResults, ProblemTiming, Timings
 from rsa.answers import last_boxed
 from rsa.config import RSAConfig
 from rsa.controller import MarkovianRSA
+from rsa.methods import Method
 
 Play = Callable[[GenerationRequest], Script]
 

@@ -1,7 +1,7 @@
-"""The methods that a benchmark compares, as settings of one run: a comparison is one flag.
+"""Methods by name, as settings of one run: a comparison of two is one flag.
 
-single     N independent rollouts, T = 0; each counts by itself
-vote       the same rollouts; what counts is the answer that most of them agree on
+single     one rollout (T = 0); in a measurement N independent ones, each of which counts by itself
+vote       N independent rollouts, T = 0; what counts is the answer that most of them agree on
 rsa        Markovian RSA: T rounds of aggregation over C tails of tau tokens
 markovian  C = 1: each candidate goes on from its own tail
 full-rsa   recursive self-aggregation as first published (arXiv 2509.26626): whole traces are carried, tau = beta
@@ -15,11 +15,9 @@ from typing import Any, Literal, cast, get_args
 from rsa.errors import ConfigError, did_you_mean
 
 Method = Literal["single", "vote", "rsa", "markovian", "full-rsa"]
-Headline = Literal["candidates", "vote"]
-"""What the headline number is of: all candidates of the final round, or their majority vote."""
 
 _FIXED: dict[Method, dict[str, Any]] = {
-    "single": {"t": 0, "c": 1},
+    "single": {"n": 1, "t": 0, "c": 1},
     "vote": {"t": 0, "c": 1, "select": "vote"},
     "rsa": {"carry": "reasoning"},
     "markovian": {"c": 1, "carry": "reasoning"},
@@ -37,19 +35,18 @@ def check_method(method: str) -> Method:
     return cast(Method, method)
 
 
-def method_settings(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def method_settings(method: str, settings: Mapping[str, Any], *, measured: bool = False) -> dict[str, Any]:
     """`settings` (as given by the user, keys of `RSAConfig`) with those that make the method what it is.
 
-    Rounds before the last write answers too, so that each round can be scored; what that costs is counted apart.
+    measured  for a measurement: N rollouts of `single` are wanted, and rounds before the last write answers too, so
+              that each round can be scored; what that costs is counted apart.
+
     Raises ConfigError for an unknown method, and for a setting that contradicts it.
     """
-    fixed = _FIXED[check_method(method)]
+    fixed = dict(_FIXED[check_method(method)])
+    if measured:
+        fixed.pop("n", None)
     for key, value in fixed.items():
         if key in settings and settings[key] != value:
-            raise ConfigError(f"{key} = {settings[key]} contradicts --method {method}, which means {key} = {value}")
-    return {"answers": "every", **settings, **fixed}
-
-
-def headline_of(method: Method) -> Headline:
-    """Which number speaks for the method."""
-    return "vote" if method == "vote" else "candidates"
+            raise ConfigError(f"{key} = {settings[key]} contradicts method = {method}, which means {key} = {value}")
+    return {**({"answers": "every"} if measured else {}), **settings, **fixed}

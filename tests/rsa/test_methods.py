@@ -2,9 +2,12 @@
 
 import pytest
 
-from evals.methods import headline_of, method_settings
+from engine.scripted import ScriptedEngine
+from evals.headline import headline_of
+from rsa import MarkovianRSA
 from rsa.config import RSAConfig
 from rsa.errors import ConfigError
+from rsa.methods import method_settings
 
 
 @pytest.mark.parametrize(
@@ -18,9 +21,12 @@ from rsa.errors import ConfigError
     ],
 )
 def test_what_each_method_is(method: str, t: int, c: int, carry: str) -> None:
-    config = RSAConfig(**method_settings(method, {"n": 8}))
+    config = RSAConfig(**method_settings(method, {"n": 8}, measured=True))
     assert (config.n, config.t, config.c, config.carry) == (8, t, c, carry)
     assert config.answers == "every"
+    config = RSAConfig(**method_settings(method, {}))
+    assert (config.n, config.t, config.c, config.carry) == (1 if method == "single" else 16, t, c, carry)
+    assert config.answers == "final"
 
 
 def test_whole_traces_are_as_long_as_beta() -> None:
@@ -29,12 +35,23 @@ def test_whole_traces_are_as_long_as_beta() -> None:
 
 def test_a_single_rollout_needs_no_other_setting() -> None:
     assert RSAConfig(**method_settings("single", {"n": 1})).n == 1
+    assert RSAConfig(**method_settings("single", {"n": 1}, measured=True)).n == 1
+
+
+def test_a_program_names_a_method() -> None:
+    rsa = MarkovianRSA(ScriptedEngine("x"), method="vote", n=3)
+    assert (rsa.config.n, rsa.config.t, rsa.config.c) == (3, 0, 1)
+    again = MarkovianRSA(ScriptedEngine("x"), config=RSAConfig(n=5), method="markovian")
+    assert (again.config.n, again.config.t, again.config.c) == (5, 2, 1)
+    with pytest.raises(ConfigError, match="t = 1 contradicts method = vote"):
+        MarkovianRSA(ScriptedEngine("x"), method="vote", t=1)
 
 
 @pytest.mark.parametrize(
     ("method", "settings", "said"),
     [
-        ("single", {"t": 2}, "t = 2 contradicts --method single"),
+        ("single", {"t": 2}, "t = 2 contradicts method = single"),
+        ("single", {"n": 2}, "n = 2 contradicts"),
         ("markovian", {"c": 4}, "c = 4 contradicts"),
         ("votes", {}, "did you mean 'vote'"),
     ],

@@ -1,0 +1,15 @@
+"""Which number speaks for a method."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rsa.methods import Method
+
+Headline = Literal["candidates", "vote"]
+"""What the headline number is of: all candidates of the final round, or their majority vote."""
+
+
+def headline_of(method: Method) -> Headline:
+    """What the headline number of a method is of."""
+    return "vote" if method == "vote" else "candidates"
