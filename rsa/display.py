@@ -28,7 +28,8 @@ from rsa.events import (
     RunStarted,
     Warned,
 )
-from rsa.progress import Progress, Row
+from rsa.pace import Row
+from rsa.progress import Progress
 from rsa.results import Candidate, Check, RunResult, Vote
 from rsa.suitability import rounds_may_harm, sampling_of
 from rsa.terminal import can_redraw
@@ -343,9 +344,10 @@ def _words(row: Row, width: int) -> Text:
 
 
 def _totals(progress: Progress, now_s: float) -> Text:
-    eta = progress.eta_s()
+    eta, unread = progress.eta_s(), sum(row.waits for row in progress.rows)
     parts = [
         f"{progress.running} running",
+        f"{len(progress.rows) - unread} of {len(progress.rows)} prompts read" if progress.round and unread else "",
         f"{progress.tokens:,} tokens",
         f"{progress.tokens_per_s():,.0f} tok/s",
         f"{as_clock(now_s)} elapsed",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from engine.api import Section
 from rsa.events import (
     CandidateFinished,
     CandidateProgress,
@@ -16,36 +15,11 @@ from rsa.events import (
     RunFinished,
     RunStarted,
 )
-from rsa.results import Check, RoundKind, RunResult, Status, Vote
+from rsa.pace import Pace, Plan, Row
+from rsa.results import RoundKind, RunResult, Vote
 
 _SPEED_WINDOW_S = 5.0
 """Speed is that of the last few seconds: prefill and stragglers make the average of a run a poor guide."""
-
-
-@dataclass(slots=True)
-class Row:
-    """One candidate of the current round. `status` is None while it runs; `text` is the newest of what it writes.
-
-    asked  of one that ended: whether an answer was wanted of it.
-    """
-
-    index: int
-    parents: tuple[int, ...] = ()
-    tokens: int = 0
-    section: Section = "reasoning"
-    text: str = ""
-    status: Status | None = None
-    answer: str | None = None
-    check: Check | None = None
-    asked: bool = True
-    started_s: float | None = None
-    finished_s: float | None = None
-
-    def tokens_per_s(self, now_s: float) -> float:
-        if self.started_s is None:
-            return 0.0
-        seconds = (now_s if self.finished_s is None else self.finished_s) - self.started_s
-        return self.tokens / seconds if seconds > 0 else 0.0
 
 
 @dataclass(slots=True)
@@ -59,14 +33,14 @@ class Progress:
     rounds_planned: int = 1
     round: int = 0
     kind: RoundKind = "population"
-    beta: int = 0
     rows: list[Row] = field(default_factory=list)
     votes: tuple[Vote, ...] = ()
     tokens_before: int = 0  # of the rounds that ended
     tokens_replayed: int = 0  # of candidates that a resumed run found in its log: no measure of its speed
-    finished_tokens: list[int] = field(default_factory=list)  # lengths of the candidates that ended, of all rounds
     result: RunResult | None = None
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
+    _pace: Pace = field(default_factory=Pace)
+    _plan: Plan = field(default_factory=Plan)
 
     @property
     def tokens(self) -> int:
@@ -83,15 +57,17 @@ class Progress:
             case RunStarted():
                 self.started = True
                 self.rounds_planned = event.config.t + 1
-                self.beta = event.beta
+                tail_tokens = event.beta if event.config.carry == "full" else event.tau
+                self._plan = Plan(n=event.config.n, c=event.config.c, beta=event.beta, tail_tokens=tail_tokens)
             case RoundStarted():
                 self.tokens_before = self.tokens
                 self.round, self.kind, self.votes = event.round, event.kind, ()
                 self.rows = [Row(i, parents) for i, parents in enumerate(event.subsets)]
+                self._pace.begin_round(event.at_s)
             case CandidateStarted() | CandidateProgress():
                 row = self._row(event.kind, event.round, event.index)
                 if row is not None and isinstance(event, CandidateStarted):
-                    row.started_s = event.at_s
+                    row.started_s, row.prompt_tokens = event.at_s, event.prompt_tokens
                 elif row is not None and isinstance(event, CandidateProgress):
                     row.tokens, row.section, row.text = event.tokens, event.section, event.text
             case CandidateFinished():
@@ -101,8 +77,9 @@ class Progress:
             case RunFinished():
                 self.result = event.result
             case _:
-                self.beta = getattr(event, "beta", self.beta)
+                pass
         self._sample(event.at_s)
+        self._pace.update(event.at_s, self.rows)
 
     def tokens_per_s(self) -> float:
         """Of all candidates together, over the last few seconds."""
@@ -112,15 +89,9 @@ class Progress:
         return (after - before) / (to_s - from_s) if to_s > from_s else 0.0
 
     def eta_s(self) -> float | None:
-        """Seconds to the end at the present speed, if candidates go on to be as long as those before; None: unknown."""
-        speed = self.tokens_per_s()
-        if not self.rows or speed <= 0:
-            return None
-        finished = self.finished_tokens
-        typical = sum(finished) / len(finished) if finished else float(self.beta)
-        here = sum(max(typical - row.tokens, 0.0) for row in self.rows if row.status is None)
-        rounds_left = max(self.rounds_planned - 1 - self.round, 0)
-        return (here + rounds_left * len(self.rows) * typical) / speed
+        """Seconds to the end, if rounds to come are like the last one; None while that would be a guess."""
+        rounds_left = 0 if self.kind == "selection" else max(self.rounds_planned - 1 - self.round, 0)
+        return self._pace.eta_s(self.rows, replace(self._plan, rounds_left=rounds_left))
 
     def _row(self, kind: RoundKind, number: int, index: int) -> Row | None:
         """The row of a candidate that still runs."""
@@ -132,14 +103,14 @@ class Progress:
         row = self._row(event.kind, candidate.round, candidate.index)
         if row is None:
             return
-        replayed = row.started_s is None
+        row.replayed = row.started_s is None
         row.status, row.answer, row.check = candidate.status, candidate.answer, candidate.check
         row.asked = candidate.asked
         row.started_s, row.finished_s = candidate.started_s, candidate.finished_s
         if candidate.completion is not None:
             row.tokens = candidate.completion.usage.completion_tokens
-            self.finished_tokens.append(row.tokens)
-            self.tokens_replayed += row.tokens if replayed else 0
+            self._pace.lengths.append(row.tokens)
+            self.tokens_replayed += row.tokens if row.replayed else 0
 
     def _sample(self, at_s: float) -> None:
         at_s = max(at_s, self._samples[-1][0]) if self._samples else at_s

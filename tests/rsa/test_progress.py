@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from rsa.events import BudgetsLowered
 from rsa.progress import Progress
 
 
@@ -34,9 +33,10 @@ def test_a_round_as_it_goes(story: Any) -> None:
     assert (second.tokens, second.section) == (10, "answer")
     assert progress.tokens == 40
     assert first.tokens_per_s(4.0) == 10.0
+    progress.update(story.writes(0, 31, 2.5, "abc"))
     progress.update(story.ends(0, 40, 5.0, "7", started_s=1.0))
     assert (first.tokens, first.status, first.answer, progress.running) == (40, "ok", "7", 1)
-    assert first.tokens_per_s(99.0) == 10.0, "a candidate's speed is that of its own time"
+    assert first.tokens_per_s(99.0) == pytest.approx(10 / 3), "since it began to write"
 
 
 def test_tokens_of_all_rounds_add_up(story: Any) -> None:
@@ -54,23 +54,24 @@ def test_tokens_of_all_rounds_add_up(story: Any) -> None:
     assert progress.tokens == 105
 
 
-def test_eta_takes_beta_until_a_length_is_known(story: Any) -> None:
-    progress = fed(story.starts(), story.begins_round(0), story.begins(0), story.begins(1), story.writes(0, 50, 1.0))
-    # 50 tokens/s. 50 + 100 tokens are left here and two candidates of 100 in the round to come.
-    assert progress.tokens_per_s() == 50.0
-    assert progress.eta_s() == pytest.approx(350 / 50)
-    progress.update(story.ends(1, 20, 1.0))
-    # They seem to be 20 long: the first is past that, two of 20 are to come. 70 tokens in a second.
-    assert progress.eta_s() == pytest.approx(40 / 70)
+def test_nothing_is_said_of_the_end_while_it_would_be_a_guess(story: Any) -> None:
+    progress = fed(story.starts(), story.begins_round(0), story.begins(0), story.begins(1))
+    for index, tokens, at_s in ((0, 1, 0.5), (1, 1, 0.5), (0, 11, 1.5), (1, 11, 1.5)):
+        progress.update(story.writes(index, tokens, at_s))
+        assert progress.eta_s() is None, "no candidate has ended, and all are far from beta"
+    progress.update(story.writes(0, 31, 3.5))
+    assert progress.eta_s() is not None, "none can be longer than beta"
 
 
-def test_lowered_budgets_count(story: Any) -> None:
-    lowered = BudgetsLowered(
-        message="m", context_tokens=9, prompt_tokens=1, asked_beta=100, asked_tau=10, asked_answer_budget=9, beta=60,
-        tau=10, answer_budget=9,
-    )  # fmt: skip
-    progress = fed(story.starts(), lowered, story.begins_round(0), story.begins(0), story.writes(0, 10, 1.0))
-    assert progress.eta_s() == pytest.approx((50 + 60 + 2 * 60) / 10)
+def test_the_end_is_the_rest_of_this_round_and_those_to_come(story: Any) -> None:
+    progress = fed(story.starts(), story.begins_round(0), story.begins(0), story.begins(1))
+    for index, tokens, at_s in ((0, 1, 1.0), (1, 1, 1.0), (0, 11, 2.0), (1, 11, 2.0)):
+        progress.update(story.writes(index, tokens, at_s))
+    progress.update(story.ends(1, 21, 3.0))
+    progress.update(story.writes(0, 21, 3.0))
+    # Each writes 10 tokens a second, and is 21 long. What comes: two prompts of 5 + 2 x 10 tokens, taken to be read
+    # twice as fast as both write, and 21 tokens; the first may write a little more than the second did.
+    assert progress.eta_s() == pytest.approx(2 * 25 / 40 + 2.1 + 21 / 6 / 10)
 
 
 def test_speed_is_that_of_the_last_seconds(story: Any) -> None:
@@ -85,7 +86,7 @@ def test_what_comes_late_changes_nothing(story: Any) -> None:
     ended = story.ends(0, 40, 2.0)
     again = story.ends(0, 99, 3.0)
     progress = fed(story.starts(), story.begins_round(0), story.begins(0), ended, late, again, story.begins(0, 9.0))
-    assert (progress.rows[0].tokens, progress.rows[0].status, progress.finished_tokens) == (40, "ok", [40])
+    assert (progress.rows[0].tokens, progress.rows[0].status) == (40, "ok")
     progress.update(story.begins_round(1, 3.0))
     progress.update(late)  # of the round before
     progress.update(ended)
@@ -104,7 +105,7 @@ def test_times_that_go_back_do_not_upset_the_speed(story: Any) -> None:
 def test_a_failed_candidate_without_a_completion(story: Any) -> None:
     progress = fed(story.starts(), story.begins_round(0), story.begins(0), story.writes(0, 5, 1.0))
     progress.update(story.ends(0, 0, 2.0, status="failed", completion=None))
-    assert (progress.rows[0].status, progress.rows[0].tokens, progress.finished_tokens) == ("failed", 5, [])
+    assert (progress.rows[0].status, progress.rows[0].tokens) == ("failed", 5)
 
 
 def test_what_a_resumed_run_finds_is_not_its_speed(tell: Callable[..., Any]) -> None:
