@@ -13,10 +13,10 @@ import anyio
 
 from engine.api import Completion, Engine, GenerationRequest, Message, ModelInfo, SamplingParams
 from engine.backend import blas_info, on_cpu
+from engine.families.zaya.weights import load
 from engine.loader import NANO
 from engine.mlx.engine import LoadedModel, MLXEngine
 from engine.mlx.tokenizer import ChatTokenizer
-from engine.zaya.weights import load
 
 __all__ = ["NANO", "complete", "engine_on", "machine", "median", "prompt_of", "report", "request"]
 

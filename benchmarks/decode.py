@@ -40,7 +40,7 @@ def mlx_lm_batch(folder: Path) -> Callable[[int, list[int], int], float]:
     from mlx_lm.generate import BatchGenerator
     from mlx_lm.sample_utils import make_sampler
 
-    from engine.zaya.weights import load
+    from engine.families.zaya.weights import load
 
     model, _ = load(folder)
 

@@ -26,8 +26,8 @@ from common import complete, median, report
 
 from engine.api import GenerationRequest, ImagePart, Message, SamplingParams
 from engine.backend import load_mlx, on_cpu
+from engine.families.zaya.weights import load
 from engine.loader import load_engine
-from engine.zaya.weights import load
 
 GRID = (1, 64, 128)
 """Patches of an image: 896 x 1792 pixels, 2048 tokens."""

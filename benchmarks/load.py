@@ -25,9 +25,9 @@ from common import report
 from random_checkpoint import FULL, SMALL_VISION, write
 
 from engine.backend import load_mlx
-from engine.zaya.config import ModelArgs
-from engine.zaya.quantised import Scheme
-from engine.zaya.tensors import expected_tensors
+from engine.families.zaya.config import ModelArgs
+from engine.families.zaya.tensors import expected_tensors
+from engine.mlx.quantised import Scheme
 
 SHARD_BYTES = 4 << 30
 FOUR, EIGHT = Scheme(4, 32), Scheme(8, 32)
@@ -136,7 +136,7 @@ def measure_load(folder: Path, *, stored: bool, dequantise: bool) -> dict[str, A
     mx = load_mlx()
     from mlx.utils import tree_flatten
 
-    from engine.zaya.weights import load
+    from engine.families.zaya.weights import load
 
     size = sum(file.stat().st_size for file in folder.glob("model*.safetensors"))
     kind = stored_type(folder) if stored else mx.float32
@@ -155,7 +155,7 @@ def measure_load(folder: Path, *, stored: bool, dequantise: bool) -> dict[str, A
 def stored_type(folder: Path) -> Any:
     """The float type of the file's large tensors."""
     mx = load_mlx()
-    from engine.checkpoint import read_headers, weight_files
+    from engine.files.checkpoint import read_headers, weight_files
 
     types = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32}
     floats = [info for info in read_headers(weight_files(folder)).values() if info.dtype in types]
@@ -164,8 +164,8 @@ def stored_type(folder: Path) -> Any:
 
 def measure_convert(source: Path, target: Path) -> dict[str, Any]:
     """In a process that has loaded nothing yet."""
-    from engine.zaya.convert import convert
-    from engine.zaya.shards import Settings
+    from engine.families.zaya.convert import convert
+    from engine.families.zaya.shards import Settings
 
     found = measured(lambda: convert(source, target, Settings(Scheme(4, 64))))
     return {**found, "file_bytes": sum(file.stat().st_size for file in source.glob("model*.safetensors"))}

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.backend import load_mlx
-from engine.zaya.config import ModelArgs
-from engine.zaya.tensors import expected_tensors
+from engine.families.zaya.config import ModelArgs
+from engine.families.zaya.tensors import expected_tensors
 
 SHARD_BYTES = 4 << 30
 FULL: dict[str, Any] = {

@@ -7,17 +7,25 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import hub
 from engine.backend import import_for_good, load_mlx, on_cpu, slow_here
-from engine.checkpoint import LISTED, TOKENIZER_FILES, OnProgress, fingerprint, read_header, read_json, weight_files
 from engine.errors import CheckpointError, EngineError, ModelError
+from engine.files import hub
+from engine.files.checkpoint import (
+    LISTED,
+    TOKENIZER_FILES,
+    OnProgress,
+    fingerprint,
+    read_header,
+    read_json,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     from engine.api import RecommendedSampling
+    from engine.families.zaya.convert import Conversion
     from engine.mlx.engine import LoadedModel, MLXEngine
     from engine.mlx.features import ImageStore
     from engine.mlx.tokenizer import ChatTokenizer
-    from engine.zaya.convert import Conversion
 
 GENERATION_CONFIG = "generation_config.json"
 NANO = Path(__file__).parent / "weights" / "nano"
@@ -91,7 +99,7 @@ def convert_model(
     dtype: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Conversion:
-    """Quantise a ZAYA1 model into a folder, or go on with that: see `engine.zaya.convert`. Blocks until it is verified.
+    """Quantise a ZAYA1 model into a folder, or go on with that: see `engine.families.zaya.convert`. Verified last.
 
     group_size: None for 64, or 32 where the mode has no other. dtype: `bf16`, `f16` or `f32` for what stays float;
     None: as stored. Raises BackendError without a working MLX, RequestError, ModelError, CheckpointError.
@@ -104,10 +112,10 @@ def convert_model(
             "`mlx_lm.convert`"
         )
     load_mlx()
-    import_for_good("engine.zaya.convert")
-    from engine.zaya.convert import convert
-    from engine.zaya.quantised import Scheme
-    from engine.zaya.shards import Settings
+    import_for_good("engine.families.zaya.convert")
+    from engine.families.zaya.convert import convert
+    from engine.families.zaya.shards import Settings
+    from engine.mlx.quantised import Scheme
 
     if group_size is None:
         group_size = 64 if mode == "affine" else 32
@@ -175,9 +183,9 @@ def _load_images(path: Path, config: dict[str, Any]) -> ImageStore | None:
     """What prepares images for the model; None if it reads text only."""
     if not _is_zaya(config):
         return None
+    from engine.families.zaya.config import ModelArgs
     from engine.mlx.features import ImageStore
-    from engine.zaya.config import ModelArgs
-    from engine.zaya.preprocess import ImageProcessor
+    from engine.vision.preprocess import ImageProcessor
 
     args = ModelArgs.from_dict(config)
     if args.vision is None or args.image_token_id is None:
@@ -237,7 +245,7 @@ def _is_zaya(config: dict[str, Any]) -> bool:
 
 
 def _load_zaya(path: Path) -> Any:
-    from engine.zaya.weights import load
+    from engine.families.zaya.weights import load
 
     model, _ = load(path)
     return model

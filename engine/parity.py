@@ -31,12 +31,12 @@ from engine.backend import load_mlx
 from engine.errors import EngineError, RequestError
 
 if TYPE_CHECKING:
-    from engine.zaya.model import Model
+    from engine.families.zaya.model import Model
 
 _WRONG_INPUT, _NO_MODEL = 2, 4
 """Exit codes, as `rsa` has them."""
 _IMAGE_MASKS = ("prefix", "block", "pair", "causal")
-"""Those of `engine.zaya.config.ImageMask`; its package brings MLX, before which `load_mlx` must have run."""
+"""Those of `engine.families.zaya.config.ImageMask`; its package brings MLX, before which `load_mlx` must have run."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         inputs = Inputs.read(options.inputs)
         load_mlx()
+        from engine.families.zaya.weights import load
         from engine.loader import resolve
-        from engine.zaya.weights import load
 
         model, _ = load(resolve(options.model))
         if options.image_mask is not None:

@@ -20,7 +20,7 @@ from rsa.terminal import EXIT_ANSWERED, EXIT_TROUBLE, bars, errors_for_people, i
 from rsa.words import plural
 
 if TYPE_CHECKING:
-    from engine.inspection import ModelReport
+    from engine.files.inspection import ModelReport
 
 models_app = typer.Typer(help="Models: their names, their files.", no_args_is_help=True)
 
@@ -136,7 +136,7 @@ def _print_report(report: ModelReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from engine.inspection import LAYOUTS
+    from engine.files.inspection import LAYOUTS
 
     console = Console(highlight=False)
     known = {True: "yes", False: "no", None: "unknown"}

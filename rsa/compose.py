@@ -19,10 +19,10 @@ from rsa.profiles import read_toml
 from rsa.results import Record
 
 if TYPE_CHECKING:
-    from engine.checkpoint import OnProgress
-    from engine.hub import Fetched
-    from engine.inspection import ModelReport
-    from engine.zaya.convert import Conversion
+    from engine.families.zaya.convert import Conversion
+    from engine.files.checkpoint import OnProgress
+    from engine.files.hub import Fetched
+    from engine.files.inspection import ModelReport
 
 
 class ModelSpec(Record):
@@ -100,7 +100,7 @@ def fetch_model(model: str, *, to: Path | None = None, on_progress: OnProgress |
     Raises ConfigError for a model that is no hub's, engine.errors.ModelError if it cannot be had.
     """
     path = model_spec(model).path
-    from engine import hub
+    from engine.files import hub
 
     if path == "nano" or Path(path).expanduser().is_dir() or not hub.is_hub_id(path):
         where = "is part of the package" if path == "nano" else "is a folder"
@@ -122,7 +122,7 @@ def bring_here(model: str, on_progress: OnProgress) -> None:
 def look_at_model(model: str) -> ModelReport:
     """What the files of a model on this machine are and lack. Raises ConfigError, engine.errors.ModelError."""
     path = model_spec(model).path
-    from engine.inspection import inspect_model
+    from engine.files.inspection import inspect_model
     from engine.loader import locate
 
     return inspect_model(locate(path))

@@ -16,7 +16,7 @@ from rsa import signals
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from engine.checkpoint import Progress
+    from engine.files.checkpoint import Progress
 
 DEFAULT_MODEL = "nano"
 EXIT_ANSWERED, EXIT_USAGE, EXIT_NO_ANSWER, EXIT_TROUBLE = 0, 2, 3, 4

@@ -29,6 +29,12 @@ SPECIAL = ["<pad>", "<bos>", "<|im_start|>", "<|im_end|>"]
 TAGS = ["<think>", "</think>"]
 
 
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """What other implementations computed, and the tiny checkpoints that they computed it with."""
+    return Path(__file__).parent / "golden"
+
+
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)

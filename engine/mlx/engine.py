@@ -47,7 +47,7 @@ class LoadedModel:
     """What a loader hands to the engine: `model` in mlx-lm's protocol, its tokenizer, and its identity.
 
     images  prepares them, for a model that sees; then `model` has a `vision_tower`, `embed` and `unsplittable` (see
-            `engine.zaya.model.Model`), and the tokenizer was made with the same store.
+            `engine.families.zaya.model.Model`), and the tokenizer was made with the same store.
     """
 
     model: Any

@@ -26,8 +26,8 @@ import mlx.core as mx
 from mlx_lm.models.cache import KVCache
 
 from engine.errors import RequestError
+from engine.families.zaya.cache import CCACache
 from engine.mlx.features import PreparedImage
-from engine.zaya.cache import CCACache
 
 Span = tuple[int, int]
 """Half-open range of tokens."""

@@ -19,11 +19,11 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from engine.api import Failure
 from engine.errors import EngineError, OutOfMemoryError
+from engine.families.zaya.cache import CCACache
 from engine.mlx.batch import DecodeBatch
 from engine.mlx.features import FeatureCache
 from engine.mlx.prefixes import PrefixCache, Prompt
 from engine.mlx.rollout import Rollout
-from engine.zaya.cache import CCACache
 
 _FLUSH_INTERVAL_S = 0.05
 """Chunks are sent this often: more would cost more time than people and programs gain from it."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engine import parity
-from engine.zaya.config import ImageMask
+from engine.families.zaya.config import ImageMask
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MODEL = GOLDEN / "tiny_hf"

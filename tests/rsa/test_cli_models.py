@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from engine.checkpoint import OnProgress, Progress
 from engine.errors import ModelError
-from engine.hub import Fetched
+from engine.files.checkpoint import OnProgress, Progress
+from engine.files.hub import Fetched
 from rsa.cli import app
 from rsa.terminal import bars
 
@@ -105,7 +105,7 @@ def test_pull_prints_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         on_progress(Progress("fetching", 19_400_000_000, 19_400_000_000))
         return Fetched(tmp_path / "there", "0123abcd")
 
-    monkeypatch.setattr("engine.hub.fetch", fetch)
+    monkeypatch.setattr("engine.files.hub.fetch", fetch)
     done = rsa("models", "pull", "zaya1-vl-8b", "--to", "there")
     assert (done.code, done.out) == (0, f"{tmp_path / 'there'}\n")
     assert done.err.splitlines() == ["fetching 19,400.0 MB", "zaya1-vl-8b at revision 0123abcd"]
@@ -128,7 +128,7 @@ def test_an_interrupted_pull_tells_how_to_go_on(monkeypatch: pytest.MonkeyPatch)
     def fetch(*_: object, **__: object) -> Fetched:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("engine.hub.fetch", fetch)
+    monkeypatch.setattr("engine.files.hub.fetch", fetch)
     done = rsa("models", "pull", "owner/name", "--to", "my models")
     assert done.code == 130
     assert done.err == ("interrupted; what is done is kept, go on with: rsa models pull owner/name --to 'my models'\n")
@@ -139,7 +139,7 @@ def test_solving_fetches_first_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_
         on_progress(Progress("fetching", 0, 2_000_000))
         raise ModelError(f"{hub_id}: no more")
 
-    monkeypatch.setattr("engine.hub.fetch", fetch)
+    monkeypatch.setattr("engine.files.hub.fetch", fetch)
     (tmp_path / "problem.txt").write_text("Say something.")
     done = rsa("solve", "problem.txt", "--model", "zaya1-vl-8b")
     assert done.code == 4

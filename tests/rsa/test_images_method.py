@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from engine.loader import load_engine
 from engine.mlx.engine import MLXEngine
 from engine.scripted import ScriptedEngine
-from engine.zaya.vision import VisionTower
+from engine.vision.tower import VisionTower
 from rsa import MarkovianRSA, ProblemError, RSAConfig, read_events, read_run
 from rsa.cli import app
 from rsa.events import CandidateFinished, RunStarted

@@ -13,7 +13,7 @@ import pytest
 from engine.loader import load_engine
 from engine.mlx.engine import MLXEngine
 from engine.mlx.scheduler import Group, Scheduler
-from engine.zaya.vision import VisionTower
+from engine.vision.tower import VisionTower
 
 TINY = Path(__file__).resolve().parents[2] / "golden" / "tiny_hf"
 

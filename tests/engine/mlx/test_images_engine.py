@@ -23,14 +23,14 @@ from engine.api import (
     EngineEvent,
     GenerationRequest,
 )
+from engine.families.zaya.weights import load
 from engine.loader import load_engine
 from engine.mlx.engine import MLXEngine
 from engine.mlx.rollout import Rollout
 from engine.mlx.sampler import BatchSampler
 from engine.mlx.scheduler import Scheduler
 from engine.mlx.tokenizer import ChatTokenizer
-from engine.zaya.preprocess import ImageProcessor, PreparedImage
-from engine.zaya.weights import load
+from engine.vision.preprocess import ImageProcessor, PreparedImage
 
 pytestmark = pytest.mark.anyio
 

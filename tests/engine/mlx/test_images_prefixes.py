@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from mlx_lm.models.cache import ArraysCache, KVCache, RotatingKVCache
 
 from engine.errors import RequestError
+from engine.families.zaya import masks
+from engine.families.zaya.cache import CCACache
 from engine.mlx.prefixes import PrefixCache, Prompt, copied
-from engine.zaya import masks
-from engine.zaya.cache import CCACache
 
 IMAGE = 127
 

@@ -21,12 +21,12 @@ from engine.api import (
     TokenChunk,
 )
 from engine.errors import ContextError, OutOfMemoryError, RequestError
+from engine.families.zaya.weights import load
 from engine.loader import load_engine
 from engine.mlx.engine import MLXEngine
 from engine.mlx.scheduler import CacheCost, Scheduler
-from engine.zaya.preprocess import ImageProcessor, PreparedImage
-from engine.zaya.vision import VisionTower
-from engine.zaya.weights import load
+from engine.vision.preprocess import ImageProcessor, PreparedImage
+from engine.vision.tower import VisionTower
 
 pytestmark = pytest.mark.anyio
 

@@ -10,9 +10,9 @@ import pytest
 from engine_calls import after_each_step, complete
 from image_requests import BIRD, CAT, DOG, MASKS, TINY, request, tokens, words
 
+from engine.families.zaya.weights import load
 from engine.mlx.engine import MLXEngine
 from engine.mlx.scheduler import CacheCost, Scheduler
-from engine.zaya.weights import load
 
 pytestmark = pytest.mark.anyio
 

@@ -13,9 +13,9 @@ import pytest
 from engine_calls import complete
 
 from engine.api import Completion, Failure, GenerationRequest, Message, SamplingParams
+from engine.families.zaya.model import Model
 from engine.loader import NANO, load_engine
 from engine.mlx.engine import MLXEngine
-from engine.zaya.model import Model
 from evals.tasks.countdown import CountdownProblem, check
 from rsa.answers import last_boxed
 

@@ -1,0 +1,1 @@
+"""Model families that this engine runs by code of its own, a folder each."""

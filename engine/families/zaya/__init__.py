@@ -1,0 +1,8 @@
+"""The ZAYA1 models on MLX, those that see included: configuration, network, cache and checkpoint loading."""
+
+from engine.families.zaya.cache import CCACache
+from engine.families.zaya.config import ModelArgs
+from engine.families.zaya.model import Model
+from engine.families.zaya.weights import get_model_classes, load
+
+__all__ = ["CCACache", "Model", "ModelArgs", "get_model_classes", "load"]

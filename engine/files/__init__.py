@@ -1,0 +1,1 @@
+"""The files of a model: where they are, what is in them, and writing them safely."""

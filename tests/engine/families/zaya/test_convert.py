@@ -1,0 +1,508 @@
+"""Conversion: what is quantised, that it is as near as it can be, that a crash costs one file, that nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlx.utils import tree_flatten
+from mlx_lm.utils import load_model
+from processes import run
+
+from engine.errors import CheckpointError, ModelError, RequestError
+from engine.families.zaya import get_model_classes, load
+from engine.families.zaya import shards as shards_module
+from engine.families.zaya.convert import Conversion, convert
+from engine.families.zaya.shards import Settings
+from engine.files.checkpoint import Progress
+from engine.loader import NANO, convert_model
+from engine.mlx.quantised import Quantised, Scheme, deviation
+
+FOUR, EIGHT, MXFP4 = Scheme(4, 32), Scheme(8, 64), Scheme(4, 32, "mxfp4")
+IDS = mx.array([[2, 9, 4, 33, 60, 5]])
+
+
+@pytest.fixture(scope="session")
+def vl(golden: Path) -> Path:
+    return golden / "tiny_hf"
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a tiny model has several."""
+    monkeypatch.setattr(shards_module, "_SHARD_BYTES", 100_000)
+
+
+@pytest.fixture(scope="module")
+def unbroken(vl: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Conversion, list[Progress]]:
+    """A conversion in several shards, its result, and all that it reported."""
+    folder, reports = tmp_path_factory.mktemp("converted") / "unbroken", list[Progress]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards_module, "_SHARD_BYTES", 100_000)
+        return folder, convert(vl, folder, Settings(FOUR), reports.append), reports
+
+
+def logits(folder: Path, **options: Any) -> np.ndarray:
+    return np.array(load(folder, **options)[0](IDS))
+
+
+def shard_names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("model*.safetensors"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All tensors of a folder, and its other files; where a shard lies in its file does not matter."""
+    tensors: dict[str, mx.array] = {}
+    for name in shard_names(folder):
+        tensors |= mx.load(str(folder / name))  # type: ignore[arg-type]
+    found = {name: np.array(x.view(mx.uint8)).tobytes() for name, x in tensors.items()}
+    return found | {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix != ".safetensors"}
+
+
+# ---- what comes out --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", [FOUR, EIGHT, MXFP4], ids=str)
+def test_the_result_is_the_same_model_but_for_its_codes(vl: Path, tmp_path: Path, scheme: Scheme) -> None:
+    """It is what MLX makes of each matrix of the original, which stays quantised or not to the same effect."""
+    convert(vl, tmp_path / "to", Settings(scheme))
+    original, _ = load(vl)
+    model, _ = load(tmp_path / "to", keep_quantised=True)
+    modules = dict(model.named_modules())
+    originals = dict(tree_flatten(original.parameters()))
+    for name, x in tree_flatten(model.parameters()):
+        path, _, kind = name.rpartition(".")
+        if not hasattr(modules[path], "bits"):
+            np.testing.assert_array_equal(np.array(x), np.array(originals[name]), err_msg=name)
+        elif kind == "weight":
+            own = Scheme(8, min(scheme.group_size, 64)) if "embed" in path else scheme
+            code = Quantised.of(originals[name], Scheme(own.bits, modules[path].group_size, own.mode))
+            np.testing.assert_array_equal(np.array(x), np.array(code.weight), err_msg=name)
+    assert {type(modules[path]).__name__ for path in modules if hasattr(modules[path], "bits")} == {
+        "QuantizedLinear", "QuantizedSwitchLinear", "QuantizedEmbedding",
+    }  # fmt: skip
+    np.testing.assert_allclose(np.array(model(IDS)), logits(tmp_path / "to"), rtol=0, atol=1e-4)
+
+
+def test_eight_bits_are_near_the_original(vl: Path, tmp_path: Path) -> None:
+    result = convert(vl, tmp_path / "to", Settings(Scheme(8, 32)))
+    difference = np.abs(logits(tmp_path / "to") - logits(vl)).max()
+    assert 0 < difference < 0.5
+    assert 0 < result.mean_error <= result.worst_error < 0.01
+    assert result.modules == 4 * 4 + 1
+    assert result.nbytes < result.source_nbytes
+    assert result.kept == ()
+
+
+def test_what_stays_float(vl: Path, tmp_path: Path) -> None:
+    convert(vl, tmp_path / "to", Settings(MXFP4))
+    quantised = {
+        n.removesuffix(".scales") for n in mx.load(str(tmp_path / "to" / "model.safetensors")) if "scales" in n
+    }
+    layers = [f"model.layers.{n}" for n in range(4)]
+    assert quantised == {"model.embed_tokens"} | {
+        f"{layer}.{part}"
+        for layer in layers
+        for part in (
+            "attn.self_attn.qkv", "attn.self_attn.o_proj",
+            "mlp.zaya_block.experts.switch_mlp.gate_up_proj", "mlp.zaya_block.experts.switch_mlp.down_proj",
+        )
+    }  # fmt: skip
+    config = json.loads((tmp_path / "to" / "config.json").read_text())
+    embedding = {"group_size": 32, "bits": 8, "mode": "affine"}
+    assert config["quantization"] == {"group_size": 32, "bits": 4, "mode": "mxfp4", "model.embed_tokens": embedding}
+    assert config["vision_config"]
+
+
+def test_all_namings_become_the_same(tmp_path: Path) -> None:
+    """The built-in model is in transformers' naming."""
+    result = convert(NANO, tmp_path / "to", Settings(Scheme(8, 64)))
+    assert result.worst_error < 0.02
+    again = tmp_path / "again"
+    # Saved under our own names and unquantised, it is a source like any other.
+    model, _ = load(NANO, mx.bfloat16)
+    again.mkdir()
+    mx.save_safetensors(str(again / "model.safetensors"), dict(tree_flatten(model.parameters())))
+    shutil.copy(NANO / "config.json", again)
+    convert(again, tmp_path / "to-2", Settings(Scheme(8, 64)))
+    np.testing.assert_array_equal(logits(tmp_path / "to-2"), logits(tmp_path / "to"))
+
+
+def test_mlx_lm_reads_the_result(tmp_path: Path) -> None:
+    convert(NANO, tmp_path / "to", Settings(FOUR))
+    model, config = load_model(tmp_path / "to", get_model_classes=get_model_classes)
+    model.set_dtype(mx.float32)
+    assert config["quantization"]["bits"] == 4
+    expected = logits(tmp_path / "to", keep_quantised=True)
+    np.testing.assert_allclose(np.array(model(IDS)), expected, rtol=0, atol=1e-3)
+
+
+def test_types(vl: Path, tmp_path: Path) -> None:
+    for dtype, expected in {"bf16": mx.bfloat16, "f16": mx.float16, None: mx.float32}.items():
+        folder = tmp_path / str(dtype)
+        convert(vl, folder, Settings(FOUR, dtype))
+        found = dict(mx.load(str(folder / "model.safetensors")))  # type: ignore[arg-type]
+        assert found["model.embed_tokens.scales"].dtype == expected
+        assert found["model.layers.1.attn.self_attn.o_lora.up"].dtype == expected
+        assert found["vision_tower.merger.mlp.0.weight"].dtype == expected
+        assert found["model.layers.0.attn.self_attn.conv.weight"].dtype == mx.float32
+        assert found["model.layers.0.mlp.zaya_block.router.fc1.weight"].dtype == mx.float32
+
+
+def test_group_sizes_follow_the_widths(vl: Path, tmp_path: Path) -> None:
+    """Hidden 64, inner 32: groups of 64 where they fit, of 32 where they do not."""
+    convert(vl, tmp_path / "to", Settings(Scheme(4, 64)))
+    config = json.loads((tmp_path / "to" / "config.json").read_text())["quantization"]
+    assert config["group_size"] == 64
+    down = "model.layers.1.mlp.zaya_block.experts.switch_mlp.down_proj"
+    assert config[down] == {"group_size": 32, "bits": 4, "mode": "affine"}
+    load(tmp_path / "to", keep_quantised=True)
+
+
+def test_matrices_that_no_group_size_divides_stay_float(tmp_path: Path, vl: Path) -> None:
+    """Groups of 64 alone: with an inner width of 32, one of each expert's two matrices has none."""
+    source = Path(shutil.copytree(vl, tmp_path / "from"))
+    scheme = Scheme(4, 64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(shards_module.GROUP_SIZES, "affine", (64, 128))
+        result = convert(source, tmp_path / "to", Settings(scheme))
+    assert result.kept == tuple(f"model.layers.{n}.mlp.zaya_block.experts.switch_mlp.down_proj" for n in range(4))
+    load(tmp_path / "to", keep_quantised=True)
+
+
+def test_other_files_come_along(vl: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(vl, tmp_path / "from"))
+    for name in ("README.md", "chat_template.jinja", "merges.txt", "model.py"):
+        (source / name).write_text(name)
+    (source / "original").mkdir()
+    convert(source, tmp_path / "to", Settings(FOUR))
+    names = {file.name for file in (tmp_path / "to").iterdir()}
+    assert names == {
+        "config.json", "conversion.json", "model.safetensors", "model.safetensors.index.json", "chat_template.jinja",
+        "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
+        "preprocessor_config.json",
+    }  # fmt: skip
+    assert (tmp_path / "to" / "tokenizer.json").read_bytes() == (vl / "tokenizer.json").read_bytes()
+
+
+def test_progress_counts_to_the_end_twice(unbroken: tuple[Path, Conversion, list[Progress]]) -> None:
+    folder, result, seen = unbroken
+    for stage in ("converting", "verifying"):
+        done = [report.done_bytes for report in seen if report.stage == stage]
+        (total,) = {report.total_bytes for report in seen if report.stage == stage}
+        assert done == sorted(done)
+        assert done[-1] == total
+        assert 0 < result.nbytes - total < 0.2 * result.nbytes, "but for the headers"
+    assert result.nbytes == sum((folder / name).stat().st_size for name in shard_names(folder))
+    assert len(shard_names(folder)) > 3
+
+
+# ---- how near --------------------------------------------------------------------------------------------------
+
+MATRICES = st.tuples(
+    st.integers(0, 2**31),
+    st.sampled_from(["normal", "positive", "far from zero", "outliers", "constant", "zero"]),
+    st.floats(-3, 2),
+)
+
+
+def matrix(seed: int, kind: str, exponent: float) -> np.ndarray:
+    x = np.random.default_rng(seed).normal(size=(6, 128))
+    shaped = {
+        "normal": x,
+        "positive": np.abs(x),
+        "far from zero": x + 10,
+        "outliers": np.where(np.abs(x) > 2, 50 * x, 0.01 * x),
+        "constant": np.ones_like(x),
+        "zero": np.zeros_like(x),
+    }
+    return (shaped[kind] * 10.0**exponent).astype(np.float32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    MATRICES,
+    st.sampled_from([FOUR, EIGHT, MXFP4, Scheme(2, 32), Scheme(3, 128), Scheme(6, 64)]),
+    st.sampled_from([mx.float32, mx.bfloat16, mx.float16]),
+)
+def test_no_number_is_further_off_than_its_code_allows(
+    made: tuple[int, str, float], scheme: Scheme, dtype: mx.Dtype
+) -> None:
+    x = mx.array(matrix(*made)).astype(dtype)
+    found = deviation(x, Quantised.of(x, scheme))
+    assert found.within_bounds
+    expected = Quantised.of(x, scheme).dequantised(mx.float32) - x.astype(mx.float32)
+    total = float(mx.sum(x.astype(mx.float32) ** 2))
+    assert found.relative == pytest.approx((float(mx.sum(expected**2)) / total) ** 0.5 if total else 0.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("scheme", [FOUR, EIGHT, MXFP4], ids=str)
+def test_a_wrong_number_is_noticed(scheme: Scheme) -> None:
+    x = mx.array(matrix(1, "normal", -1.0))
+    code = Quantised.of(x, scheme)
+    flipped = np.array(code.weight)
+    flipped[3, 2] ^= 0x88888888  # the top bit of some numbers, whatever their width
+    assert not deviation(x, Quantised(mx.array(flipped), code.scales, code.biases, scheme)).within_bounds
+    changed = np.array(x)
+    changed[5, 100] = np.nan
+    assert not deviation(mx.array(changed), Quantised.of(x, scheme)).within_bounds
+
+
+def test_large_matrices_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = mx.array(matrix(2, "normal", 0.0)).reshape(2, 3, 128)
+    code = Quantised.of(x, FOUR)
+    whole = deviation(x, code)
+    monkeypatch.setattr("engine.mlx.quantised._CHUNK_NUMBERS", 256)
+    parts = deviation(x, code)
+    assert parts.relative == pytest.approx(whole.relative)
+    assert parts.within_bounds
+
+
+# ---- broken off ------------------------------------------------------------------------------------------------
+
+
+class Crash(BaseException):
+    pass
+
+
+def crash_in(call: int) -> Any:
+    """A progress report that crashes the conversion at its nth call."""
+    calls = iter(range(10_000))
+
+    def report(_: Progress) -> None:
+        if next(calls) == call:
+            raise Crash
+
+    return report
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.3, 0.49, 0.7, 0.99])
+def test_a_conversion_that_was_cut_off_goes_on(
+    vl: Path, tmp_path: Path, small_shards: None, unbroken: tuple[Path, Conversion, list[Progress]], part: float
+) -> None:
+    """Wherever: before the first shard, in the middle of one, in the last, while verifying."""
+    whole, result, reports = unbroken
+    target = tmp_path / "to"
+    with pytest.raises(Crash):
+        convert(vl, target, Settings(FOUR), crash_in(int(part * len(reports))))
+    kept = {name: (target / name).stat().st_ino for name in shard_names(target)}
+    assert (target / "config.json").is_file() == (part > 0.5), "a folder without all its shards is no model"
+    assert (len(kept) == len(shard_names(whole))) == (part > 0.5)
+    assert convert(vl, target, Settings(FOUR)) == result
+    assert contents(target) == contents(whole)
+    assert {name: (target / name).stat().st_ino for name in kept} == kept, "finished shards are kept"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from engine.families.zaya import convert as module, shards
+from engine.mlx.quantised import Scheme
+
+shards._SHARD_BYTES = 100_000
+settled = module._settle
+
+def settle(aside, file):
+    if file.name.startswith("model-00003"):
+        os.kill(os.getpid(), signal.SIGKILL)  # the file is written and has not got its name
+    settled(aside, file)
+
+module._settle = settle
+module.convert(Path(sys.argv[1]), Path(sys.argv[2]), shards.Settings(Scheme(4, 32)))
+"""
+
+
+def test_killed_in_the_middle_of_a_file(
+    vl: Path, tmp_path: Path, small_shards: None, unbroken: tuple[Path, Conversion, list[Progress]]
+) -> None:
+    target = tmp_path / "to"
+    died = run([sys.executable, "-c", KILLED, vl, target])
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert [name[:11] for name in shard_names(target)] == ["model-00001", "model-00002"]
+    assert [file.name[:20] for file in target.glob(".writing-*")] == [".writing-model-00003"]
+    assert not (target / "config.json").exists()
+    convert(vl, target, Settings(FOUR))
+    assert contents(target) == contents(unbroken[0])
+    assert not list(target.glob(".writing-*"))
+
+
+def test_a_finished_conversion_is_not_done_again(vl: Path, tmp_path: Path) -> None:
+    first = convert(vl, tmp_path / "to", Settings(FOUR))
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "to").iterdir()}
+    assert convert(vl, tmp_path / "to", Settings(FOUR), crash_in(0)) == first
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "to").iterdir()} == before
+
+
+def test_a_shard_that_lost_its_end_is_written_again(
+    vl: Path, tmp_path: Path, small_shards: None, unbroken: tuple[Path, Conversion, list[Progress]]
+) -> None:
+    whole, _, reports = unbroken
+    target = tmp_path / "to"
+    with pytest.raises(Crash):
+        convert(vl, target, Settings(FOUR), crash_in(len(reports) // 3))
+    shard = target / shard_names(target)[0]
+    shard.write_bytes(shard.read_bytes()[:-10])
+    convert(vl, target, Settings(FOUR))
+    assert contents(target) == contents(whole)
+
+
+def test_what_was_written_is_held_against_the_source(vl: Path, tmp_path: Path) -> None:
+    """Bytes that the disk changed; the verifying that follows a crash finds them."""
+    target = tmp_path / "to"
+    convert(vl, target, Settings(FOUR))
+    record = json.loads((target / "conversion.json").read_text())
+    del record["result"]
+    (target / "conversion.json").write_text(json.dumps(record))
+    shard = target / "model.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-1000] ^= 0xFF
+    shard.write_bytes(data)
+    with pytest.raises(ModelError, match="is not what it was made of"):
+        convert(vl, target, Settings(FOUR))
+
+
+# ---- read again ------------------------------------------------------------------------------------------------
+
+
+def test_loading_takes_little_more_memory_than_the_model(tmp_path: Path) -> None:
+    """Parameter by parameter, whether stored so or quantised; the largest is a sixteenth of this model."""
+    convert(NANO, tmp_path / "to", Settings(FOUR))
+    for folder in (NANO, tmp_path / "to"):
+        size = (folder / "model.safetensors").stat().st_size
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        model, _ = load(folder, mx.bfloat16, keep_quantised=True)
+        assert mx.get_peak_memory() - before < 1.3 * size
+        del model
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c, t: c.pop("quantization"), r"parameters? not part of this model|tensors not part of this model: .*s"),
+        (lambda c, t: t.pop("model.layers.0.attn.self_attn.qkv.biases"), r"qkv\.scales is there without .*qkv\.biases"),
+        (lambda c, t: t.pop("model.layers.0.attn.self_attn.qkv.scales"), r"codes without their scales, .*qkv\.weight"),
+        (lambda c, t: c["quantization"].update(group_size="64"), "quantization has group_size '64'"),
+        (
+            lambda c, t: c["quantization"]["model.embed_tokens"].update(group_size=64),
+            r"model\.embed_tokens\.weight \[128, 128\], expected \[128, 64\]",
+        ),
+        (lambda c, t: t.pop("model.layers.2.attn.self_attn.temp"), r"1 tensor missing: .*layers\.2.*temp \[2\]"),
+    ],
+)
+def test_a_result_that_was_changed(
+    unbroken: tuple[Path, Conversion, list[Progress]], tmp_path: Path, change: Any, message: str
+) -> None:
+    config = json.loads((unbroken[0] / "config.json").read_text())
+    config["quantization"]["model.embed_tokens"] = {"group_size": 32, "bits": 8, "mode": "affine"}
+    tensors: dict[str, mx.array] = {}
+    for name in shard_names(unbroken[0]):
+        tensors |= mx.load(str(unbroken[0] / name))  # type: ignore[arg-type]
+    change(config, tensors)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    mx.save_safetensors(str(tmp_path / "model.safetensors"), tensors)
+    with pytest.raises(ModelError, match=message):
+        load(tmp_path)
+
+
+def test_codes_under_the_names_of_the_hub_are_refused(vl: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(vl, tmp_path / "from"))
+    tensors = dict(mx.load(str(vl / "model.safetensors")))  # type: ignore[arg-type]
+    name = "model.layers.0.attn.self_attn.o_proj"
+    tensors |= Quantised.of(tensors[f"{name}.weight"], FOUR).tensors(name)
+    mx.save_safetensors(str(source / "model.safetensors"), tensors)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"quantization": FOUR.as_config()}))
+    with pytest.raises(CheckpointError, match=r"quantised matrices \(model\.layers\.0.*o_proj\) in the vl layout"):
+        load(source)
+
+
+# ---- refused ---------------------------------------------------------------------------------------------------
+
+
+def test_folders_that_hold_something_else(vl: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine.txt").touch()
+    with pytest.raises(ModelError, match="not empty and holds no conversion"):
+        convert(vl, other, Settings(FOUR))
+    assert [file.name for file in other.iterdir()] == ["mine.txt"]
+    convert(vl, tmp_path / "to", Settings(FOUR))
+    with pytest.raises(ModelError, match=r"holds another conversion \(scheme is {'bits': 4.*, {'bits': 8"):
+        convert(vl, tmp_path / "to", Settings(EIGHT))
+    with pytest.raises(ModelError, match=r"\(source is 'tiny_hf' there, 'nano' here; source_fingerprint is"):
+        convert(NANO, tmp_path / "to", Settings(FOUR))
+    with pytest.raises(ModelError, match="is the model itself"):
+        convert(vl, vl / ".." / vl.name, Settings(FOUR))
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match="file is a file: a conversion needs a folder"):
+        convert(vl, tmp_path / "file", Settings(FOUR))
+    with pytest.raises(ModelError, match=r"cannot write into .*: Not a directory"):
+        convert(vl, tmp_path / "file" / "to", Settings(FOUR))
+
+
+def test_two_at_once(vl: Path, tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def report(_: Progress) -> None:
+        if not refused:
+            with pytest.raises(ModelError) as caught:
+                convert(vl, tmp_path / "to", Settings(FOUR))
+            refused.append(str(caught.value))
+
+    convert(vl, tmp_path / "to", Settings(FOUR), report)
+    assert "another process is converting into" in refused[0]
+
+
+def test_sources_that_cannot_be_converted(golden: Path, vl: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"tiny_jang is quantised already \(8-bit affine, groups of 32\)"):
+        convert(golden / "tiny_jang", tmp_path / "to", Settings(FOUR))
+    source = Path(shutil.copytree(vl, tmp_path / "from"))
+    tensors = dict(mx.load(str(vl / "model.safetensors")))  # type: ignore[arg-type]
+    del tensors["model.layers.1.attn.self_attn.o_proj.weight"]
+    mx.save_safetensors(str(source / "model.safetensors"), tensors)
+    with pytest.raises(CheckpointError, match=r"1 tensor missing: model\.layers\.1\.attn\.self_attn\.o_proj"):
+        convert(source, tmp_path / "to", Settings(FOUR))
+    tensors["model.layers.1.attn.self_attn.o_proj.weight"] = mx.full((64, 64), mx.nan)
+    mx.save_safetensors(str(source / "model.safetensors"), tensors)
+    with pytest.raises(ModelError, match=r"o_proj\.weight is not what it was made of\. Are its numbers finite"):
+        convert(source, tmp_path / "to", Settings(FOUR))
+
+
+def test_codes_that_do_not_exist(vl: Path, tmp_path: Path) -> None:
+    for scheme, message in (
+        (Scheme(7, 32), "no affine quantisation has 7 bits in groups of 32: there are 2, 3, 4, 5, 6 or 8 bits"),
+        (Scheme(4, 48), "groups of 32, 64 or 128"),
+        (Scheme(8, 32, "mxfp4"), "no mxfp4 quantisation has 8 bits in groups of 32: there are 4 bits"),
+        (Scheme(4, 32, "awq"), "mode 'awq' is none of affine, mxfp4"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            convert(vl, tmp_path / "to", Settings(scheme))
+    with pytest.raises(RequestError, match="type 'int8' is none of bf16, f16, f32"):
+        convert(vl, tmp_path / "to", Settings(FOUR, "int8"))
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_disk_that_is_too_small(vl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 10**6, 10**6))
+    with pytest.raises(ModelError, match=r"writes 0\.00 GB into .*, where 0\.00 GB are free"):
+        convert(vl, tmp_path / "to", Settings(FOUR))
+    assert shard_names(tmp_path / "to") == []
+
+
+def test_by_name_and_for_zaya_alone(tmp_path: Path, make_llama: Any) -> None:
+    result = convert_model("nano", tmp_path / "to", bits=4, mode="mxfp4")
+    assert isinstance(result, Conversion)
+    with pytest.raises(ModelError, match=r"is a llama model; only ZAYA1 models are converted here"):
+        convert_model(make_llama(tmp_path / "llama"), tmp_path / "other", bits=4)
