@@ -11,8 +11,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from engine.mlx.rollout import Rollout
 from engine.mlx.sampler import BatchSampler
+from engine.sequence import Rollout
 
 _CLEAR_CACHE_STEPS = 512
 """MLX keeps freed buffers; every growth of the KV cache leaves some of a size that never comes again."""

@@ -25,9 +25,9 @@ from engine.errors import (
     RequestError,
 )
 from engine.mlx.features import ImageStore, PreparedImage
-from engine.mlx.rollout import Rollout
 from engine.mlx.scheduler import Scheduler, explain
 from engine.mlx.tokenizer import ChatTokenizer
+from engine.sequence import Rollout
 
 _PREFILL_CHUNK_CPU = 512
 _PREFILL_CHUNKS_GPU = (2048, 16384)

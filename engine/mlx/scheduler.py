@@ -23,7 +23,7 @@ from engine.families.zaya.cache import CCACache
 from engine.mlx.batch import DecodeBatch
 from engine.mlx.features import FeatureCache
 from engine.mlx.prefixes import PrefixCache, Prompt
-from engine.mlx.rollout import Rollout
+from engine.sequence import Rollout
 
 _FLUSH_INTERVAL_S = 0.05
 """Chunks are sent this often: more would cost more time than people and programs gain from it."""

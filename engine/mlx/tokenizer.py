@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from jinja2 import TemplateError
 
 from engine.api import Message
+from engine.detokenizer import REPLACEMENT
 from engine.errors import RequestError
-from engine.mlx.detokenizer import REPLACEMENT
 from engine.mlx.features import ImageStore
 
 _TAG_WINDOW_TOKENS = 8

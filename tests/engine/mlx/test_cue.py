@@ -20,9 +20,9 @@ from engine.api import (
     TokenChunk,
 )
 from engine.mlx.engine import MLXEngine
-from engine.mlx.rollout import Rollout
 from engine.mlx.tokenizer import ChatTokenizer
 from engine.scripted import ByteTokenizer, Script, ScriptedEngine
+from engine.sequence import Rollout
 
 pytestmark = pytest.mark.anyio
 CUE = AnswerCue(text="\n= [", stop=("]",))

@@ -26,10 +26,10 @@ from engine.api import (
 from engine.families.zaya.weights import load
 from engine.loader import load_engine
 from engine.mlx.engine import MLXEngine
-from engine.mlx.rollout import Rollout
 from engine.mlx.sampler import BatchSampler
 from engine.mlx.scheduler import Scheduler
 from engine.mlx.tokenizer import ChatTokenizer
+from engine.sequence import Rollout
 from engine.vision.preprocess import ImageProcessor, PreparedImage
 
 pytestmark = pytest.mark.anyio

@@ -13,9 +13,9 @@ import pytest
 from engine.api import Completion, EngineEvent, GenerationRequest, Message, SamplingParams
 from engine.families.zaya.config import ModelArgs
 from engine.families.zaya.model import Model
-from engine.mlx.rollout import Rollout
 from engine.mlx.scheduler import Scheduler
 from engine.mlx.tokenizer import ChatTokenizer
+from engine.sequence import Rollout
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 STEPS = 15_000

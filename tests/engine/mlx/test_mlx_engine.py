@@ -28,8 +28,8 @@ from engine.errors import ContextError, EngineClosedError, OutOfMemoryError, Req
 from engine.loader import load_engine
 from engine.mlx.engine import MLXEngine, _gpu_chunk, _gpu_rows
 from engine.mlx.prefixes import Prompt
-from engine.mlx.rollout import Rollout
 from engine.mlx.scheduler import CacheCost, Scheduler, explain
+from engine.sequence import Rollout
 
 pytestmark = pytest.mark.anyio
 

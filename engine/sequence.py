@@ -20,7 +20,7 @@ from engine.api import (
     TokenChunk,
     Usage,
 )
-from engine.mlx.detokenizer import Detokenizer
+from engine.detokenizer import Detokenizer
 from engine.mlx.tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:

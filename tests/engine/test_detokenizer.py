@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.mlx.detokenizer import REPLACEMENT, Detokenizer
+from engine.detokenizer import REPLACEMENT, Detokenizer
 
 
 def decode_bytes(ids: Sequence[int]) -> str:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.api import Completion, EngineEvent, GenerationRequest, Message, SamplingParams, TokenChunk
-from engine.mlx.rollout import Rollout
 from engine.mlx.tokenizer import ChatTokenizer
+from engine.sequence import Rollout
 
 END, OPEN, CLOSE, CLOSE_1, CLOSE_2 = 0, 1, 2, 3, 4
 
