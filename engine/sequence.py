@@ -1,18 +1,16 @@
-"""One request on its way: its tokens, its sections and budgets, and what is still to be told of it.
+"""One completion while it grows: its tokens, its sections and budgets, its text. The same for every engine.
 
-Pure Python: the engine feeds it one token at a time and asks when it is finished. No array is ever seen here.
+Pure Python: an engine feeds it one token at a time and asks when it is finished. No array is ever seen here.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections import abc, deque
+from typing import Protocol
 
 from engine.api import (
     AnswerCue,
     Completion,
-    EngineEvent,
     FinishReason,
     GenerationRequest,
     SamplingParams,
@@ -21,16 +19,42 @@ from engine.api import (
     Usage,
 )
 from engine.detokenizer import Detokenizer
-from engine.mlx.tokenizer import ChatTokenizer
 
-if TYPE_CHECKING:
-    from engine.mlx.features import PreparedImage
+
+class SequenceTokenizer(Protocol):
+    """What a sequence needs to know of a model's tokens."""
+
+    @property
+    def end_ids(self) -> abc.Set[int]:
+        """Tokens that end a completion."""
+
+    @property
+    def think_open(self) -> tuple[int, ...]:
+        """Tokens of the opening think tag; empty if the model has none."""
+
+    @property
+    def think_close(self) -> tuple[int, ...]:
+        """Tokens of the closing think tag; empty if the model has none."""
+
+    @property
+    def forced_close(self) -> tuple[int, ...]:
+        """What is written for the model to end its reasoning: the closing tag first, then what chat templates put
+        after it."""
+
+    def opens_thinking(self, prompt_ids: abc.Sequence[int]) -> bool:
+        """True if the prompt itself ends inside an opened think tag."""
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of plain text."""
+
+    def decode_exactly(self, token_ids: abc.Sequence[int]) -> str:
+        """Text of tokens, special ones skipped; bytes that are no UTF-8 become U+FFFD."""
 
 
 class _SectionText:
     """Text of one section as it grows. Nothing is shown that a stop string may still swallow."""
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stop: tuple[str, ...]) -> None:
+    def __init__(self, decode: abc.Callable[[abc.Sequence[int]], str], stop: tuple[str, ...]) -> None:
         self._detokenizer = Detokenizer(decode)
         self._stop = stop
         self._undecoded: list[int] = []
@@ -91,13 +115,11 @@ def _overlap(text: str, stop: str) -> int:
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
-class Rollout:
+class Sequence:
     """The state of one request between admission and its `Completion`.
 
     Attributes:
         prompt_ids     the prompt, rendered.
-        images         of the prompt, in the order of their places; let go of once the prompt is computed.
-        emit           where the events of this request go; called on the engine's thread.
         token_ids      what was generated, forced tokens included.
         finish_reason  None while it runs.
         cached_tokens  how much of the prompt had been computed before.
@@ -110,16 +132,12 @@ class Rollout:
         self,
         request: GenerationRequest,
         prompt_ids: list[int],
-        tokenizer: ChatTokenizer,
+        tokenizer: SequenceTokenizer,
         *,
-        emit: Callable[[EngineEvent], None],
         context_tokens: int | None = None,
-        images: tuple[PreparedImage, ...] = (),
     ) -> None:
         self.request = request
         self.prompt_ids = prompt_ids
-        self.images = images
-        self.emit = emit
         self.token_ids: list[int] = []
         self.forced: deque[int] = deque()
         self.finish_reason: FinishReason | None = None
@@ -291,6 +309,6 @@ def _max_new_tokens(sampling: SamplingParams, prompt: int, tag: int, context: in
     return min((bound for bound in bounds if bound is not None), default=None)
 
 
-def _overlap_ids(ids: Sequence[int], pattern: Sequence[int]) -> int:
+def _overlap_ids(ids: abc.Sequence[int], pattern: abc.Sequence[int]) -> int:
     """Length of the longest end of `ids` that begins `pattern`."""
     return next((n for n in range(min(len(ids), len(pattern) - 1), 0, -1) if list(ids[-n:]) == list(pattern[:n])), 0)

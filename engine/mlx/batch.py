@@ -11,8 +11,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from engine.mlx.row import Row
 from engine.mlx.sampler import BatchSampler
-from engine.sequence import Rollout
 
 _CLEAR_CACHE_STEPS = 512
 """MLX keeps freed buffers; every growth of the KV cache leaves some of a size that never comes again."""
@@ -27,14 +27,14 @@ class DecodeBatch:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self.rows: list[Rollout] = []
+        self.rows: list[Row] = []
         self._caches: list[Any] = []
         self._inputs = mx.zeros((0,), dtype=mx.uint32)  # [B] the next tokens to feed; not yet read
         self._inputs_are_prompt: list[bool] = []  # the last token of a prompt is fed, but is no news to its rollout
         self._sampler = BatchSampler([])
         self._steps = 0
 
-    def join(self, rows: list[Rollout], prompt_caches: list[Any], places: list[int] | None = None) -> None:
+    def join(self, rows: list[Row], prompt_caches: list[Any], places: list[int] | None = None) -> None:
         """Add rows. `prompt_caches` (one per layer) hold their prompts but for the last token: places[i] is where in
         them row i finds its own. None: there is one prompt, which all rows share."""
         joined, self.rows = self.rows, self.rows + rows  # first: if the rest fails, `clear` must find them
@@ -54,7 +54,7 @@ class DecodeBatch:
         self._inputs_are_prompt += [True] * len(rows)
         self._sampler = BatchSampler([row.request.sampling for row in self.rows])
 
-    def step(self) -> list[Rollout]:
+    def step(self) -> list[Row]:
         """Feed the waiting tokens, draw the next, tell each rollout its token. Returns the rows that finished."""
         inputs = self._with_forced(self._inputs)
         logits = self._model(inputs[:, None], cache=self._caches)[:, -1, :]  # [B, V]
@@ -71,14 +71,14 @@ class DecodeBatch:
             mx.clear_cache()
         return self.drop_finished()
 
-    def drop_finished(self) -> list[Rollout]:
+    def drop_finished(self) -> list[Row]:
         """Take out the rows with a finish reason, whoever set it, and return them."""
         finished = [row for row in self.rows if row.finish_reason is not None]
         if finished:
             self._keep([i for i, row in enumerate(self.rows) if row.finish_reason is None])
         return finished
 
-    def clear(self) -> list[Rollout]:
+    def clear(self) -> list[Row]:
         """Forget all rows and their memory, after a step that failed; returns them."""
         rows = self.rows
         self._keep([])

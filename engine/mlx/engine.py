@@ -25,9 +25,9 @@ from engine.errors import (
     RequestError,
 )
 from engine.mlx.features import ImageStore, PreparedImage
+from engine.mlx.row import Row
 from engine.mlx.scheduler import Scheduler, explain
 from engine.mlx.tokenizer import ChatTokenizer
-from engine.sequence import Rollout
 
 _PREFILL_CHUNK_CPU = 512
 _PREFILL_CHUNKS_GPU = (2048, 16384)
@@ -154,7 +154,7 @@ class MLXEngine:
         requests: Sequence[GenerationRequest],
         emit: Callable[[EngineEvent], None],
         prepared: Mapping[ImagePart, PreparedImage],
-    ) -> list[Rollout]:
+    ) -> list[Row]:
         """Render and check requests, whose images are `prepared`. Raises RequestError, ContextError."""
         if len({request.id for request in requests}) != len(requests):
             raise RequestError("two requests of one call have the same id")
@@ -166,9 +166,7 @@ class MLXEngine:
                 prompts[key] = self._prompt_ids(request)
             images = tuple(prepared[image] for image in _images(request))
             context = self.model.context_tokens
-            made.append(
-                Rollout(request, prompts[key], self.tokenizer, emit=emit, context_tokens=context, images=images)
-            )
+            made.append(Row(request, prompts[key], self.tokenizer, emit=emit, context_tokens=context, images=images))
         return made
 
     def _prompt_ids(self, request: GenerationRequest) -> list[int]:
@@ -252,7 +250,7 @@ class MLXStream:
         self._engine = engine
         self._requests = requests
         self._prepared: dict[ImagePart, PreparedImage] = {}
-        self._rollouts: dict[str, Rollout] = {}  # filled by the worker before it accepts
+        self._rollouts: dict[str, Row] = {}  # filled by the worker before it accepts
         self._open = len(requests)
 
     async def __aenter__(self) -> Self:
@@ -290,7 +288,7 @@ class MLXStream:
 
     def conclude(self, request_id: str) -> None:
         """Treat the reasoning budget as used up now: the request answers, or ends with `budget`."""
-        self._tell(request_id, Rollout.conclude)
+        self._tell(request_id, Row.conclude)
 
     def _submit(self, scheduler: Scheduler) -> None:
         """On the worker: check the requests and queue them, or say what is wrong."""
@@ -308,7 +306,7 @@ class MLXStream:
         for request in self._requests:
             self.cancel(request.id)
 
-    def _tell(self, request_id: str, order: Callable[[Rollout], None]) -> None:
+    def _tell(self, request_id: str, order: Callable[[Row], None]) -> None:
         """Give an order to a rollout, on the worker, between two steps."""
 
         def command(_: Scheduler) -> None:

@@ -23,7 +23,7 @@ from engine.families.zaya.cache import CCACache
 from engine.mlx.batch import DecodeBatch
 from engine.mlx.features import FeatureCache
 from engine.mlx.prefixes import PrefixCache, Prompt
-from engine.sequence import Rollout
+from engine.mlx.row import Row
 
 _FLUSH_INTERVAL_S = 0.05
 """Chunks are sent this often: more would cost more time than people and programs gain from it."""
@@ -47,7 +47,7 @@ class Group:
     alone     its prompt shares no pass: it was in one that failed.
     """
 
-    waiting: deque[Rollout]
+    waiting: deque[Row]
     prompt: Prompt
     caches: list[Any] = field(default_factory=list)
     features: list[mx.array] = field(default_factory=list)
@@ -131,7 +131,7 @@ class Scheduler:
     def idle(self) -> bool:
         return not self._queue and not self._batch.rows
 
-    def submit(self, rollouts: Iterable[Rollout]) -> None:
+    def submit(self, rollouts: Iterable[Row]) -> None:
         """Queue rollouts, those of one prompt together, in order of their first. What can never run fails at once."""
         groups: dict[tuple[object, ...], Group] = {}
         for rollout in rollouts:
@@ -164,7 +164,7 @@ class Scheduler:
         for rollout in [*self._batch.clear(), *waiting]:
             rollout.emit(Failure(rollout.request.id, error))
 
-    def _plan(self, rollout: Rollout) -> Prompt:
+    def _plan(self, rollout: Row) -> Prompt:
         ids, images = rollout.prompt_ids, rollout.images
         spans = self._model.unsplittable(ids) if images else ()
         return Prompt.of(ids, images, chunk=self._prefill_chunk, spans=spans, image_token=self._image_token)
@@ -292,7 +292,7 @@ class Scheduler:
 
     def _start_rows(self, groups: list[Group], caches: list[Any]) -> None:
         """Start what there is room for, of prompts that are computed; `caches` have a row for each."""
-        rows: list[Rollout] = []
+        rows: list[Row] = []
         places: list[int] = []
         for place, group in enumerate(groups):
             while group.waiting and self._has_room(group.waiting[0], beside=rows):
@@ -314,12 +314,12 @@ class Scheduler:
         for rollout in group.waiting:
             rollout.emit(Failure(rollout.request.id, error))
 
-    def _free_bytes(self, more: list[Rollout]) -> int:
+    def _free_bytes(self, more: list[Row]) -> int:
         """What rows leave free of the memory for caches, with `more` beside those of the batch."""
         rows = [*self._batch.rows, *more]
         return self._kv_bytes - self._cost.of_rows(len(rows), max(map(self._tokens, rows), default=0))
 
-    def _has_room(self, rollout: Rollout, beside: Sequence[Rollout] = ()) -> bool:
+    def _has_room(self, rollout: Row, beside: Sequence[Row] = ()) -> bool:
         """True if this rollout may run with those of the batch and `beside`."""
         rows = [*self._batch.rows, *beside, rollout]
         return (
@@ -327,7 +327,7 @@ class Scheduler:
             and self._cost.of_rows(len(rows), max(map(self._tokens, rows))) <= self._kv_bytes
         )
 
-    def _check_size(self, rollout: Rollout) -> None:
+    def _check_size(self, rollout: Row) -> None:
         needed = self._cost.of_rows(1, self._tokens(rollout))
         if needed > self._kv_bytes:
             raise OutOfMemoryError(
@@ -336,7 +336,7 @@ class Scheduler:
                 f"{', or use smaller images' if rollout.images else ''}"
             )
 
-    def _tokens(self, rollout: Rollout) -> int:
+    def _tokens(self, rollout: Row) -> int:
         return rollout.total_tokens or self._unbounded_tokens
 
     def _flush(self) -> None:
@@ -357,7 +357,7 @@ def _extracted(caches: Sequence[Any], place: int) -> list[Any]:
     return row
 
 
-def _send_completion(row: Rollout) -> None:
+def _send_completion(row: Row) -> None:
     for chunk in row.chunks():
         row.emit(chunk)
     row.emit(row.completion())

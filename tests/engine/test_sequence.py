@@ -1,52 +1,55 @@
-"""Sections, budgets and stop strings of one rollout, fed token by token."""
+"""Sections, budgets and stop strings of one sequence, fed token by token."""
 
 from __future__ import annotations
 
+from collections import abc
 from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.api import Completion, EngineEvent, GenerationRequest, Message, SamplingParams, TokenChunk
-from engine.mlx.tokenizer import ChatTokenizer
-from engine.sequence import Rollout
+from engine.api import Completion, GenerationRequest, Message, SamplingParams, TokenChunk
+from engine.sequence import Sequence
 
 END, OPEN, CLOSE, CLOSE_1, CLOSE_2 = 0, 1, 2, 3, 4
 
 
-class LetterTokenizer(ChatTokenizer):
+class LetterTokenizer:
     """Token ids are code points; a few small ones are the special tokens. `tags` as a model may have them."""
 
     def __init__(self, tags: str = "single") -> None:
         self.end_ids = frozenset([END])
-        self.think_open = () if tags == "none" else (OPEN,)
-        self.think_close = {"none": (), "single": (CLOSE,), "double": (CLOSE_1, CLOSE_2)}[tags]
+        self.think_open: tuple[int, ...] = () if tags == "none" else (OPEN,)
+        self.think_close: tuple[int, ...] = {"none": (), "single": (CLOSE,), "double": (CLOSE_1, CLOSE_2)}[tags]
         self.forced_close = self.think_close
 
-    def decode_exactly(self, token_ids: object) -> str:
-        return "".join(chr(i) for i in token_ids if i > CLOSE_2)  # type: ignore[attr-defined]
+    def opens_thinking(self, prompt_ids: abc.Sequence[int]) -> bool:
+        return prompt_ids[-1] == OPEN
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(c) for c in text]
+
+    def decode_exactly(self, token_ids: abc.Sequence[int]) -> str:
+        return "".join(chr(i) for i in token_ids if i > CLOSE_2)
 
 
 def feed(
     tokens: list[int], sampling: SamplingParams, *, tags: str = "single", opened: bool = True, thinking: bool = True
-) -> tuple[Completion, list[EngineEvent]]:
-    """Feed tokens, forced ones first, until the rollout ends; a rollout that does not is cancelled."""
-    events: list[EngineEvent] = []
+) -> tuple[Completion, list[TokenChunk]]:
+    """Feed tokens, forced ones first, until it ends; a sequence that does not is cancelled."""
+    chunks: list[TokenChunk] = []
     prompt = [ord("?")] + ([OPEN] if opened and tags != "none" else [])
     request = GenerationRequest(
         id="r", messages=(Message(role="user", text="?"),), sampling=sampling, thinking=thinking
     )
-    rollout = Rollout(request, prompt, LetterTokenizer(tags), emit=events.append)
+    sequence = Sequence(request, prompt, LetterTokenizer(tags))
     rest = list(tokens)
-    while rollout.finish_reason is None and (rollout.forced or rest):
-        rollout.accept(rollout.forced[0] if rollout.forced else rest.pop(0))
-        for chunk in rollout.chunks():
-            rollout.emit(chunk)
-    rollout.finish("cancelled")
-    for chunk in rollout.chunks():
-        rollout.emit(chunk)
-    return rollout.completion(), events
+    while sequence.finish_reason is None and (sequence.forced or rest):
+        sequence.accept(sequence.forced[0] if sequence.forced else rest.pop(0))
+        chunks += sequence.chunks()
+    sequence.finish("cancelled")
+    return sequence.completion(), [*chunks, *sequence.chunks()]
 
 
 def ids(text: str) -> list[int]:
@@ -116,8 +119,7 @@ def test_sections_and_budgets(case: Case) -> None:
 def test_streamed_chunks_add_up_to_the_completion(
     tokens: list[int], beta: int, answer: int, stop: tuple[str, ...]
 ) -> None:
-    completion, events = feed(tokens, budgets(beta, answer, stop=stop))
-    chunks = [event for event in events if isinstance(event, TokenChunk)]
+    completion, chunks = feed(tokens, budgets(beta, answer, stop=stop))
     assert tuple(i for chunk in chunks for i in chunk.token_ids) == completion.token_ids
     assert "".join(chunk.text for chunk in chunks if chunk.section == "reasoning") == completion.reasoning
     assert "".join(chunk.text for chunk in chunks if chunk.section == "answer") == completion.text
@@ -136,11 +138,11 @@ def test_a_closing_tag_of_two_tokens() -> None:
 
 def test_conclude_ends_the_reasoning_at_the_next_token() -> None:
     request = GenerationRequest(id="r", messages=(Message(role="user", text="?"),), sampling=budgets(100, 5))
-    rollout = Rollout(request, [OPEN], LetterTokenizer(), emit=lambda event: None)
-    rollout.accept(ord("a"))
-    rollout.conclude()
-    rollout.accept(ord("b"))
-    assert list(rollout.forced) == [CLOSE]
+    sequence = Sequence(request, [OPEN], LetterTokenizer())
+    sequence.accept(ord("a"))
+    sequence.conclude()
+    sequence.accept(ord("b"))
+    assert list(sequence.forced) == [CLOSE]
 
 
 def test_a_forced_close_may_be_more_than_the_tag() -> None:
@@ -148,9 +150,9 @@ def test_a_forced_close_may_be_more_than_the_tag() -> None:
     tokenizer = LetterTokenizer()
     tokenizer.forced_close = (CLOSE, ord("\n"), ord("\n"))
     request = GenerationRequest(id="r", messages=(Message(role="user", text="?"),), sampling=budgets(2, 5))
-    rollout = Rollout(request, [OPEN], tokenizer, emit=lambda event: None)
+    sequence = Sequence(request, [OPEN], tokenizer)
     rest = ids("abxyz")
-    while rollout.finish_reason is None:
-        rollout.accept(rollout.forced[0] if rollout.forced else rest.pop(0))
-    completion = rollout.completion()
+    while sequence.finish_reason is None:
+        sequence.accept(sequence.forced[0] if sequence.forced else rest.pop(0))
+    completion = sequence.completion()
     assert (completion.reasoning, completion.text, completion.finish_reason) == ("ab", "\n\nxyz", "length")

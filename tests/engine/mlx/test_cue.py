@@ -22,7 +22,7 @@ from engine.api import (
 from engine.mlx.engine import MLXEngine
 from engine.mlx.tokenizer import ChatTokenizer
 from engine.scripted import ByteTokenizer, Script, ScriptedEngine
-from engine.sequence import Rollout
+from engine.sequence import Sequence
 
 pytestmark = pytest.mark.anyio
 CUE = AnswerCue(text="\n= [", stop=("]",))
@@ -43,14 +43,14 @@ async def complete(engine: Engine, requests: list[GenerationRequest]) -> list[Co
 
 
 def feed(text: str, tokenizer: ChatTokenizer, asked: GenerationRequest) -> tuple[Completion, list[EngineEvent]]:
-    """Draw these letters, forced tokens first, until the rollout ends; one that does not is cancelled."""
-    rollout = Rollout(asked, tokenizer.encode("?"), tokenizer, emit=lambda event: None)
+    """Draw these letters, forced tokens first, until the sequence ends; one that does not is cancelled."""
+    sequence = Sequence(asked, tokenizer.encode("?"), tokenizer)
     rest, events = tokenizer.encode(text), []
-    while rollout.finish_reason is None and (rollout.forced or rest):
-        rollout.accept(rollout.forced[0] if rollout.forced else rest.pop(0))
-        events += rollout.chunks()
-    rollout.finish("cancelled")
-    return rollout.completion(), [*events, *rollout.chunks()]
+    while sequence.finish_reason is None and (sequence.forced or rest):
+        sequence.accept(sequence.forced[0] if sequence.forced else rest.pop(0))
+        events += sequence.chunks()
+    sequence.finish("cancelled")
+    return sequence.completion(), [*events, *sequence.chunks()]
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,12 @@ def test_chunks_add_up_to_the_completion(plain: MLXEngine, text: str, beta: int,
 
 
 def test_who_concludes_gets_the_cue_at_the_next_token(plain: MLXEngine) -> None:
-    rollout = Rollout(
-        request(reasoning_budget=100), plain.tokenizer.encode("?"), plain.tokenizer, emit=lambda event: None
-    )
+    sequence = Sequence(request(reasoning_budget=100), plain.tokenizer.encode("?"), plain.tokenizer)
     first, second = plain.tokenizer.encode("ab")
-    rollout.accept(first)
-    rollout.conclude()
-    rollout.accept(second)
-    assert list(rollout.forced) == plain.tokenizer.encode(CUE.text)
+    sequence.accept(first)
+    sequence.conclude()
+    sequence.accept(second)
+    assert list(sequence.forced) == plain.tokenizer.encode(CUE.text)
 
 
 async def test_the_same_alone_and_in_a_batch(plain: MLXEngine) -> None:

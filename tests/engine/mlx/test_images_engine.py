@@ -26,10 +26,10 @@ from engine.api import (
 from engine.families.zaya.weights import load
 from engine.loader import load_engine
 from engine.mlx.engine import MLXEngine
+from engine.mlx.row import Row
 from engine.mlx.sampler import BatchSampler
 from engine.mlx.scheduler import Scheduler
 from engine.mlx.tokenizer import ChatTokenizer
-from engine.sequence import Rollout
 from engine.vision.preprocess import ImageProcessor, PreparedImage
 
 pytestmark = pytest.mark.anyio
@@ -118,7 +118,7 @@ def test_the_first_token_is_that_of_the_references(
     )
     asked = [request(f"{seed}", "?", seed=seed, temperature=2 * WARM * (seed > 0), max_tokens=1) for seed in range(16)]
     events: list[EngineEvent] = []
-    scheduler.submit([Rollout(r, ids, Untokenized(), emit=events.append, images=tuple(images)) for r in asked])
+    scheduler.submit([Row(r, ids, Untokenized(), emit=events.append, images=tuple(images)) for r in asked])
     while not scheduler.idle:
         scheduler.step()
     logits = mx.array(golden[f"{which}_{key}"].reshape(len(ids), -1)[-1:])

@@ -13,9 +13,9 @@ import pytest
 from engine.api import Completion, EngineEvent, GenerationRequest, Message, SamplingParams
 from engine.families.zaya.config import ModelArgs
 from engine.families.zaya.model import Model
+from engine.mlx.row import Row
 from engine.mlx.scheduler import Scheduler
 from engine.mlx.tokenizer import ChatTokenizer
-from engine.sequence import Rollout
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 STEPS = 15_000
@@ -53,7 +53,7 @@ def test_memory_stays_flat_over_15000_steps() -> None:
             messages=(Message(role="user", text="?"),),
             sampling=SamplingParams(seed=i, max_tokens=STEPS),
         )
-        scheduler.submit([Rollout(request, [5, 6, 7 + i], Untokenized(), emit=events.append)])
+        scheduler.submit([Row(request, [5, 6, 7 + i], Untokenized(), emit=events.append)])
     third = resident = 0
     for step in range(STEPS + 1):
         scheduler.step()

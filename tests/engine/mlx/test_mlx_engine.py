@@ -28,8 +28,8 @@ from engine.errors import ContextError, EngineClosedError, OutOfMemoryError, Req
 from engine.loader import load_engine
 from engine.mlx.engine import MLXEngine, _gpu_chunk, _gpu_rows
 from engine.mlx.prefixes import Prompt
+from engine.mlx.row import Row
 from engine.mlx.scheduler import CacheCost, Scheduler, explain
-from engine.sequence import Rollout
 
 pytestmark = pytest.mark.anyio
 
@@ -295,7 +295,7 @@ async def test_a_prompt_that_cannot_be_planned_fails_alone(llama_folder: Path) -
     engine = load_engine(llama_folder)
     plan = Scheduler._plan
 
-    def failing(self: Scheduler, rollout: Rollout) -> Prompt:
+    def failing(self: Scheduler, rollout: Row) -> Prompt:
         if rollout.request.id == "bad":
             raise IndexError("a bug")
         return plan(self, rollout)

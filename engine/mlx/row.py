@@ -1,0 +1,32 @@
+"""A sequence as the MLX engine runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine.api import EngineEvent, GenerationRequest
+from engine.mlx.features import PreparedImage
+from engine.mlx.tokenizer import ChatTokenizer
+from engine.sequence import Sequence
+
+
+class Row(Sequence):
+    """A sequence that has a place in the batch, or waits for one.
+
+    emit    where the events of its request go; called on the engine's thread.
+    images  of the prompt, in the order of their places; let go of once the prompt is computed.
+    """
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        prompt_ids: list[int],
+        tokenizer: ChatTokenizer,
+        *,
+        emit: Callable[[EngineEvent], None],
+        context_tokens: int | None = None,
+        images: tuple[PreparedImage, ...] = (),
+    ) -> None:
+        super().__init__(request, prompt_ids, tokenizer, context_tokens=context_tokens)
+        self.emit = emit
+        self.images = images
