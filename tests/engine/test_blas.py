@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -86,18 +89,18 @@ class Library:
 
 
 def test_old_kernels_are_let_go_of_and_the_library_is_loaded_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Library] = []
+    made: list[Any] = []
 
     def load(name: str, mode: int) -> Library:
-        made.append(Library(blas.os.environ.get("OPENBLAS_CORETYPE", "Prescott")))
+        made.append(Library(os.environ.get("OPENBLAS_CORETYPE", "Prescott")))
         return made[-1]
 
     closed: list[int] = []
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "")  # so that it is put back
         monkeypatch.delenv(name)
-    monkeypatch.setattr(blas.ctypes, "CDLL", load)
-    monkeypatch.setattr(blas._ctypes, "dlclose", closed.append)
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    monkeypatch.setattr("_ctypes.dlclose", closed.append)
     monkeypatch.setattr(blas, "_processor_flags", lambda: AVX512)
     monkeypatch.setenv(blas.SWITCH, "openblas")
     blas.preload()
@@ -107,5 +110,5 @@ def test_old_kernels_are_let_go_of_and_the_library_is_loaded_again(monkeypatch: 
 
 def test_a_product_leaves_half_of_the_processors_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     for processors, expected in ((1, 1), (2, 1), (3, 1), (16, 8)):
-        monkeypatch.setattr(blas.os, "sched_getaffinity", lambda _, n=processors: set(range(n)))
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=processors: set(range(n)))
         assert blas.threads() == expected

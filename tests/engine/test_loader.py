@@ -13,7 +13,8 @@ import pytest
 from engine.api import Completion, GenerationRequest, Message, RecommendedSampling, SamplingParams
 from engine.backend import on_cpu
 from engine.errors import ModelError
-from engine.loader import NANO, fingerprint, load_engine, recommended_sampling, resolve
+from engine.files.checkpoint import fingerprint
+from engine.loader import NANO, load_engine, recommended_sampling, resolve
 from engine.mlx.engine import MLXEngine
 
 
@@ -205,7 +206,11 @@ async def test_a_quantised_model_says_on_a_cpu_what_its_dequantised_weights_say(
         engine = load_engine(each)
         if on_cpu():
             seen: list[set[Any]] = []
-            engine.call(lambda s, seen=seen: seen.append({x.dtype for _, x in tree_flatten(s._model.parameters())}))
+
+            def look(scheduler: Any, seen: list[set[Any]] = seen) -> None:
+                seen.append({x.dtype for _, x in tree_flatten(scheduler._model.parameters())})
+
+            engine.call(look)
             said.append((await say(engine, temperature=1.0, seed=5)).token_ids)
             assert seen == [{mx.float32}]
         else:

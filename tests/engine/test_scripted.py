@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 from hypothesis import given
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.anyio
 PLAN = Script(reasoning="one two three", answer="four five")
 
 
-def request(name: str = "a", **sampling: object) -> GenerationRequest:
+def request(name: str = "a", **sampling: Any) -> GenerationRequest:
     return GenerationRequest(
         id=name, messages=(Message(role="user", text="hello"),), sampling=SamplingParams(**sampling)
     )
@@ -35,7 +37,7 @@ async def play(engine: ScriptedEngine, *requests: GenerationRequest) -> list[Eng
         return [event async for event in stream]
 
 
-async def complete(script: Script, *, thinks: bool = True, **sampling: object) -> Completion:
+async def complete(script: Script, *, thinks: bool = True, **sampling: Any) -> Completion:
     last = (await play(ScriptedEngine(script, thinks=thinks), request(**sampling)))[-1]
     assert isinstance(last, Completion)
     return last
@@ -67,7 +69,7 @@ async def test_is_an_engine_and_plays_both_sections() -> None:
         ({"stop": ("five",)}, "one two three", "four ", "stop", "own"),
     ],
 )
-async def test_budgets(sampling: dict[str, object], reasoning: str, text: str, reason: str, ending: str) -> None:
+async def test_budgets(sampling: dict[str, Any], reasoning: str, text: str, reason: str, ending: str) -> None:
     done = await complete(PLAN, **sampling)
     assert (done.reasoning, done.text, done.finish_reason) == (reasoning, text, reason)
     assert (done.closed, done.forced) == (ending != "open", ending == "forced")
@@ -84,7 +86,7 @@ async def test_raw_tokens_and_strings_are_scripts() -> None:
     done = await complete(Script(token_ids=(65, THINK_CLOSE, 66)))
     assert (done.reasoning, done.text) == ("A", "B")
     engine = ScriptedEngine("<think>why</think>because")
-    assert (await play(engine, request()))[-1].text == "because"  # type: ignore[union-attr]
+    assert (await play(engine, request()))[-1].text == "because"
 
 
 @given(text=st.text(max_size=30), step=st.integers(1, 7), stop=st.text(min_size=1, max_size=3))

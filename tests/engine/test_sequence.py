@@ -73,7 +73,7 @@ class Case:
 
 
 def budgets(beta: int | None = None, answer: int | None = None, **more: object) -> SamplingParams:
-    return SamplingParams(reasoning_budget=beta, answer_budget=answer, **more)  # type: ignore[arg-type]
+    return SamplingParams(reasoning_budget=beta, answer_budget=answer, **more)
 
 
 CASES = [

@@ -148,7 +148,7 @@ def main(folder: Path) -> None:
         print("writing", flush=True)
         write(*arguments)
 
-    ResultsFolder.write_results = telling_write  # type: ignore[method-assign]
+    ResultsFolder.write_results = telling_write  # type: ignore[method-assign, assignment]
 
     async def run() -> None:
         settings = {**SETTINGS, "out": folder, "epochs": 2, "in_flight": 3, "resume": True, "on_event": tell}

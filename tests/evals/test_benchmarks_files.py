@@ -112,4 +112,4 @@ def test_an_unknown_name_gets_the_nearest_and_all() -> None:
 
 def test_samples_that_can_be_read_only_once_are_refused() -> None:
     with pytest.raises(BenchmarkError, match="`samples` should be a list of Sample, or a function"):
-        Benchmark(name="once", metric="math", samples=iter([]))  # type: ignore[arg-type]
+        Benchmark(name="once", metric="math", samples=iter([]))

@@ -293,7 +293,8 @@ def test_what_reads_no_data_set_has_no_columns() -> None:
     )
     with pytest.raises(BenchmarkError, match="reads no data set: it has no use for columns"):
         load_benchmark("countdown").with_columns({"problem": "x"})
-    for wrong in ((), "", ["a", 5]):
+    wrongs: tuple[Any, ...] = ((), "", ["a", 5])
+    for wrong in wrongs:
         with pytest.raises(DataError, match="columns: problem should be the name of a column, or several"):
             load_benchmark("aime25").with_columns({"problem": wrong})
 
@@ -333,7 +334,7 @@ def test_other_columns_are_another_evaluation() -> None:
 def test_columns_in_a_program() -> None:
     async def main() -> None:
         engine = ScriptedEngine(_CHILD["script"])
-        settings = {"n": 4, "c": 2, "t": 1, "beta": 64, "tau": 16, "answer_budget": 32}
+        settings: dict[str, Any] = {"n": 4, "c": 2, "t": 1, "beta": 64, "tau": 16, "answer_budget": 32}
         await evaluate("aime25", engine, data=jsonl(ROWS), columns=MAPPED, out="program", **settings)
 
     anyio.run(main)

@@ -165,7 +165,7 @@ def test_a_log_file_hears_every_ten_seconds_that_something_goes_on() -> None:
         clock.now += 100.0
         assert lines.beat() == 10.0, "one line however late it is"
     assert len(output.getvalue().splitlines()) == 5
-    assert not lines._ticker.running
+    assert not lines._ticker.running  # type: ignore[attr-defined]
 
 
 def test_failures_are_told_in_one_line_that_moves_no_cursor() -> None:

@@ -69,7 +69,10 @@ def test_no_answer_is_shown_without_a_mark_and_what_is_verified_is_right(results
     for case, result in zip(PROBLEMS, results, strict=True):
         finished = [CandidateFinished(candidate=candidate) for candidate in result.rounds[0].candidates]
         answered = [event for event in finished if event.candidate.answer is not None]
-        for event in (*answered, *([RunFinished(result=result)] if result.answer is not None else [])):
+        events: list[CandidateFinished | RunFinished] = [*answered]
+        if result.answer is not None:
+            events.append(RunFinished(result=result))
+        for event in events:
             line = describe(event)
             assert line is not None
             assert re.search(r"answer .* \((verified|wrong: .+|unchecked)\)", line), line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,11 @@ def test_what_decides(given: Any, expected: Any) -> None:
 
 
 def test_a_model_without_think_tags_answers_with_all_it_writes() -> None:
-    for reason, status in (("stop", "scored"), ("budget", "scored")):
+    reasons: tuple[FinishReason, ...] = ("stop", "budget")
+    for reason in reasons:
         done = completion(reason, RIGHT, closed=False)
-        score = anyio.run(lambda done=done: score_candidate(candidate("ok", done, answer="7"), ask, thinks=False))
-        assert score.status == status
+        score = anyio.run(partial(score_candidate, candidate("ok", done, answer="7"), ask, thinks=False))
+        assert score.status == "scored"
     cut = completion("budget", NOTHING, closed=False)
     assert anyio.run(lambda: score_candidate(candidate("ok", cut), ask, thinks=False)).status == "truncated"
 
@@ -113,7 +115,7 @@ def run_of(*candidates: Candidate, **more: Any) -> RunResult:
 
 def three() -> list[Candidate]:
     texts = (r"\boxed{8}", RIGHT, NOTHING)
-    times = {"started_s": 1.0, "finished_s": 2.5}
+    times: dict[str, Any] = {"started_s": 1.0, "finished_s": 2.5}
     return [
         candidate(
             "ok",

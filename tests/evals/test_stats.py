@@ -104,7 +104,9 @@ def test_best_of_k_is_the_mean_over_all_subsets(values: list[float], k: int) -> 
         assert best_of(values, k) is None
         return
     brute = fmean(max(subset) for subset in combinations(values, k))
-    assert isclose(best_of(values, k), brute, abs_tol=1e-12)
+    found = best_of(values, k)
+    assert found is not None
+    assert isclose(found, brute, abs_tol=1e-12)
 
 
 def test_majority_shares_ties() -> None:

@@ -1,6 +1,7 @@
 """Sums: totals follow the terms, the checker reads numbers exactly, the split is fixed."""
 
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from evals.errors import GoldError
 from evals.tasks import sums
+from evals.tasks.splits import Split
 from evals.tasks.sums import SumsProblem, check, generate, split_of
 
 SEEDS = st.integers(0, 2**32)
@@ -22,14 +24,15 @@ def test_totals_of_an_example() -> None:
 
 def test_gold_and_back() -> None:
     assert sums.from_gold(sums.to_gold(EXAMPLE)) == EXAMPLE
-    for wrong in ({}, {"terms": []}, {"terms": ["1"]}, {"terms": 3}, [1, 2]):
+    wrongs: list[Any] = [{}, {"terms": []}, {"terms": ["1"]}, {"terms": 3}, [1, 2]]
+    for wrong in wrongs:
         with pytest.raises(GoldError):
             sums.from_gold(wrong)
 
 
 @given(SEEDS, st.sampled_from(["train", "test"]), st.one_of(st.none(), st.integers(2, 40)))
 @settings(max_examples=100, deadline=None)
-def test_generated_sums(seed, split, length):
+def test_generated_sums(seed: int, split: Split, length: int | None) -> None:
     problem = generate(Random(seed), split, length)
     assert split_of(problem) == split
     assert problem == generate(Random(seed), split, length)

@@ -16,7 +16,7 @@ NANO = ROOT / "engine" / "weights" / "nano" / "model.safetensors"
 
 @pytest.mark.skipif(not NANO.is_file(), reason="nano's weights are not there")
 @pytest.mark.timeout(300)
-def test_it_runs_and_says_what_came_out(tmp_path):
+def test_it_runs_and_says_what_came_out(tmp_path: Path) -> None:
     program = ROOT / "examples" / "my_benchmark.py"
     assert len(program.read_text().splitlines()) < 30
     done = run([sys.executable, program, tmp_path / "mine"], env={**os.environ, "PYTHONPATH": str(ROOT)})

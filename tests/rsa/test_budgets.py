@@ -34,7 +34,7 @@ LENGTHS = PromptLengths(initial=100, aggregate=200)
     ],
 )
 def test_table(context: int | None, settings: dict[str, object], fitted: tuple[int, int, int]) -> None:
-    config = RSAConfig(**settings)  # type: ignore[arg-type]
+    config = RSAConfig(**settings)
     budgets = fit_budgets(config, LENGTHS, context)
     assert (budgets.beta, budgets.tau, budgets.answer_budget) == fitted
     lowered = lowered_of_asked(config, fitted)
@@ -87,7 +87,7 @@ def test_what_is_fitted_fits(context: int, initial: int, sizes: tuple[int, int],
 def test_defaults_give_way_without_a_word(
     context: int, settings: dict[str, object], fitted: tuple[int, int, int]
 ) -> None:
-    config = RSAConfig(**settings, strict=True)  # type: ignore[arg-type]
+    config = RSAConfig(**settings, strict=True)
     budgets = fit_budgets(config, LENGTHS, context)
     assert (budgets.beta, budgets.tau, budgets.answer_budget) == fitted
     assert budgets.message is None
@@ -110,7 +110,7 @@ def test_a_warning_counts_a_default_as_what_it_was_lowered_to() -> None:
 def test_what_was_asked_for_is_lowered_only_with_a_word(context: int, asked: dict[str, int]) -> None:
     if asked.get("tau", 0) > asked.get("beta", 16 * K) or ("beta" in asked and "tau" not in asked):
         asked["tau"] = min(asked.get("tau", 4 * K), asked.get("beta", 16 * K))
-    config = RSAConfig(**asked)  # type: ignore[arg-type]
+    config = RSAConfig(**asked)
     try:
         budgets = fit_budgets(config, LENGTHS, context)
     except (ProblemError, ConfigError):

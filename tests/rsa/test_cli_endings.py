@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import Done, run, started
@@ -37,7 +38,7 @@ def environment(**more: str) -> Mapping[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), **more}
 
 
-def rsa(words: list[str], shell: str = '"$@"', **options: object) -> Done:
+def rsa(words: list[str], shell: str = '"$@"', **options: Any) -> Done:
     return run(command(words, shell), env=environment(), **options)
 
 

@@ -181,7 +181,7 @@ class OneSecond(datetime):
     """A clock that stands still."""
 
     @classmethod
-    def now(cls, tz: Any = None) -> datetime:
+    def now(cls, tz: Any = None) -> OneSecond:
         return cls(2026, 11, 24, 16, 39, 5, tzinfo=tz)
 
 

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import pytest
@@ -28,7 +29,7 @@ from rsa.results import RunResult
 from rsa.runlog import EVENTS
 
 TINY = Path(__file__).resolve().parents[1] / "golden" / "tiny_hf"
-SMALL = {"n": 3, "c": 2, "t": 2, "beta": 12, "tau": 8, "answer_budget": 8, "temperature": 3.0}
+SMALL: dict[str, Any] = {"n": 3, "c": 2, "t": 2, "beta": 12, "tau": 8, "answer_budget": 8, "temperature": 3.0}
 FLAGS = [word for key, value in SMALL.items() for word in (f"--{key.replace('_', '-')}", str(value))]
 
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import anyio
 import pytest
@@ -59,7 +60,7 @@ def count(log: Path, word: str) -> int:
 
 
 async def test_never_more_processes_than_given(log: Path) -> None:
-    verdicts = {}
+    verdicts: dict[str, Any] = {}
 
     async def ask(name: str) -> None:
         verdicts[name] = await workers.compare((name,), ("b",))

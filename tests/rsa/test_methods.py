@@ -1,5 +1,7 @@
 """Methods as settings: each is what its name says, whatever else is asked for."""
 
+from typing import Any
+
 import pytest
 
 from engine.scripted import ScriptedEngine
@@ -56,7 +58,7 @@ def test_a_program_names_a_method() -> None:
         ("votes", {}, "did you mean 'vote'"),
     ],
 )
-def test_contradictions_are_named(method: str, settings: dict, said: str) -> None:
+def test_contradictions_are_named(method: str, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         method_settings(method, settings)
 

@@ -109,7 +109,7 @@ def test_what_was_asked_for_is_known_and_survives_json() -> None:
 )
 def test_mistakes_are_named(settings: dict[str, object], words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        RSAConfig(**settings)  # type: ignore[arg-type]
+        RSAConfig(**settings)
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,7 +93,7 @@ def test_the_builtin_model_is_sampled_as_it_was_trained() -> None:
 async def test_a_folder_brings_its_own(plain_model: Path, tmp_path: Path, make_llama: Callable[..., Path]) -> None:
     folder = make_llama(tmp_path / "mine", thinks=False)
     (folder / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.25, "top_k": 9}')
-    small = {"n": 1, "c": 1, "t": 0, "beta": 3, "tau": 3, "answer_budget": 1, "task": "general"}
+    small: dict[str, Any] = {"n": 1, "c": 1, "t": 0, "beta": 3, "tau": 3, "answer_budget": 1, "task": "general"}
     for model, found in ((folder, (0.25, 1.0, 9, 0.0)), (plain_model, (0.7, 0.95, 0, 0.0))):
         async with MarkovianRSA(str(model), **small) as rsa:
             result = await rsa.solve("why?")

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import pytest
@@ -84,7 +85,7 @@ def fresh(listening: Path) -> Iterator[Callable[..., MLXEngine]]:
     """Makes engines that have seen nothing, and closes them."""
     engines: list[MLXEngine] = []
 
-    def make(folder: Path = listening, **options: int) -> MLXEngine:
+    def make(folder: Path = listening, **options: Any) -> MLXEngine:
         engines.append(load_engine(folder, **options))
         return engines[-1]
 

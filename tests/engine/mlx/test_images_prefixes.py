@@ -15,6 +15,7 @@ from mlx_lm.models.cache import ArraysCache, KVCache, RotatingKVCache
 from engine.errors import RequestError
 from engine.families.zaya import masks
 from engine.families.zaya.cache import CCACache
+from engine.families.zaya.config import ImageMask
 from engine.mlx.prefixes import PrefixCache, Prompt, copied
 
 IMAGE = 127
@@ -50,7 +51,7 @@ def prompts(draw: st.DrawFn) -> Drawn:
     return Drawn([*ids, 9, 9, 9, 9], images)
 
 
-def plan(drawn: Drawn, chunk: int, mask: masks.ImageMask = "prefix") -> Prompt:
+def plan(drawn: Drawn, chunk: int, mask: ImageMask = "prefix") -> Prompt:
     spans = masks.spans([token == IMAGE for token in drawn.ids], mask) if drawn.images else ()
     return Prompt.of(drawn.ids, drawn.images, chunk=chunk, spans=spans, image_token=IMAGE)
 
@@ -59,7 +60,7 @@ mask_names = st.sampled_from(["prefix", "block", "pair", "causal"])
 
 
 @given(drawn=prompts(), chunk=st.integers(1, 12), mask=mask_names)
-def test_chunks_are_short_whole_and_split_no_span(drawn: Drawn, chunk: int, mask: masks.ImageMask) -> None:
+def test_chunks_are_short_whole_and_split_no_span(drawn: Drawn, chunk: int, mask: ImageMask) -> None:
     prompt = plan(drawn, chunk, mask)
     spans = masks.spans([token == IMAGE for token in drawn.ids], mask)
     edges = [0, *prompt.cuts]
@@ -73,7 +74,7 @@ def test_chunks_are_short_whole_and_split_no_span(drawn: Drawn, chunk: int, mask
 
 
 @given(drawn=prompts(), chunk=st.integers(1, 12), mask=mask_names)
-def test_each_chunk_gets_the_features_of_its_places(drawn: Drawn, chunk: int, mask: masks.ImageMask) -> None:
+def test_each_chunk_gets_the_features_of_its_places(drawn: Drawn, chunk: int, mask: ImageMask) -> None:
     """Features numbered through: what the chunks get, one after the other, is all of them in order."""
     prompt = plan(drawn, chunk, mask)
     rows = iter(range(sum(image.tokens for image in drawn.images)))
@@ -94,7 +95,7 @@ def test_each_chunk_gets_the_features_of_its_places(drawn: Drawn, chunk: int, ma
 @settings(max_examples=200)
 @given(one=prompts(), two=prompts(), chunk=st.integers(1, 6), mask=mask_names)
 def test_a_shared_name_means_the_same_tokens_images_and_chunks(
-    one: Drawn, two: Drawn, chunk: int, mask: masks.ImageMask
+    one: Drawn, two: Drawn, chunk: int, mask: ImageMask
 ) -> None:
     a, b = plan(one, chunk, mask), plan(two, chunk, mask)
     for name in set(a.names) & set(b.names):
@@ -121,7 +122,7 @@ def test_images_in_another_order_have_another_name() -> None:
 
 
 @pytest.mark.parametrize("mask", ["prefix", "block", "pair", "causal"])
-def test_a_prompt_that_ends_with_its_image_is_refused(mask: masks.ImageMask) -> None:
+def test_a_prompt_that_ends_with_its_image_is_refused(mask: ImageMask) -> None:
     with pytest.raises(RequestError, match="put text after it"):
         plan(Drawn([2, IMAGE, IMAGE], [Picture("a" * 64, 2)]), chunk=4, mask=mask)
 

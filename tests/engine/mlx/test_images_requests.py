@@ -172,7 +172,7 @@ async def test_text_decodes_on_while_images_are_computed(
 
     def watched(this: VisionTower, *args: object) -> object:
         log.append(("image", 0))
-        return compute(this, *args)  # type: ignore[arg-type]
+        return compute(this, *args)
 
     monkeypatch.setattr(Scheduler, "step", watched_step)
     monkeypatch.setattr(VisionTower, "__call__", watched)

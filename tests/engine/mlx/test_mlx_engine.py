@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import anyio
 import pytest
@@ -40,7 +41,7 @@ def request(name: str, text: str = "Hello wörld", **sampling: object) -> Genera
     )
 
 
-MIXED = [
+MIXED: list[dict[str, Any]] = [
     {"temperature": 1.0},
     {"temperature": 0.0},
     {"temperature": 0.7, "top_p": 0.9},
@@ -91,7 +92,7 @@ async def test_one_prefill_serves_all_candidates_of_a_prompt(llama_folder: Path)
 
     def counting(self: Scheduler, group: object) -> None:
         before = group.done  # type: ignore[attr-defined]
-        prefill(self, group)  # type: ignore[arg-type]
+        prefill(self, group)
         computed.append(group.done - before)  # type: ignore[attr-defined]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -146,7 +147,7 @@ async def test_a_stop_string_across_token_borders(plain: MLXEngine) -> None:
     assert stopped.finish_reason == "stop"
 
 
-def endless(folder: Path, **options: int) -> MLXEngine:
+def endless(folder: Path, **options: Any) -> MLXEngine:
     """An engine whose rollouts do not end by themselves, so that whatever is done to them comes in time.
 
     Nothing is an end token, and the closing tag is three tokens that a random model will not write in a row.
@@ -415,7 +416,7 @@ def test_chunks_come_less_often_where_sending_them_is_slow(
         prefill_chunk=64,
         context_tokens=64,
     )
-    scheduler._batch.rows = [Row()]  # type: ignore[list-item]
+    scheduler._batch.rows = [Row()]
     scheduler._flush()
     start = 100.0
     for _ in range(3):

@@ -123,7 +123,11 @@ async def test_a_prompt_that_two_calls_have_is_computed_once(nano: MLXEngine, wi
         done.extend((await by_id(nano, [request(seed, text=text, beta=30, answer=10)])).values())
 
     held = threading.Event()
-    nano.call(lambda _: held.wait() and None)  # until all of them are in its queue
+
+    def hold(_: object) -> None:
+        held.wait()
+
+    nano.call(hold)  # until all of them are in its queue
     async with anyio.create_task_group() as group:
         for seed, each in enumerate((other, text, text, text)):
             group.start_soon(ask, each, seed)

@@ -23,7 +23,8 @@ def allowed_tokens(logits: np.ndarray, params: SamplingParams) -> set[int]:
     order = np.argsort(-p, kind="stable")
     kept = order[: params.top_k] if params.top_k else order
     total = p[kept].sum() if params.top_k else 1.0
-    nucleus, mass = [], 0.0
+    nucleus: list[int] = []
+    mass = 0.0
     for token in kept:
         if nucleus and params.top_p < 1 and mass >= params.top_p * total:
             break

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 from engine.families.zaya.config import VisionArgs
+from engine.mlx import cpu
 from engine.vision import tower as vision
 from engine.vision.tower import Grid, VisionTower, convert_vision, vision_tensors
 
@@ -196,7 +197,7 @@ def test_images_a_few_at_a_time(tower: VisionTower, monkeypatch: pytest.MonkeyPa
 def test_computed_in_parts(tower: VisionTower, monkeypatch: pytest.MonkeyPatch, scores: int, on_cpu: bool) -> None:
     """As on the CPU and as on a GPU: some windows at a time, or some queries, or some patches."""
     whole = np.array(tower(some_patches(MANY), MANY))
-    monkeypatch.setattr(vision.cpu, "on_cpu", lambda: on_cpu)
+    monkeypatch.setattr(cpu, "on_cpu", lambda: on_cpu)
     monkeypatch.setattr(vision, "_SCORES", scores)
     monkeypatch.setattr(vision, "_SCORES_ON_CPU", scores)
     monkeypatch.setattr(vision, "_FEWEST_QUERIES", 7)

@@ -26,7 +26,7 @@ from engine.families.zaya.convert import Conversion, convert
 from engine.families.zaya.shards import Settings
 from engine.files.checkpoint import Progress
 from engine.loader import NANO, convert_model
-from engine.mlx.quantised import Quantised, Scheme, deviation
+from engine.mlx.quantised import GROUP_SIZES, Quantised, Scheme, deviation
 
 FOUR, EIGHT, MXFP4 = Scheme(4, 32), Scheme(8, 64), Scheme(4, 32, "mxfp4")
 IDS = mx.array([[2, 9, 4, 33, 60, 5]])
@@ -64,7 +64,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     """All tensors of a folder, and its other files; where a shard lies in its file does not matter."""
     tensors: dict[str, mx.array] = {}
     for name in shard_names(folder):
-        tensors |= mx.load(str(folder / name))  # type: ignore[arg-type]
+        tensors |= mx.load(str(folder / name))
     found = {name: np.array(x.view(mx.uint8)).tobytes() for name, x in tensors.items()}
     return found | {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix != ".safetensors"}
 
@@ -151,7 +151,7 @@ def test_types(vl: Path, tmp_path: Path) -> None:
     for dtype, expected in {"bf16": mx.bfloat16, "f16": mx.float16, None: mx.float32}.items():
         folder = tmp_path / str(dtype)
         convert(vl, folder, Settings(FOUR, dtype))
-        found = dict(mx.load(str(folder / "model.safetensors")))  # type: ignore[arg-type]
+        found = dict(mx.load(str(folder / "model.safetensors")))
         assert found["model.embed_tokens.scales"].dtype == expected
         assert found["model.layers.1.attn.self_attn.o_lora.up"].dtype == expected
         assert found["vision_tower.merger.mlp.0.weight"].dtype == expected
@@ -174,7 +174,7 @@ def test_matrices_that_no_group_size_divides_stay_float(tmp_path: Path, vl: Path
     source = Path(shutil.copytree(vl, tmp_path / "from"))
     scheme = Scheme(4, 64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(shards_module.GROUP_SIZES, "affine", (64, 128))
+        patch.setitem(GROUP_SIZES, "affine", (64, 128))
         result = convert(source, tmp_path / "to", Settings(scheme))
     assert result.kept == tuple(f"model.layers.{n}.mlp.zaya_block.experts.switch_mlp.down_proj" for n in range(4))
     load(tmp_path / "to", keep_quantised=True)
@@ -407,7 +407,7 @@ def test_a_result_that_was_changed(
     config["quantization"]["model.embed_tokens"] = {"group_size": 32, "bits": 8, "mode": "affine"}
     tensors: dict[str, mx.array] = {}
     for name in shard_names(unbroken[0]):
-        tensors |= mx.load(str(unbroken[0] / name))  # type: ignore[arg-type]
+        tensors |= mx.load(str(unbroken[0] / name))
     change(config, tensors)
     (tmp_path / "config.json").write_text(json.dumps(config))
     mx.save_safetensors(str(tmp_path / "model.safetensors"), tensors)
@@ -417,7 +417,7 @@ def test_a_result_that_was_changed(
 
 def test_codes_under_the_names_of_the_hub_are_refused(vl: Path, tmp_path: Path) -> None:
     source = Path(shutil.copytree(vl, tmp_path / "from"))
-    tensors = dict(mx.load(str(vl / "model.safetensors")))  # type: ignore[arg-type]
+    tensors = dict(mx.load(str(vl / "model.safetensors")))
     name = "model.layers.0.attn.self_attn.o_proj"
     tensors |= Quantised.of(tensors[f"{name}.weight"], FOUR).tensors(name)
     mx.save_safetensors(str(source / "model.safetensors"), tensors)
@@ -468,7 +468,7 @@ def test_sources_that_cannot_be_converted(golden: Path, vl: Path, tmp_path: Path
     with pytest.raises(ModelError, match=r"tiny_jang is quantised already \(8-bit affine, groups of 32\)"):
         convert(golden / "tiny_jang", tmp_path / "to", Settings(FOUR))
     source = Path(shutil.copytree(vl, tmp_path / "from"))
-    tensors = dict(mx.load(str(vl / "model.safetensors")))  # type: ignore[arg-type]
+    tensors = dict(mx.load(str(vl / "model.safetensors")))
     del tensors["model.layers.1.attn.self_attn.o_proj.weight"]
     mx.save_safetensors(str(source / "model.safetensors"), tensors)
     with pytest.raises(CheckpointError, match=r"1 tensor missing: model\.layers\.1\.attn\.self_attn\.o_proj"):

@@ -74,7 +74,7 @@ def as_hub(tensors: Tensors) -> Tensors:
 
 
 def read(folder: Path) -> Tensors:
-    return dict(mx.load(str(folder / "model.safetensors")))  # type: ignore[arg-type]
+    return dict(mx.load(str(folder / "model.safetensors")))
 
 
 def write(folder: Path, tensors: Tensors) -> None:

@@ -231,7 +231,7 @@ def test_there_is_no_mask_while_no_row_is_padded(prefilled: Prefilled) -> None:
     cache.extend(prefilled([7])[0])
     assert isinstance(cache.make_mask(1), mx.array)
     assert cache.pad_mask(1) is None  # its padding lies in the past
-    assert cache.offset.tolist() == [3, 3, 1]  # type: ignore[union-attr]
+    assert cache.offset.tolist() == [3, 3, 1]
     cache.filter([0, 1])
     assert cache.make_mask(1) is None
     cache.extend(prefilled([8])[0])
