@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 import anyio
 from common import report
 
-from evals.score import Summary, score_file
+from evals.score_file import Summary, score_file
 
 CANDIDATES = 8
 Answers = tuple[str, str, str]

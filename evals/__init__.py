@@ -12,8 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evals.benchmarks import Benchmark, benchmark_names, load_benchmark
     from evals.comparison import Comparison, compare
+    from evals.data.benchmarks import Benchmark, benchmark_names, load_benchmark
     from evals.errors import BenchmarkError, DataError, EvalError, GoldError, OtherEvalError, ResultsError
     from evals.folder import read_results
     from evals.job import evaluate, rescore
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(("Benchmark", "benchmark_names", "load_benchmark"), "evals.benchmarks"),
+    **dict.fromkeys(("Benchmark", "benchmark_names", "load_benchmark"), "evals.data.benchmarks"),
     **dict.fromkeys(("Comparison", "compare"), "evals.comparison"),
     **dict.fromkeys(("evaluate", "rescore"), "evals.job"),
     **dict.fromkeys(("Sample", "Score", "Scorer"), "evals.records"),

@@ -1,7 +1,7 @@
 """The commands about measuring: `rsa eval`, `rsa compare`, `rsa report`, `rsa score`.
 
-`rsa.cli` mounts them; what they need is imported when they run. Figures go to standard output, everything else to
-standard error. Exit codes as of `rsa solve`; 4 also if no problem could be scored at all.
+`rsa.command.cli` mounts them; what they need is imported when they run. Figures go to standard output, everything
+else to standard error. Exit codes as of `rsa solve`; 4 also if no problem could be scored at all.
 """
 
 from __future__ import annotations
@@ -16,8 +16,17 @@ import typer
 
 from evals.report.command import report
 from evals.score_command import score
-from rsa.options import DEFAULT_METHOD, MethodFlag, ModelFlag, ProfileFlag, flag_of, folder_flag, one_of, with_settings
-from rsa.terminal import (
+from rsa.command.options import (
+    DEFAULT_METHOD,
+    MethodFlag,
+    ModelFlag,
+    ProfileFlag,
+    flag_of,
+    folder_flag,
+    one_of,
+    with_settings,
+)
+from rsa.command.terminal import (
     DEFAULT_MODEL,
     EXIT_TROUBLE,
     bars,
@@ -107,7 +116,7 @@ def evaluate(
     # RSA_MODEL is for new evaluations: one goes on with the model it was started with.
     named = model if typed(context, "model") else None
     with errors_for_people(), ExitStack() as stack:
-        from evals.columns import from_flags
+        from evals.data.columns import from_flags
         from evals.folder import absolute
         from evals.job import benchmark_source
         from rsa.errors import ConfigError
@@ -169,7 +178,7 @@ def _new(
     out: Path | None,
     stack: ExitStack,
 ) -> tuple[EvalJob, str]:
-    from evals.benchmarks import benchmark_names
+    from evals.data.benchmarks import benchmark_names
     from evals.folder import DataSource
     from evals.job import EvalJob
     from rsa.errors import ConfigError
@@ -198,7 +207,7 @@ def _resumed(
 ) -> tuple[EvalJob, str]:
     from evals.folder import read_eval
     from evals.job import EvalJob
-    from rsa.solve import model_to_open
+    from rsa.command.job import model_to_open
 
     job = EvalJob.resumed(folder, given, settings, in_flight)
     return job, model or model_to_open(read_eval(folder).model)

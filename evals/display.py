@@ -21,9 +21,9 @@ from evals.meter import Meter
 from evals.results import EvalResults
 from evals.stats import Estimate, estimate, mean_of
 from evals.ticker import Ticker
-from rsa.display import as_clock, note_lines, printable, redrawn
-from rsa.suitability import sampling_of
-from rsa.terminal import can_redraw
+from rsa.command.display import as_clock, note_lines, printable, redrawn
+from rsa.command.terminal import can_redraw
+from rsa.settings.suitability import sampling_of
 from rsa.words import plural
 
 _REFRESH_PER_S = 4

@@ -10,7 +10,7 @@ from pathlib import Path
 from evals.folder import EvalRecord
 from evals.meter import Meter
 from evals.results import EvalResults
-from evals.scoring import RunScores
+from evals.run_scores import RunScores
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,7 @@ from pydantic import BaseModel, Field, JsonValue
 from engine.api import ModelInfo
 from evals.errors import OtherEvalError, ResultsError
 from evals.results import DataInfo, EvalResults, Timings
-from evals.scoring import RunScores
-from rsa.config import RSAConfig
+from evals.run_scores import RunScores
 from rsa.folders import (
     lock_folder,
     make_folder,
@@ -39,9 +38,10 @@ from rsa.folders import (
     write_atomically,
     written_aside,
 )
-from rsa.methods import Method
 from rsa.results import Record, RunResult
 from rsa.runlog import RESULT as RUN_RESULT
+from rsa.settings.config import RSAConfig
+from rsa.settings.methods import Method
 
 FORMAT = 1
 """Of the files in a results folder; raised when an older reader could not understand them."""
@@ -54,7 +54,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class DataSource(Record):
-    """How the problems were asked for, to open them again: arguments of `evals.data.open_data`.
+    """How the problems were asked for, to open them again: arguments of `evals.data.open.open_data`.
 
     benchmark  a name or the path of a file; None: a program gave the problems.
     columns    names by what they hold; empty: as the benchmark says.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rsa.methods import Method
+from rsa.settings.methods import Method
 
 Headline = Literal["candidates", "vote"]
 """What the headline number is of: all candidates of the final round, or their majority vote."""

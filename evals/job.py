@@ -13,25 +13,25 @@ import anyio
 import anyio.to_thread
 
 from engine.api import Engine
-from evals.benchmarks import Benchmark, load_benchmark
-from evals.columns import Mapped, as_flags, names_of
-from evals.data import Data, open_data
+from evals.data.benchmarks import Benchmark, load_benchmark
+from evals.data.columns import Mapped, as_flags, names_of
+from evals.data.open import Data, open_data
 from evals.errors import OtherEvalError, ResultsError
 from evals.events import OnEvent
 from evals.folder import EVAL, DataSource, EvalRecord, ResultsFolder, absolute, data_identity, read_eval
 from evals.records import Sample, Scorer
 from evals.results import EvalResults
+from evals.run_scores import RunScores, nothing_scored, score_run
 from evals.runner import Evaluation, Solving, check_gold, default_in_flight
-from evals.scoring import RunScores, nothing_scored, score_run
-from rsa.config import RSAConfig
+from rsa.answers.math_pool import MathWorkers
+from rsa.command.job import change, differences
 from rsa.errors import ConfigError
 from rsa.folders import what_differs
-from rsa.math_pool import MathWorkers
-from rsa.methods import Method, check_method, method_settings
-from rsa.profiles import load_config
 from rsa.prompts import load_prompts
-from rsa.solve import change, differences
-from rsa.suitability import suited
+from rsa.settings.config import RSAConfig
+from rsa.settings.methods import Method, check_method, method_settings
+from rsa.settings.profiles import load_config
+from rsa.settings.suitability import suited
 
 RESCORED_AT_ONCE = 8
 """Problems; scoring waits for the math workers now and then, and for nothing else."""
@@ -61,9 +61,9 @@ async def evaluate(
 
     benchmark  a name, the path of a TOML file, or a `Benchmark` of one's own.
     engine     an engine, which stays the caller's to close, or the name of a model.
-    method     see `rsa.methods`.
+    method     see `rsa.settings.methods`.
     profile, settings   as of `MarkovianRSA`; the task is the benchmark's unless one is given.
-    data, columns, limit, ids, data_seed, revision   which problems: see `evals.data.open_data`.
+    data, columns, limit, ids, data_seed, revision   which problems: see `evals.data.open.open_data`.
     epochs     how often each problem is run; each time with another seed.
     in_flight  problems at once; by default so many that the engine stays full. It does not change the results.
     resume     go on with the evaluation in `out`, if there is one; without it, `out` must not hold one.

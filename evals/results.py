@@ -14,9 +14,9 @@ from engine.api import FinishReason, ModelInfo, Usage
 from evals.headline import Headline
 from evals.records import Score, ScoreStatus
 from evals.stats import Estimate
-from rsa.config import RSAConfig
-from rsa.methods import Method
 from rsa.results import Record, Status
+from rsa.settings.config import RSAConfig
+from rsa.settings.methods import Method
 
 SCHEMA_VERSION = 1
 """Of results.json and samples.jsonl; raised when an older reader could not understand them."""
@@ -31,7 +31,7 @@ class DataInfo(Record):
     rows      of the whole source, as far as known.
     selected  problems that are evaluated.
     options   of the selection or generation: limit, ids, seed, sizes.
-    columns   that were said to be elsewhere than the benchmark says: `evals.benchmarks.Benchmark.with_columns`.
+    columns   that were said to be elsewhere than the benchmark says: `evals.data.benchmarks.Benchmark.with_columns`.
     """
 
     kind: Literal["hub", "file", "generated", "given"]

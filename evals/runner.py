@@ -22,12 +22,12 @@ from evals.folder import ResultsFolder
 from evals.meter import Meter, MeteredEngine
 from evals.records import Sample, Scorer
 from evals.results import EvalResults, ProblemTiming, Timings
-from evals.scoring import RunScores, nothing_scored, question_sha256, score_run
-from evals.summarise import headline_value, summarise
+from evals.run_scores import RunScores, nothing_scored, question_sha256, score_run
+from evals.summary import headline_value, summarise
+from rsa.answers.math_pool import MathWorkers
 from rsa.controller import MarkovianRSA
 from rsa.errors import ConfigError, NoCandidatesError, ProblemError
 from rsa.folders import this_machine
-from rsa.math_pool import MathWorkers
 from rsa.results import RunResult
 
 ENGINE_ROWS = 64

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsa.terminal import say
+from rsa.command.terminal import say
 
 if TYPE_CHECKING:
-    from evals.score import Summary
+    from evals.score_file import Summary
 
 
 def score(
@@ -27,7 +27,7 @@ def score(
     """Score answers that a model wrote: a line of JSON for each on standard output, in the same order."""
     import anyio
 
-    from evals.score import score_file
+    from evals.score_file import score_file
 
     def write(line: str) -> None:
         sys.stdout.write(line)

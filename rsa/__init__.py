@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rsa.compose import open_engine
-    from rsa.config import Limits, RSAConfig
     from rsa.controller import EventStream, MarkovianRSA
     from rsa.errors import (
         ConfigError,
@@ -25,9 +24,10 @@ if TYPE_CHECKING:
         RunFolderError,
         RunLockedError,
     )
-    from rsa.profiles import load_config, profile_names
     from rsa.results import Candidate, Check, Round, RunResult, Tail, Vote
     from rsa.runlog import read_events, read_run
+    from rsa.settings.config import Limits, RSAConfig
+    from rsa.settings.profiles import load_config, profile_names
 
 __all__ = [
     "Candidate",
@@ -56,10 +56,10 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(("Limits", "RSAConfig"), "rsa.config"),
+    **dict.fromkeys(("Limits", "RSAConfig"), "rsa.settings.config"),
     **dict.fromkeys(("EventStream", "MarkovianRSA"), "rsa.controller"),
     **dict.fromkeys(("Candidate", "Check", "Round", "RunResult", "Tail", "Vote"), "rsa.results"),
-    **dict.fromkeys(("load_config", "profile_names"), "rsa.profiles"),
+    **dict.fromkeys(("load_config", "profile_names"), "rsa.settings.profiles"),
     **dict.fromkeys(("read_events", "read_run"), "rsa.runlog"),
     "open_engine": "rsa.compose",
 }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from rsa.signals import end_at_once
+from rsa.command.signals import end_at_once
 
 
 def main() -> None:
     """Entry point of the `rsa` command."""
     end_at_once()  # before the imports, which take a moment
-    from rsa.cli import main as command
+    from rsa.command.cli import main as command
 
     command()
 

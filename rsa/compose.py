@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from engine.api import Engine, ModelInfo
-from rsa import resources
-from rsa.checking import Checker, find_checker
+from rsa.answers.checking import Checker, find_checker
 from rsa.errors import ConfigError, did_you_mean
-from rsa.profiles import read_toml
 from rsa.results import Record
+from rsa.settings import resources
+from rsa.settings.profiles import read_toml
 
 if TYPE_CHECKING:
     from engine.families.zaya.convert import Conversion
@@ -31,7 +31,7 @@ class ModelSpec(Record):
     path         what the engine loads: `nano` (built in), a folder, or a hub id.
     description  one line for people.
     note         what people should know before they trust its answers, told when a run starts.
-    checker      the name of what checks its answers; see `rsa.checking`.
+    checker      the name of what checks its answers; see `rsa.answers.checking`.
     smoke        problems by name that show whether it is in order, for `rsa doctor --smoke`; the checker judges them.
     rsa          settings that suit the model, keys as in `RSAConfig`; they count where no profile is asked for.
     """

@@ -24,20 +24,20 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from engine.api import Engine
-from rsa.checking import Checker
-from rsa.config import RSAConfig
+from rsa.answers.checking import Checker
+from rsa.answers.math_pool import MathWorkers
+from rsa.budgets import plan
 from rsa.errors import ConfigError, RSAError
 from rsa.events import Event
-from rsa.fit import plan
-from rsa.math_pool import MathWorkers
-from rsa.methods import method_settings
 from rsa.problem import ImageLike, Problem
-from rsa.profiles import load_config
 from rsa.prompts import PromptSet, load_prompts
 from rsa.results import RunResult
 from rsa.run import Run, Send
 from rsa.runlog import RunLog, RunRecord, Sync
-from rsa.suitability import suited
+from rsa.settings.config import RSAConfig
+from rsa.settings.methods import method_settings
+from rsa.settings.profiles import load_config
+from rsa.settings.suitability import suited
 
 EVENT_BUFFER = 64
 """Events a slow reader of a stream may lag behind before the run waits for it."""
@@ -50,8 +50,9 @@ class MarkovianRSA:
                       `rsa.compose.open_engine`), opened on first use and closed by `aclose`.
     config            settings; or `profile` (a name or TOML file) and single settings as keywords:
                       `MarkovianRSA("nano", profile="light", t=1)`. Keywords also change a given config.
-    method            the settings that go by a name: `vote`, `rsa`, ...; see `rsa.methods`. Rounds of aggregation help
-                      models that were trained to aggregate (`rsa.suitability`); others may do better with `vote`.
+    method            the settings that go by a name: `vote`, `rsa`, ...; see `rsa.settings.methods`. Rounds of
+                      aggregation help models that were trained to aggregate (`rsa.settings.suitability`); others may do
+                      better with `vote`.
     progress_every_s  how often a candidate reports progress in `stream`, at most.
     math_workers      processes that compare answers, shared by all runs that are given them; they stay the caller's
                       to close. Without them each run has one of its own.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from rsa.results import Candidate, RunResult
-from rsa.selection import choose
+from rsa.votes import choose
 
 
 def line_of_descent(result: RunResult) -> list[Candidate]:

@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from engine.api import ModelInfo, Section, Usage
-from rsa.config import RSAConfig
 from rsa.results import Candidate, LimitName, Record, RoundKind, RunResult, Status, Vote
+from rsa.settings.config import RSAConfig
 
 
 class _Event(Record):
@@ -26,7 +26,7 @@ class _Event(Record):
 class RunStarted(_Event):
     """`task` and `prompt_sha256` name the prompts file; `resumed`: it goes on from a run folder.
 
-    beta, tau, answer_budget   what fits the model's context, and is used; see `rsa.fit.Budgets`.
+    beta, tau, answer_budget   what fits the model's context, and is used; see `rsa.budgets.Budgets`.
     """
 
     type: Literal["run_started"] = "run_started"

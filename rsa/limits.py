@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import anyio
 
-from rsa.config import Limits
 from rsa.results import LimitName
+from rsa.settings.config import Limits
 
 ANSWER_RESERVE_TOKENS = 512
 """Kept back for the answer of each candidate still reasoning; a boxed answer with a few sentences fits."""

@@ -1,7 +1,7 @@
 """Prompt files: one TOML file a task, with the Jinja2 templates `initial`, `aggregate` and `refine`.
 
 `problem` is the user's text and `tails` the list of decoded tails. `answer` says where a candidate's answer is
-found (`rsa.answers.AnswerRule`; `boxed` if it is missing). The built-in files are in configs/prompts.
+found (`rsa.answers.extract.AnswerRule`; `boxed` if it is missing). The built-in files are in configs/prompts.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from engine.api import Message
-from rsa import resources
-from rsa.answers import AnswerRule
+from rsa.answers.extract import AnswerRule
 from rsa.errors import PromptError, did_you_mean
 from rsa.problem import Problem
+from rsa.settings import resources
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.api import Completion, ModelInfo, SamplingParams, Usage
-from rsa.config import RSAConfig
+from rsa.settings.config import RSAConfig
 
 Status = Literal["ok", "degenerate", "failed", "cancelled"]
 """How a candidate ended.
@@ -58,7 +58,7 @@ class Candidate(Record):
     prompt_sha256, sampling   of the request that the engine was given; see `rsa.prompts.message_sha256`.
     completion  None if it failed, or if the engine did not end it in time after a limit.
     answer      as extracted from the answer section; None if there is none or none was asked for.
-    check       of the answer; None without one, and for a model that has no checker (see `rsa.checking`).
+    check       of the answer; None without one, and for a model that has no checker (see `rsa.answers.checking`).
     error       the engine's message, if it failed.
     """
 

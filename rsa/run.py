@@ -1,7 +1,7 @@
 """One run of Markovian RSA: `Run.solve` is the algorithm.
 
 What a candidate costs and when limits bite is in `rsa.rollouts` and `rsa.limits`, what is written to disk in
-`rsa.runlog`, how an answer is chosen in `rsa.selection`.
+`rsa.runlog`, how an answer is chosen in `rsa.votes`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import anyio
 import anyio.to_thread
 
 from engine.api import Engine, GenerationRequest, Message, SamplingParams, Usage
-from rsa import rollouts, seeds, selection
-from rsa.answers import CUES, answer_of
-from rsa.checking import Checker
-from rsa.config import RSAConfig
-from rsa.equivalence import AnswerMatcher
+from rsa import rollouts, seeds
+from rsa import votes as selection
+from rsa.answers.checking import Checker
+from rsa.answers.equivalence import AnswerMatcher
+from rsa.answers.extract import CUES, answer_of
+from rsa.answers.math_pool import MathWorkers
+from rsa.budgets import Budgets
 from rsa.errors import NoCandidatesError
 from rsa.events import (
     BudgetsLowered,
@@ -34,9 +36,7 @@ from rsa.events import (
     RunStarted,
     Warned,
 )
-from rsa.fit import Budgets
 from rsa.limits import Hit, Meter
-from rsa.math_pool import MathWorkers
 from rsa.problem import Problem, image_sha256
 from rsa.prompts import PromptSet, message_sha256
 from rsa.results import (
@@ -51,6 +51,7 @@ from rsa.results import (
 )
 from rsa.rollouts import Rollout
 from rsa.runlog import CandidateKey, RunLog
+from rsa.settings.config import RSAConfig
 from rsa.tails import aggregation_prompt, cut_tail
 
 SELECTION_SAMPLING = {"temperature": 0.6, "top_p": 0.95, "top_k": 40}
@@ -62,7 +63,7 @@ Send = Callable[[Event], Awaitable[None]]
 class Run:
     """A problem on its way to an answer. Made for one call of `solve`.
 
-    config  with its sampling settled: see `rsa.suitability.suited`.
+    config  with its sampling settled: see `rsa.settings.suitability.suited`.
     """
 
     def __init__(

@@ -17,7 +17,6 @@ from typing import IO, Literal, Self
 from pydantic import ValidationError
 
 from engine.api import ImagePart, ModelInfo
-from rsa.config import RSAConfig
 from rsa.errors import ConfigError, ResumeMismatchError, RunFolderError
 from rsa.events import (
     CandidateFinished,
@@ -35,6 +34,7 @@ from rsa.folders import lock_folder, make_folder, read_record, this_machine, ver
 from rsa.problem import Problem, image_sha256
 from rsa.prompts import PromptSet
 from rsa.results import Candidate, Record, RoundKind, RunResult
+from rsa.settings.config import RSAConfig
 
 FORMAT = 2
 """Of the files in a run folder; raised when an older reader could not understand them."""

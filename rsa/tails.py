@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.api import Completion, Message, Tokenizer
-from rsa.config import Carry
 from rsa.errors import ProblemError
 from rsa.problem import Problem
 from rsa.prompts import PromptSet
 from rsa.results import Tail
+from rsa.settings.config import Carry
 
 
 def cut_tail(completion: Completion, *, carry: Carry, tail_tokens: int, tokenizer: Tokenizer) -> Tail:

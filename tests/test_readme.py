@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from evals import EvalResults
 from rsa import MarkovianRSA, RunResult
-from rsa.cli import app
+from rsa.command.cli import app
 from rsa.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from evals.errors import ResultsError
 from evals.folder import RESULTS, RUNS, SAMPLES, SCORES, TIMINGS, read_json, read_results, run_name
 from evals.results import SCHEMA_VERSION, CandidateRecord, EvalResults, Timings
-from evals.scoring import RunScores
+from evals.run_scores import RunScores
 
 Ending = Literal["itself", "forced", "cut"]
 """How a candidate's reasoning ended: by itself, closed for it at beta, or cut off (a budget, a limit, repetition)."""

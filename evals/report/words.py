@@ -12,9 +12,9 @@ from evals.report.text import count, duration, interval, moment, percent, points
 from evals.report.views import RIGHT, WRONG, Tone
 from evals.results import DataInfo, EvalResults, ProblemStats, Timings
 from evals.stats import DIFFERENCES, SCORES, Estimate, estimate
-from rsa.config import RSAConfig
-from rsa.methods import Method
-from rsa.suitability import sampling_of
+from rsa.settings.config import RSAConfig
+from rsa.settings.methods import Method
+from rsa.settings.suitability import sampling_of
 from rsa.words import plural
 
 METHODS: dict[Method, str] = {

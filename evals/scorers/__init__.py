@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import JsonValue
 
 from evals.errors import BenchmarkError
+from rsa.answers.math_pool import MathWorkers
 from rsa.errors import did_you_mean
-from rsa.math_pool import MathWorkers
 
 if TYPE_CHECKING:
     from evals.records import Scorer

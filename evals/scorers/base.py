@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from evals.errors import GoldError
 from evals.records import Score
-from rsa.answers import answer_section, last_boxed
+from rsa.answers.extract import answer_section, last_boxed
 
 G = TypeVar("G")
 Fields = Mapping[str, JsonValue]

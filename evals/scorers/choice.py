@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from evals.errors import GoldError
 from evals.records import Score
 from evals.scorers.base import BaseScorer, Fields, gold_text, no_answer, options_field, plain_text, scored, shown
-from rsa.answers import choice_letter, last_boxed
+from rsa.answers.extract import choice_letter, last_boxed
 
 
 class ChoiceScorer(BaseScorer[tuple[str, list[str]]]):

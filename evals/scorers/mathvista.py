@@ -29,9 +29,9 @@ from evals.scorers.base import (
     text_field,
 )
 from evals.scorers.edit_distance import levenshtein
-from rsa.answers import last_boxed, letter_of, marked_answer
-from rsa.arithmetic import exact_value
-from rsa.equivalence import tidy
+from rsa.answers.arithmetic import exact_value
+from rsa.answers.equivalence import tidy
+from rsa.answers.extract import last_boxed, letter_of, marked_answer
 
 AnswerType = Literal["text", "integer", "float", "list"]
 MAX_CHARACTERS = 400

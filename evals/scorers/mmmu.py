@@ -28,9 +28,9 @@ from evals.scorers.base import (
     text_field,
 )
 from evals.scorers.choice import option_in_box
-from rsa.answers import last_boxed, letter_of
-from rsa.arithmetic import exact_value
-from rsa.equivalence import tidy
+from rsa.answers.arithmetic import exact_value
+from rsa.answers.equivalence import tidy
+from rsa.answers.extract import last_boxed, letter_of
 
 MAX_CHARACTERS = 20_000
 """Of a section, from its end: the parser looks at all of it many times."""

@@ -1,8 +1,8 @@
 """Symbolic equivalence: the answer in the box means the same as the gold answer.
 
-The answer is what `rsa.answers.final_answer` finds, as for `rsa solve`. What means the same is in `rsa.equivalence`,
-policies included. Beyond its limits nobody can tell: such an answer is `too_hard` and has no value, unless it is the
-gold answer to the letter.
+The answer is what `rsa.answers.extract.final_answer` finds, as for `rsa solve`. What means the same is in
+`rsa.answers.equivalence`, policies included. Beyond its limits nobody can tell: such an answer is `too_hard` and has no
+value, unless it is the gold answer to the letter.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pydantic import JsonValue
 from evals.errors import GoldError
 from evals.records import Score
 from evals.scorers.base import BaseScorer, Fields, gold_text, kept, no_answer, scored, shown
-from rsa.answers import final_answer, last_boxed
-from rsa.equivalence import AnswerMatcher, compare
-from rsa.math_pool import MathWorkers
+from rsa.answers.equivalence import AnswerMatcher, compare
+from rsa.answers.extract import final_answer, last_boxed
+from rsa.answers.math_pool import MathWorkers
 
 _INTEGER = re.compile(r"[+-]?\d{1,4000}")
 

@@ -12,8 +12,8 @@ from evals.records import Score
 from evals.scorers.base import BaseScorer, Fields, no_answer, scored
 from evals.tasks import chain, countdown, sums
 from evals.tasks.verdict import Verdict
-from rsa.answers import last_boxed
-from rsa.arithmetic import exact_value
+from rsa.answers.arithmetic import exact_value
+from rsa.answers.extract import last_boxed
 
 P = TypeVar("P")
 

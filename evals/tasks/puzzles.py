@@ -1,4 +1,4 @@
-"""The checker of the built-in model's answers (entry point `puzzles` of `rsa.checkers`; see `rsa.checking`)."""
+"""The checker of the built-in model's answers (entry point `puzzles` of `rsa.checkers`; see `rsa.answers.checking`)."""
 
 from __future__ import annotations
 

@@ -15,14 +15,14 @@ import anyio
 from engine.api import Completion, EngineEvent, GenerationRequest
 from engine.errors import EngineClosedError, OutOfMemoryError
 from engine.scripted import Script, ScriptedEngine, ScriptedStream
-from evals.benchmarks import Benchmark
+from evals.data.benchmarks import Benchmark
 from evals.errors import GoldError
 from evals.events import EvalEvent, RunEnded
 from evals.folder import ResultsFolder
 from evals.job import evaluate
 from evals.records import Sample, Score
 from evals.results import CandidateRecord, EvalResults
-from rsa.answers import last_boxed
+from rsa.answers.extract import last_boxed
 
 SETTINGS: dict[str, Any] = {"n": 4, "c": 2, "t": 1, "beta": 512, "tau": 16, "answer_budget": 32, "seed": 5}
 LOOPING, HALTING, FAILING, SILENT = 2, 3, 4, 5

@@ -14,7 +14,7 @@ from engine.api import Engine, GenerationRequest
 from engine.errors import EngineClosedError
 from engine.scripted import Script, ScriptedEngine, ScriptedStream
 from rsa import compose
-from rsa.cli import main
+from rsa.command.cli import main
 
 
 def script(request: GenerationRequest) -> Script:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from evals.benchmarks import load_benchmark
-from evals.data import Data, open_data
+from evals.data.benchmarks import load_benchmark
+from evals.data.open import Data, open_data
 from evals.errors import DataError
 
 Row = dict[str, Any]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from evals.benchmarks import Benchmark, benchmark_names, load_benchmark
-from evals.data import open_data
+from evals.data.benchmarks import Benchmark, benchmark_names, load_benchmark
+from evals.data.open import open_data
 from evals.errors import BenchmarkError, DataError
 from evals.records import Sample
 from evals.scorers import make

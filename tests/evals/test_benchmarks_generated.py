@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.benchmarks import load_benchmark
-from evals.data import open_data
+from evals.data.benchmarks import load_benchmark
+from evals.data.open import open_data
 from evals.errors import BenchmarkError, DataError
 from evals.records import Sample
 from evals.tasks import chain, countdown, sums

@@ -19,8 +19,8 @@ import pyarrow.parquet
 import pytest
 from huggingface_hub import errors
 
-from evals.benchmarks import Benchmark, Source, load_benchmark
-from evals.data import open_data
+from evals.data.benchmarks import Benchmark, Source, load_benchmark
+from evals.data.open import open_data
 from evals.errors import DataError
 
 COMMIT = "c94da77eb22bbd6439e62a323bec18493a421302"
@@ -272,7 +272,7 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Benchmark, 
             groups.append(table["question_id"][0].as_py())
         return table
 
-    monkeypatch.setattr("evals.hub.find", find)
+    monkeypatch.setattr("evals.data.hub.find", find)
     monkeypatch.setattr(pyarrow.parquet.ParquetFile, "read_row_group", counted)
     source = load_benchmark("vqav2").sources[0].model_copy(update={"rows": 120})
     return load_benchmark("vqav2").model_copy(update={"sources": (source,)}), groups

@@ -19,13 +19,13 @@ from typer.testing import CliRunner
 
 from engine.api import GenerationRequest
 from engine.scripted import Script, ScriptedEngine
-from evals.benchmarks import benchmark_names, load_benchmark
-from evals.data import open_data
+from evals.data.benchmarks import benchmark_names, load_benchmark
+from evals.data.open import open_data
 from evals.folder import read_results
 from evals.records import Sample
 from evals.scorers import make
 from rsa import compose
-from rsa.cli import app
+from rsa.command.cli import app
 
 Row = dict[str, Any]
 Rows = list[Row]

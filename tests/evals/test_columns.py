@@ -19,16 +19,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from engine.scripted import ScriptedEngine
-from evals.benchmarks import load_benchmark
-from evals.columns import Found, find, paths, top
-from evals.data import open_data
+from evals.data.benchmarks import load_benchmark
+from evals.data.columns import Found, find, paths, top
+from evals.data.open import open_data
+from evals.data.remote import RemoteRows
 from evals.errors import BenchmarkError, DataError
 from evals.folder import read_eval, read_results
 from evals.job import evaluate
 from evals.records import Sample
-from evals.remote import RemoteRows
 from rsa import compose
-from rsa.cli import app
+from rsa.command.cli import app
 
 Row = dict[str, Any]
 _CHILD = runpy.run_path(str(Path(__file__).with_name("eval_cli_child.py")))

@@ -20,7 +20,7 @@ from evals.comparison import Comparison
 from evals.folder import read_eval, read_results
 from evals.results import EvalResults
 from rsa import compose
-from rsa.cli import app
+from rsa.command.cli import app
 
 CHILD = Path(__file__).with_name("eval_cli_child.py")
 _CHILD = runpy.run_path(str(CHILD))

@@ -26,9 +26,9 @@ from evals.events import EvalFinished, EvalStarted, RunEnded
 from evals.folder import DataSource, EvalRecord
 from evals.meter import Meter
 from evals.results import DataInfo
-from evals.scoring import RunScores
+from evals.run_scores import RunScores
 from evals.stats import Estimate, estimate
-from evals.summarise import summarise
+from evals.summary import summarise
 from rsa import RSAConfig
 
 RECORD = EvalRecord.now(

@@ -14,8 +14,8 @@ import anyio
 import pytest
 
 from rsa import MarkovianRSA, RunResult
-from rsa.checking import find_checker
-from rsa.display import describe
+from rsa.answers.checking import find_checker
+from rsa.command.display import describe
 from rsa.events import CandidateFinished, RunFinished
 
 PROBLEMS: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data" / "nano_problems.json").read_text())

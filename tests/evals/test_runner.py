@@ -19,7 +19,7 @@ from engine.api import Completion, EngineEvent, GenerationRequest
 from engine.errors import EngineClosedError, OutOfMemoryError
 from engine.scripted import Script, ScriptedEngine, ScriptedStream
 from evals import display
-from evals.benchmarks import Benchmark
+from evals.data.benchmarks import Benchmark
 from evals.display import result_lines
 from evals.errors import GoldError, ResultsError
 from evals.events import EvalEvent, EvalFinished, EvalStarted, RunEnded

@@ -11,7 +11,7 @@ import pytest
 
 from engine.errors import EngineClosedError
 from engine.scripted import ScriptedEngine
-from evals.benchmarks import Benchmark
+from evals.data.benchmarks import Benchmark
 from evals.errors import DataError, OtherEvalError, ResultsError
 from evals.folder import read_eval, read_results, run_name
 from evals.job import rescore

@@ -17,9 +17,9 @@ from processes import run
 from typer.testing import CliRunner
 
 from evals.errors import BenchmarkError, DataError, GoldError
-from evals.score import IN_FLIGHT, score_file
 from evals.score_command import score, summary_line
-from rsa.terminal import errors_for_people
+from evals.score_file import IN_FLIGHT, score_file
+from rsa.command.terminal import errors_for_people
 
 pytestmark = pytest.mark.anyio
 COUNTDOWN = {"numbers": [7, 5, 9, 2], "target": 24}

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.scorers import NAMES, make
-from rsa.equivalence import quick_verdict
-from rsa.math_pool import SAME, MathWorkers
+from rsa.answers.equivalence import quick_verdict
+from rsa.answers.math_pool import SAME, MathWorkers
 
 pytestmark = pytest.mark.anyio
 DATA = Path(__file__).parent.parent / "data"
@@ -49,7 +49,7 @@ def written(case: dict[str, Any]) -> str:
 
 
 async def test_math_cases() -> None:
-    """`null` is a matter of policy, which `rsa.equivalence` states: those rows only must come to an end."""
+    """`null` is a matter of policy, which `rsa.answers.equivalence` states: those rows only must come to an end."""
     wrong = {}
     async with make("math") as scorer:
         for case in load("math_cases.json"):

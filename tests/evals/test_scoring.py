@@ -12,7 +12,7 @@ import pytest
 
 from engine.api import Completion, FinishReason, ModelInfo, SamplingParams, Usage
 from evals.records import Sample, Score
-from evals.scoring import nothing_scored, question_sha256, score_candidate, score_run
+from evals.run_scores import nothing_scored, question_sha256, score_candidate, score_run
 from rsa import RSAConfig
 from rsa.results import Candidate, Round, RunResult, Status, Timings
 

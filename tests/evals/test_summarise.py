@@ -14,9 +14,9 @@ from evals.display import result_lines
 from evals.folder import DataSource, EvalRecord
 from evals.records import UNSCORED, Score, ScoreStatus
 from evals.results import CandidateRecord, DataInfo, EvalResults
-from evals.scoring import RunScores
+from evals.run_scores import RunScores
 from evals.stats import best_of, estimate
-from evals.summarise import headline_value, protocol, summarise
+from evals.summary import headline_value, protocol, summarise
 from rsa import RSAConfig
 
 Mark = tuple[ScoreStatus, float | None, str | None]

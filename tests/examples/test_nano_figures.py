@@ -12,11 +12,11 @@ import pytest
 from processes import run, started
 
 from engine.api import ModelInfo, Usage
-from evals.benchmarks import load_benchmark
+from evals.data.benchmarks import load_benchmark
 from evals.results import DataInfo, EvalResults, ProblemStats, RoundStats
 from evals.stats import estimate
 from examples.nano import figures
-from rsa.config import RSAConfig
+from rsa.settings.config import RSAConfig
 
 CHAIN = figures.TASKS[1]
 UNSEEN = Path(figures.__file__).with_name("unseen")

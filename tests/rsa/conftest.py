@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from engine.api import Completion, ModelInfo, SamplingParams, Usage
-from rsa.config import RSAConfig
 from rsa.events import (
     CandidateFinished,
     CandidateProgress,
@@ -20,6 +19,7 @@ from rsa.events import (
     RunStarted,
 )
 from rsa.results import Candidate, Round, RunResult, Timings, Vote
+from rsa.settings.config import RSAConfig
 
 
 @pytest.fixture(scope="session")

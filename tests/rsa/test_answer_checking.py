@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from engine.api import Completion
 from evals.scorers.symbolic import MathScorer
-from rsa.answers import AnswerRule, answer_of, extract
-from rsa.arithmetic import exact_value
-from rsa.equivalence import AnswerMatcher, quick_verdict
-from rsa.math_pool import SAME
+from rsa.answers.arithmetic import exact_value
+from rsa.answers.equivalence import AnswerMatcher, quick_verdict
+from rsa.answers.extract import AnswerRule, answer_of, extract
+from rsa.answers.math_pool import SAME
 from rsa.results import Candidate
-from rsa.selection import consensus, count_votes
+from rsa.votes import consensus, count_votes
 
 DATA = Path(__file__).parent.parent / "data"
 

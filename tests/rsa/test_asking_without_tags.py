@@ -9,7 +9,7 @@ import pytest
 
 from engine.scripted import Script, ScriptedEngine
 from rsa import MarkovianRSA
-from rsa.answers import CUES
+from rsa.answers.extract import CUES
 
 pytestmark = pytest.mark.anyio
 ENDLESS = Script(reasoning="so and so ", answer="42}, I say.\nAnd more", never_ends=True)

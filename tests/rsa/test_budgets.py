@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsa.config import Limits, RSAConfig
+from rsa.budgets import SEAM_TOKENS, TAG_TOKENS, PromptLengths, fit_budgets, lowered_of_asked
 from rsa.errors import ConfigError, ProblemError
-from rsa.fit import SEAM_TOKENS, TAG_TOKENS, PromptLengths, fit_budgets, lowered_of_asked
+from rsa.settings.config import Limits, RSAConfig
 
 K = 1024
 LENGTHS = PromptLengths(initial=100, aggregate=200)

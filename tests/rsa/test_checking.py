@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine.api import GenerationRequest, ModelInfo
 from engine.scripted import Script, ScriptedEngine
 from rsa import Check, MarkovianRSA, RSAConfig, RunResult, compose, read_events
-from rsa.checking import Checker, find_checker
+from rsa.answers.checking import Checker, find_checker
 from rsa.events import CandidateFinished, RoundFinished
 
 NANO = ModelInfo(name="nano", details={"source": "nano"})

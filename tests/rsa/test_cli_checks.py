@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 
 from engine.scripted import Script, ScriptedEngine
 from rsa import compose
-from rsa.checking import find_checker
-from rsa.cli import app
+from rsa.answers.checking import find_checker
+from rsa.command.cli import app
 
 SMALL = ["--n", "2", "--c", "2", "--t", "0", "--beta", "64", "--tau", "16"]
 SUM, PRODUCT = "What is 2 + 2?", "What is 12 * 12?"
@@ -80,15 +80,15 @@ def test_a_terminal_gets_answer_and_mark(
             return True
 
     terminal = Terminal()
-    monkeypatch.setattr("rsa.cli._run", _with_stdout(monkeypatch, terminal))
+    monkeypatch.setattr("rsa.command.cli._run", _with_stdout(monkeypatch, terminal))
     done = solve(problem, answer, "--quiet")
     assert terminal.getvalue() == f"{shown}\n"
     assert done.stderr == "", "it is said once"
 
 
 def _with_stdout(monkeypatch: pytest.MonkeyPatch, stdout: io.StringIO) -> Callable[..., object]:
-    """`rsa.cli._run` that leaves standard output on a terminal."""
-    from rsa import cli
+    """`rsa.command.cli._run` that leaves standard output on a terminal."""
+    from rsa.command import cli
 
     run = cli._run
 

@@ -15,12 +15,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from rsa import load_config, resources, terminal
-from rsa.cli import app
+from rsa import load_config
+from rsa.command import terminal
+from rsa.command.cli import app
+from rsa.command.job import SolveJob
 from rsa.compose import model_settings
 from rsa.errors import RunFolderError
-from rsa.sizes import parse_size
-from rsa.solve import SolveJob
+from rsa.settings import resources
+from rsa.settings.sizes import parse_size
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from engine.api import ModelInfo
 from rsa import read_run
-from rsa.cli import app
-from rsa.config import RSAConfig
-from rsa.display import note_lines
-from rsa.suitability import rounds_may_harm
+from rsa.command.cli import app
+from rsa.command.display import note_lines
+from rsa.settings.config import RSAConfig
+from rsa.settings.suitability import rounds_may_harm
 
 SMALL = ["--task", "general", "--n", "2", "--beta", "12", "--tau", "8", "--answer-budget", "8", "--out", "run"]
 OURS = ModelInfo(name="nano", details={"architecture": "zaya"})

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from engine.errors import ModelError
 from engine.files.checkpoint import OnProgress, Progress
 from engine.files.hub import Fetched
-from rsa.cli import app
-from rsa.terminal import bars
+from rsa.command.cli import app
+from rsa.command.terminal import bars
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -144,9 +144,8 @@ def test_importing_rsa_imports_next_to_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [["--help"], ["solve", "--help"], ["models", "list"]], ids=" ".join)
 def test_help_is_quick(words: list[str], tmp_path: Path) -> None:
-    program = (
-        f"sys.argv = ['rsa', *{words!r}]\nfrom rsa.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass"
-    )
+    start = "from rsa.command.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass"
+    program = f"sys.argv = ['rsa', *{words!r}]\n{start}"
     assert not imported_by(program, tmp_path) & {*HEAVY, "numpy"}
 
 

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from engine import backend
 from engine.mlx import engine as mlx_engine
 from rsa import RSAConfig, RunResult, read_events, read_run
-from rsa.cli import app
-from rsa.config import Limits
+from rsa.command.cli import app
 from rsa.events import BudgetsLowered
+from rsa.settings.config import Limits
 
 SMALL = ["--n", "3", "--c", "2", "--t", "1", "--beta", "40", "--tau", "16", "--answer-budget", "8"]
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -10,9 +10,9 @@ import pytest
 from engine.api import GenerationRequest
 from engine.scripted import Script, ScriptedEngine
 from rsa import MarkovianRSA, RSAConfig, RunResult
+from rsa.command.display import descent_lines
 from rsa.descent import line_of_descent, reasoning
-from rsa.display import descent_lines
-from rsa.selection import choose
+from rsa.votes import choose
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rsa.display import Lines, LiveTable, Silent, describe, in_a_line, make_display, marked, printable
+from rsa.command.display import Lines, LiveTable, Silent, describe, in_a_line, make_display, marked, printable
 from rsa.events import BudgetsLowered, Consensus, LimitHit, Warned
 from rsa.results import Check, Vote
 

@@ -20,9 +20,9 @@ from engine.mlx.engine import MLXEngine
 from engine.scripted import ScriptedEngine
 from engine.vision.tower import VisionTower
 from rsa import MarkovianRSA, ProblemError, RSAConfig, read_events, read_run
-from rsa.cli import app
+from rsa.budgets import Budgets, plan
+from rsa.command.cli import app
 from rsa.events import CandidateFinished, RunStarted
-from rsa.fit import Budgets, plan
 from rsa.problem import Problem
 from rsa.prompts import load_prompts
 from rsa.results import RunResult

@@ -13,9 +13,10 @@ import anyio
 import pytest
 
 from engine.scripted import Script, ScriptedEngine
-from rsa import MarkovianRSA, RSAConfig, math_pool
-from rsa.equivalence import AnswerMatcher, compare
-from rsa.math_pool import DIFFERENT, SAME, MathWorkers
+from rsa import MarkovianRSA, RSAConfig
+from rsa.answers import math_pool
+from rsa.answers.equivalence import AnswerMatcher, compare
+from rsa.answers.math_pool import DIFFERENT, SAME, MathWorkers
 
 pytestmark = pytest.mark.anyio
 HANG = "h_{0}"

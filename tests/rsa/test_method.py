@@ -14,7 +14,7 @@ from engine.api import GenerationRequest
 from engine.errors import OutOfMemoryError
 from engine.scripted import ByteTokenizer, Script, ScriptedEngine, ScriptLike
 from rsa import MarkovianRSA, NoCandidatesError, RSAConfig, RunResult
-from rsa.fit import SEAM_TOKENS
+from rsa.budgets import SEAM_TOKENS
 
 pytestmark = pytest.mark.anyio
 SMALL: dict[str, Any] = {"n": 4, "c": 2, "t": 2, "beta": 64, "tau": 16, "answer_budget": 32}

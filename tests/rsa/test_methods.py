@@ -7,9 +7,9 @@ import pytest
 from engine.scripted import ScriptedEngine
 from evals.headline import headline_of
 from rsa import MarkovianRSA
-from rsa.config import RSAConfig
 from rsa.errors import ConfigError
-from rsa.methods import method_settings
+from rsa.settings.config import RSAConfig
+from rsa.settings.methods import method_settings
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.api import Completion, ModelInfo, Usage
-from rsa.config import RSAConfig
+from rsa.command.pace import Pace, Row
+from rsa.command.progress import Progress
 from rsa.events import CandidateFinished, CandidateProgress, CandidateStarted, Event, RoundStarted, RunStarted
-from rsa.pace import Pace, Row
-from rsa.progress import Progress
 from rsa.results import Candidate
+from rsa.settings.config import RSAConfig
 
 RECORDED = json.loads((Path(__file__).resolve().parents[1] / "data" / "paced_runs.json").read_text())
 SLACK_S = 2.0

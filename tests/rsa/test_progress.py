@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rsa.progress import Progress
+from rsa.command.progress import Progress
 
 
 def fed(*events: Any) -> Progress:

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from engine.api import Completion, Message, Usage
 from engine.scripted import ByteTokenizer
-from rsa import resources
 from rsa.errors import ConfigError, ProblemError, PromptError
 from rsa.problem import Problem
 from rsa.prompts import load_prompts
 from rsa.results import Tail
+from rsa.settings import resources
 from rsa.tails import aggregation_prompt, cut_tail
 
 TOKENIZER = ByteTokenizer()

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsa import resources
 from rsa.compose import model_names, model_spec, open_engine
-from rsa.config import Limits, RSAConfig
 from rsa.errors import ConfigError
-from rsa.profiles import load_config, profile_names
-from rsa.sizes import parse_size
+from rsa.settings import resources
+from rsa.settings.config import Limits, RSAConfig
+from rsa.settings.profiles import load_config, profile_names
+from rsa.settings.sizes import parse_size
 
 
 @pytest.mark.parametrize(
@@ -173,8 +173,8 @@ def test_configs_are_found_in_a_wheel_too(tmp_path: Path, monkeypatch: pytest.Mo
     package = tmp_path / "rsa"
     (package / "_configs" / "profiles").mkdir(parents=True)
     (package / "_configs" / "profiles" / "only.toml").touch()
-    monkeypatch.setattr(resources, "__file__", str(package / "resources.py"))
+    monkeypatch.setattr(resources, "__file__", str(package / "settings" / "resources.py"))
     assert resources.names("profiles") == ["only"]
-    monkeypatch.setattr(resources, "__file__", str(tmp_path / "a" / "b" / "resources.py"))
+    monkeypatch.setattr(resources, "__file__", str(tmp_path / "a" / "b" / "settings" / "resources.py"))
     with pytest.raises(ConfigError, match="installation is incomplete"):
         resources.names("profiles")

@@ -16,9 +16,9 @@ from engine.api import GenerationRequest, ModelInfo
 from engine.errors import EngineError
 from engine.scripted import Script, ScriptedEngine, ScriptLike
 from rsa import compose
-from rsa.checking import find_checker
-from rsa.cli import app
-from rsa.smoke import QUESTIONS, questions_for
+from rsa.answers.checking import find_checker
+from rsa.command.cli import app
+from rsa.command.smoke import QUESTIONS, questions_for
 
 TINY = Path(__file__).resolve().parents[1] / "golden" / "tiny_hf"
 RIGHT = {
@@ -40,7 +40,7 @@ def doctor(*words: object) -> tuple[int, dict[str, tuple[str, str]], str]:
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedEngine]:
     """Have `--model` open a scripted engine, on a machine that is in order."""
-    monkeypatch.setattr("rsa.doctor.examine", list)
+    monkeypatch.setattr("rsa.command.doctor.examine", list)
     monkeypatch.delenv("RSA_MODEL", raising=False)
 
     def use(script: Callable[[GenerationRequest], ScriptLike], **options: bool) -> ScriptedEngine:
@@ -109,7 +109,7 @@ def test_a_four_somewhere_is_no_answer(answer: str) -> None:
 
 
 def test_nano_is_asked_its_own_puzzles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rsa.doctor.examine", list)
+    monkeypatch.setattr("rsa.command.doctor.examine", list)
     code, lines, said = doctor("--smoke", "--model", "nano")
     assert (code, said) == (0, "")
     assert {name: mark for name, (mark, _) in lines.items()} == dict.fromkeys(
@@ -131,7 +131,7 @@ def test_a_model_that_fails_its_own_puzzles_is_broken(
 ) -> None:
     play(lambda request: Script(reasoning="hm", answer=answer))
     nano = ModelInfo(name="nano", details={"source": "nano"})
-    monkeypatch.setattr("rsa.smoke.questions_for", lambda model: questions_for(nano))
+    monkeypatch.setattr("rsa.command.smoke.questions_for", lambda model: questions_for(nano))
     found, lines, _ = doctor("--smoke", "--model", "m")
     assert found == code
     assert {mark for name, (mark, _) in lines.items() if name != "model"} == marks

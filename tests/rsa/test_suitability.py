@@ -11,10 +11,10 @@ import pytest
 from engine.api import ModelInfo, RecommendedSampling
 from engine.scripted import ScriptedEngine
 from rsa import MarkovianRSA
-from rsa.config import RSAConfig
-from rsa.profiles import load_config
 from rsa.runlog import read_events, read_run
-from rsa.suitability import sampling_of, suited, trained_to_aggregate
+from rsa.settings.config import RSAConfig
+from rsa.settings.profiles import load_config
+from rsa.settings.suitability import sampling_of, suited, trained_to_aggregate
 
 pytestmark = pytest.mark.anyio
 MAKERS = RecommendedSampling(temperature=0.6, top_p=0.9, top_k=20)

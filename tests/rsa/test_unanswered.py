@@ -13,7 +13,7 @@ from engine.api import GenerationRequest
 from engine.errors import EngineError
 from engine.scripted import Script, ScriptedEngine
 from rsa import MarkovianRSA
-from rsa.display import Lines
+from rsa.command.display import Lines
 from rsa.events import RunFinished
 from rsa.unanswered import unanswered
 

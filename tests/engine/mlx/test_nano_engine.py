@@ -17,7 +17,7 @@ from engine.families.zaya.model import Model
 from engine.loader import NANO, load_engine
 from engine.mlx.engine import MLXEngine
 from evals.tasks.countdown import CountdownProblem, check
-from rsa.answers import last_boxed
+from rsa.answers.extract import last_boxed
 
 pytestmark = pytest.mark.anyio
 PROBLEM = CountdownProblem((3, 7, 5, 2), 24)

@@ -15,15 +15,15 @@ from pydantic import JsonValue
 
 from engine.api import GenerationRequest, ImagePart
 from engine.scripted import Script, ScriptedEngine
-from evals.benchmarks import Benchmark
+from evals.data.benchmarks import Benchmark
 from evals.folder import TIMINGS, read_results
 from evals.job import evaluate as run_evaluation
 from evals.records import Sample, Score
 from evals.results import EvalResults, ProblemTiming, Timings
-from rsa.answers import last_boxed
-from rsa.config import RSAConfig
+from rsa.answers.extract import last_boxed
 from rsa.controller import MarkovianRSA
-from rsa.methods import Method
+from rsa.settings.config import RSAConfig
+from rsa.settings.methods import Method
 
 Play = Callable[[GenerationRequest], Script]
 

@@ -27,13 +27,13 @@ from evals.report import write_report
 from evals.report.command import report
 from evals.report.text import duration, first_of, last_of, percent, points, short, visible
 from evals.results import CandidateRecord, EvalResults
-from evals.scoring import RunScores
+from evals.run_scores import RunScores
 from evals.stats import Estimate
-from rsa.config import Limits, RSAConfig
 from rsa.controller import MarkovianRSA
 from rsa.errors import RSAError
 from rsa.folders import written_aside
 from rsa.results import RunResult
+from rsa.settings.config import Limits, RSAConfig
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 VERDICTS = {

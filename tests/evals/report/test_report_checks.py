@@ -11,7 +11,7 @@ from engine.api import GenerationRequest
 from engine.scripted import Script, ScriptedEngine
 from evals.report import write_report
 from rsa import MarkovianRSA, compose
-from rsa.checking import find_checker
+from rsa.answers.checking import find_checker
 
 
 def page(folder: Path, problem: str, checker: str, monkeypatch: pytest.MonkeyPatch) -> str:

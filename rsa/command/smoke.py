@@ -27,7 +27,7 @@ from engine.api import (
     TokenChunk,
 )
 from engine.errors import EngineError
-from rsa.doctor import Finding
+from rsa.command.doctor import Finding
 from rsa.results import Check
 
 SAMPLING = SamplingParams(temperature=0.0, reasoning_budget=1024, answer_budget=256)
@@ -152,7 +152,7 @@ def _request(question: Question) -> GenerationRequest:
 
 
 def _judged(question: Question, event: Completion | Failure) -> Finding:
-    from rsa.display import in_a_line
+    from rsa.command.display import in_a_line
 
     if isinstance(event, Failure):
         return Finding(question.what, f"failed: {event.error}", level="broken")

@@ -138,7 +138,7 @@ class MathWorkers:
             raise ValueError(f"processes is {processes}; it must be at least 1")
         self.processes = processes
         self.timeout_s = timeout_s
-        self._command = list(command or [sys.executable, "-P", "-m", "rsa.math_worker"])
+        self._command = list(command or [sys.executable, "-P", "-m", "rsa.answers.math_worker"])
         self._turns = anyio.Semaphore(processes)
         self._workers = [_Worker(self._command, timeout_s) for _ in range(processes)]
         self._idle = list(reversed(self._workers))  # a stack: those that run are taken before those that do not
@@ -218,5 +218,5 @@ class MathWorkers:
 def _environment() -> dict[str, str]:
     """Ours, with the folder of this package first: the worker finds `rsa` also from a checkout, and finds no
     other package of that name."""
-    here = str(Path(__file__).resolve().parent.parent)
+    here = str(Path(__file__).resolve().parents[2])
     return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])}

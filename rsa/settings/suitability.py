@@ -7,7 +7,7 @@ Who decides on sampling, the first that says something: the settings that were a
 from __future__ import annotations
 
 from engine.api import ModelInfo, RecommendedSampling
-from rsa.config import RSAConfig
+from rsa.settings.config import RSAConfig
 
 CHAT = RecommendedSampling(temperature=0.7, top_p=0.95)
 """For a model whose makers say nothing: at temperature 1 and nothing cut off, small chat models write gibberish."""

@@ -17,10 +17,10 @@ from evals.folder import EvalRecord
 from evals.headline import headline_of
 from evals.records import UNSCORED, ScoreStatus
 from evals.results import CandidateRecord, EvalResults, ProblemStats, RoundStats
-from evals.scoring import RunScores
+from evals.run_scores import RunScores
 from evals.stats import best_of, estimate, majority, mean_of, powers_of_two
-from rsa.fit import lowered_of_asked
-from rsa.suitability import sampling_of
+from rsa.budgets import lowered_of_asked
+from rsa.settings.suitability import sampling_of
 from rsa.words import plural
 
 MAX_LISTED = 3

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rsa import signals
+from rsa.command import signals
 
 if TYPE_CHECKING:
     from rich.console import Console

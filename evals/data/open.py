@@ -15,17 +15,17 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from evals import hub
-from evals.benchmarks import Benchmark, Columns
-from evals.columns import Mapped, names_of, top
+from evals.data import hub
+from evals.data.benchmarks import Benchmark, Columns
+from evals.data.choice import Choice, check_distinct, refuse_unknown
+from evals.data.columns import Mapped, names_of, top
+from evals.data.generated import Generate, generated_samples, sample_id
+from evals.data.reader import SampleReader
+from evals.data.remote import RemoteRows
+from evals.data.rows import PARQUET, TEXT, file_rows
 from evals.errors import DataError
-from evals.generated import Generate, generated_samples, sample_id
 from evals.records import Sample
-from evals.remote import RemoteRows
 from evals.results import DataInfo
-from evals.rows import PARQUET, TEXT, file_rows
-from evals.samples import SampleReader
-from evals.selection import Choice, check_distinct, refuse_unknown
 
 
 @dataclass(frozen=True)

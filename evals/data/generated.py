@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from evals.declared import Declared, Numbers
+from evals.data.declared import Declared, Numbers
 from evals.errors import BenchmarkError, DataError
 from evals.records import Sample
 from evals.tasks import chain, countdown, sums

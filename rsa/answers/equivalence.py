@@ -1,8 +1,8 @@
 """Which answers mean the same: for votes, consensus and scores.
 
 In this order: equal after tidying; static limits, beyond which only equal texts count; exact values of plain arithmetic
-(`rsa.arithmetic`), alone or as members of a tuple, an interval or a set; what math-verify would get wrong; math-verify
-in a process of its own that is killed when it hangs (`rsa.math_pool`).
+(`rsa.answers.arithmetic`), alone or as members of a tuple, an interval or a set; what math-verify would get wrong;
+math-verify in a process of its own that is killed when it hangs (`rsa.answers.math_pool`).
 
 What is taken for the same is a policy where mathematics leaves it open:
 
@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Self
 
-from rsa.answers import AnswerRule
-from rsa.arithmetic import exact_value, join_digit_groups
-from rsa.math_pool import DIFFERENT, SAME, TIMEOUT_S, MathWorkers, Verdict
+from rsa.answers.arithmetic import exact_value, join_digit_groups
+from rsa.answers.extract import AnswerRule
+from rsa.answers.math_pool import DIFFERENT, SAME, TIMEOUT_S, MathWorkers, Verdict
 
 MAX_HANGS = 3
 """Per matcher. Answers that make comparisons hang come in groups; after so many, only what is certain counts."""

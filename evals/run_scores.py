@@ -23,7 +23,7 @@ from pydantic import FiniteFloat, JsonValue, model_validator
 from engine.api import FinishReason, Usage
 from evals.records import Sample, Score, Scorer
 from evals.results import CandidateRecord
-from rsa.fit import lowered_of_asked
+from rsa.budgets import lowered_of_asked
 from rsa.problem import image_sha256
 from rsa.results import Candidate, Record, Round, RunResult
 

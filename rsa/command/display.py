@@ -13,8 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.api import Completion, ModelInfo
-from rsa.checking import mark_of
-from rsa.config import RSAConfig
+from rsa.answers.checking import mark_of
+from rsa.command.pace import Row
+from rsa.command.progress import Progress
+from rsa.command.terminal import can_redraw
 from rsa.descent import line_of_descent, reasoning
 from rsa.events import (
     BudgetsLowered,
@@ -28,11 +30,9 @@ from rsa.events import (
     RunStarted,
     Warned,
 )
-from rsa.pace import Row
-from rsa.progress import Progress
 from rsa.results import Candidate, Check, RunResult, Vote
-from rsa.suitability import rounds_may_harm, sampling_of
-from rsa.terminal import can_redraw
+from rsa.settings.config import RSAConfig
+from rsa.settings.suitability import rounds_may_harm, sampling_of
 from rsa.unanswered import unanswered
 from rsa.words import plural, shortened
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evals.benchmarks import LimitTakes
+from evals.data.benchmarks import LimitTakes
 from evals.errors import DataError
 from rsa.errors import did_you_mean
 

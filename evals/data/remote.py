@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evals.rows import Row, readable
-from evals.selection import rank
+from evals.data.choice import rank
+from evals.data.rows import Row, readable
 
 ROWS_PER_GROUP = 8
 """Rows of a sample from one row group, the whole of which is fetched for them: with one row from each, a sample of 500

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from evals.benchmarks import Source
+from evals.data.benchmarks import Source
 from evals.errors import DataError
 
 TIMEOUT_S = 20.0

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsa.terminal import EXIT_ANSWERED, EXIT_TROUBLE, bars, errors_for_people, interrupted, say
+from rsa.command.terminal import EXIT_ANSWERED, EXIT_TROUBLE, bars, errors_for_people, interrupted, say
 from rsa.words import plural
 
 if TYPE_CHECKING:

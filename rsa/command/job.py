@@ -13,14 +13,14 @@ from typing import Any, Self
 import anyio
 
 from engine.api import ImagePart, ModelInfo
-from rsa.config import Limits, RSAConfig
 from rsa.controller import MarkovianRSA
 from rsa.errors import ConfigError, ProblemError, ResumeMismatchError
 from rsa.events import Event, RunFinished
-from rsa.profiles import load_config
 from rsa.results import RunResult
 from rsa.runlog import RUN, read_run
-from rsa.suitability import suited
+from rsa.settings.config import Limits, RSAConfig
+from rsa.settings.profiles import load_config
+from rsa.settings.suitability import suited
 from rsa.words import shortened
 
 _SHOWN_CHARACTERS = 200

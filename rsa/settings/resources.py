@@ -9,7 +9,7 @@ from rsa.errors import ConfigError, did_you_mean
 
 def configs_folder() -> Path:
     """The folder that holds models/, profiles/, prompts/. Raises ConfigError if the installation lacks it."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     # The wheel's build puts configs/ at rsa/_configs; a checkout (or an editable install) has it beside rsa/.
     for folder in (package / "_configs", package.parent / "configs"):
         if folder.is_dir():

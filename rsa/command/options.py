@@ -13,10 +13,10 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from rsa import resources
+from rsa.settings import resources
 
 _LIMITS = {"total_tokens": "total_tokens", "deadline": "wall_clock_s", "prompt_tokens": "prompt_tokens"}
-"""Flags that are keys of `rsa.config.Limits`."""
+"""Flags that are keys of `rsa.settings.config.Limits`."""
 
 
 def one_of(kind: str) -> Callable[[], list[str]]:

@@ -14,7 +14,7 @@ import rsa
 from engine.errors import EngineError
 from engine.loader import NANO
 from rsa.errors import RSAError
-from rsa.resources import configs_folder
+from rsa.settings.resources import configs_folder
 
 _PACKAGES = ("markovian-rsa", "mlx", "mlx-lm", "transformers", "math-verify")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field, replace
 
+from rsa.command.pace import Pace, Plan, Row
 from rsa.events import (
     CandidateFinished,
     CandidateProgress,
@@ -15,7 +16,6 @@ from rsa.events import (
     RunFinished,
     RunStarted,
 )
-from rsa.pace import Pace, Plan, Row
 from rsa.results import RoundKind, RunResult, Vote
 
 _SPEED_WINDOW_S = 5.0

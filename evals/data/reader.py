@@ -14,12 +14,12 @@ from typing import Any
 from pydantic import JsonValue
 
 from engine.api import ImagePart
-from evals.benchmarks import Benchmark, Columns
-from evals.columns import Found, find, paths, top, where_else
+from evals.data.benchmarks import Benchmark, Columns
+from evals.data.columns import Found, find, paths, top, where_else
+from evals.data.images import image_bytes, image_path, renumbered
+from evals.data.rows import Row
 from evals.errors import DataError
-from evals.images import image_bytes, image_path, renumbered
 from evals.records import Sample
-from evals.rows import Row
 from rsa.problem import image_sha256
 
 _NEEDED = {"problem": "the problem", "gold": "the gold answer", "images": "the image"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rsa.config import Select
-from rsa.equivalence import AnswerMatcher
+from rsa.answers.equivalence import AnswerMatcher
 from rsa.results import Candidate, Round, Vote
+from rsa.settings.config import Select
 
 
 @dataclass(frozen=True, slots=True)

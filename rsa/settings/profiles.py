@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rsa import resources
-from rsa.config import ASKED, RSAConfig
 from rsa.errors import ConfigError
-from rsa.sizes import parse_size
+from rsa.settings import resources
+from rsa.settings.config import ASKED, RSAConfig
+from rsa.settings.sizes import parse_size
 
 
 def profile_names() -> list[str]:

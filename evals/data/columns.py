@@ -16,7 +16,7 @@ from typing import Any
 from evals.errors import DataError
 
 Mapped = Mapping[str, str | Sequence[str]]
-"""Where columns are that a benchmark has under other names: see `evals.benchmarks.Benchmark.with_columns`."""
+"""Where columns are that a benchmark has under other names: see `evals.data.benchmarks.Benchmark.with_columns`."""
 _INDEX = re.compile(r"\[(-?\d{1,9})\]")
 _IMAGE = frozenset({"bytes", "path"})
 """What an image consists of in a parquet file: one column to people."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 from engine.api import Engine, Message
 from engine.errors import ImageError
-from rsa.config import RSAConfig
 from rsa.errors import ConfigError, ProblemError
 from rsa.problem import Problem
 from rsa.prompts import PromptSet
+from rsa.settings.config import RSAConfig
 
 SEAM_TOKENS = 4
 """Per tail: decoded and encoded again inside a prompt, a tail may gain a few tokens at its ends."""

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from rsa.errors import ConfigError, did_you_mean
-from rsa.sizes import Tokens
+from rsa.settings.sizes import Tokens
 
 Select = Literal["vote", "aggregate", "first"]
 Carry = Literal["reasoning", "answer_or_reasoning", "full"]
@@ -102,7 +102,7 @@ class RSAConfig(_Settings):
     tau                tail: the last tau tokens of a reasoning trace; at most beta. Unused by carry `full`.
     answer_budget      tokens of an answer after its reasoning, not part of beta.
     temperature, top_p, top_k, min_p   sampling, as in `engine.api.SamplingParams`. None: as suits the model, which
-                       `rsa.suitability` knows; the records of a run hold what that came to.
+                       `rsa.settings.suitability` knows; the records of a run hold what that came to.
     seed               of the run: every subset and every candidate's noise follow from it.
     select             the one answer: `vote` (majority of the final round, ties to the earliest candidate),
                        `aggregate` (one more aggregation, at low temperature), `first`.
@@ -111,7 +111,8 @@ class RSAConfig(_Settings):
     task               name of a prompts file that comes with the package, or the path of one. Unless it was set, a
                        problem with images is of the task `vision`.
     force_answer       let a candidate that used up beta answer all the same, where an answer is wanted: by closing its
-                       think tag, or, where the model has none, with the beginning of an answer (`rsa.answers.CUES`).
+                       think tag, or, where the model has none, with the beginning of an answer
+                       (`rsa.answers.extract.CUES`).
     stop_on_consensus  end after a round in which at least this share of all N candidates (those without an
                        answer count against it) agree. None: never.
     strict             budgets that were asked for and exceed the model's context are an error instead of being lowered.

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evals.cli import mount
-from rsa import signals
-from rsa.cli_models import convert, models_app
-from rsa.options import MethodFlag, ModelFlag, ProfileFlag, folder_flag, with_settings
-from rsa.streams import standard_streams
-from rsa.terminal import (
+from rsa.command import signals
+from rsa.command.models import convert, models_app
+from rsa.command.options import MethodFlag, ModelFlag, ProfileFlag, folder_flag, with_settings
+from rsa.command.streams import standard_streams
+from rsa.command.terminal import (
     DEFAULT_MODEL,
     EXIT_ANSWERED,
     EXIT_NO_ANSWER,
@@ -35,8 +35,8 @@ from rsa.terminal import (
 )
 
 if TYPE_CHECKING:
+    from rsa.command.job import SolveJob
     from rsa.results import RunResult
-    from rsa.solve import SolveJob
 
 app = typer.Typer(
     name="rsa",
@@ -90,8 +90,8 @@ def solve(
 ) -> None:
     """Solve a problem with N parallel candidates over T rounds."""
     with errors_for_people(), ExitStack() as stack:
-        from rsa.methods import method_settings
-        from rsa.solve import SolveJob
+        from rsa.command.job import SolveJob
+        from rsa.settings.methods import method_settings
 
         settings = method_settings(method, settings) if method is not None else settings
         if resume is not None:
@@ -124,7 +124,7 @@ def doctor(
     ! is a warning, !! is broken; exit code 4 if anything is broken.
     """
     with errors_for_people():
-        from rsa.doctor import Finding, examine
+        from rsa.command.doctor import Finding, examine
         from rsa.errors import ConfigError
 
         marks = {"ok": "ok", "warning": "!", "broken": "!!"}
@@ -139,7 +139,7 @@ def doctor(
             tell(finding)
         well = all(finding.level != "broken" for finding in report)
         if smoke and model is not None:
-            from rsa.smoke import smoke_model
+            from rsa.command.smoke import smoke_model
 
             well = smoke_model(model, tell) and well
     raise typer.Exit(EXIT_ANSWERED if well else EXIT_TROUBLE)
@@ -150,8 +150,8 @@ def _run(job: SolveJob, *, quiet: bool) -> RunResult:
     from rich.console import Console
 
     from engine.errors import EngineError, RequestError
+    from rsa.command.display import descent_lines, make_display
     from rsa.compose import bring_here
-    from rsa.display import descent_lines, make_display
     from rsa.errors import NoCandidatesError
 
     go_on = f"go on with: rsa solve --resume {shlex.quote(str(job.folder))}"
@@ -179,8 +179,8 @@ def _print_answer(result: RunResult, *, as_json: bool, quiet: bool) -> None:
     if as_json:
         typer.echo(result.model_dump_json(indent=2))
     elif result.answer is not None:
-        from rsa.checking import mark_of
-        from rsa.display import in_a_line, printable
+        from rsa.answers.checking import mark_of
+        from rsa.command.display import in_a_line, printable
 
         check = result.check
         if sys.stdout.isatty():

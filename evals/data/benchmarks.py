@@ -16,14 +16,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, SkipValidation, model_validator
 
-from evals.columns import Mapped, names_of
-from evals.declared import Declared, Names
+from evals.data.columns import Mapped, names_of
+from evals.data.declared import Declared, Names
+from evals.data.generated import Generate
 from evals.errors import BenchmarkError
-from evals.generated import Generate
 from evals.records import Sample, Scorer
-from rsa import resources
 from rsa.errors import ConfigError, did_you_mean
-from rsa.profiles import read_toml
+from rsa.settings import resources
+from rsa.settings.profiles import read_toml
 
 Samples = Sequence[Sample] | Callable[[], Iterable[Sample]]
 """Problems given by a program: a list, or a function that starts from the first one whenever it is called."""
@@ -66,7 +66,7 @@ class Source(Declared):
 
 class Columns(Declared):
     """Which columns hold what. Several names are alternatives: the first that is there counts, in any capitals. A name
-    may lead into a column: `prompt[0].content`, see `evals.columns`.
+    may lead into a column: `prompt[0].content`, see `evals.data.columns`.
 
     problem  the question.
     gold     the answer, or a list of answers.
@@ -118,7 +118,7 @@ class Benchmark(Declared):
     cluster_by_image   samples with the same first image form a cluster.
 
     Where the problems come from is exactly one of: `sources` or `data` (both with `columns`), `generate`, `samples`.
-    `data` is a file as `evals.data.open_data` reads it (from a benchmark's file: relative to that file).
+    `data` is a file as `evals.data.open.open_data` reads it (from a benchmark's file: relative to that file).
 
     Raises BenchmarkError for a key that is unknown, missing or wrong, in plain words.
     """
@@ -186,7 +186,7 @@ class Benchmark(Declared):
         return self.model_copy(update={"columns": columns, "lists": (*self.lists, *lists)})
 
     def with_options(self, options: Mapping[str, Any]) -> Benchmark:
-        """A copy whose generator has other options (`evals.generated.Generate`).
+        """A copy whose generator has other options (`evals.data.generated.Generate`).
 
         Raises BenchmarkError for an unknown or wrong option, and if the problems are not generated.
         """

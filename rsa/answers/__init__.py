@@ -1,0 +1,1 @@
+"""What an answer is, and when two are the same."""

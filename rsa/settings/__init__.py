@@ -1,0 +1,1 @@
+"""What a run is told: settings, profiles, methods, and the files they come from."""
