@@ -30,11 +30,11 @@ from engine.families.zaya.weights import load
 from engine.loader import load_engine
 
 GRID = (1, 64, 128)
-"""Patches of an image: 896 x 1792 pixels, 2048 tokens."""
+"""The patches of an image: 896 x 1792 pixels, 2048 tokens."""
 TEXT_TOKENS = 32
 
 Prefill = Callable[[list[list[int]], Any], Any]
-"""(prompts, patches of all images) -> logits [B, V]."""
+"""A model's prefill: (prompts, patches of all images) -> logits [B, V]."""
 
 
 def ours(folder: Path, mx: Any) -> Prefill:

@@ -25,7 +25,7 @@ from evals.score_file import Summary, score_file
 
 CANDIDATES = 8
 Answers = tuple[str, str, str]
-"""Gold, the same in other words, something else."""
+"""A gold answer, the same in other words, and something else."""
 
 
 def integer(rng: Random) -> Answers:
@@ -86,7 +86,7 @@ KINDS: tuple[tuple[Callable[[Random], Answers], int], ...] = (
     (integer, 40), (fraction, 16), (surd, 12), (rationalised, 6), (angle, 8), (pair, 6), (interval, 6), (roots, 3),
     (polynomial, 3),
 )  # fmt: skip
-"""With their share of the golds, in percent: about that of a contest set and its sister sets."""
+"""The kinds of golds with their shares in percent: about those of a contest set and its sister sets."""
 
 
 def made(count: int, seed: int) -> list[dict[str, str]]:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 REPLACEMENT = "\ufffd"
 """What decoders write for bytes that are no UTF-8, such as the first bytes of an unfinished character."""
 _CONTEXT_TOKENS = 4
-"""Decoders join a token to what stands before it (spaces of SentencePiece, bytes of one character); decoding each
-window with this many earlier tokens gives the same text as decoding all at once."""
+"""Earlier tokens decoded with each window: decoders join a token to what stands before it (spaces of SentencePiece,
+bytes of one character), and this gives the same text as decoding all at once."""
 _MAX_HELD_TOKENS = 3
-"""A character has at most four bytes, so at most this many tokens wait for its end."""
+"""Tokens that may wait for the end of a character, which has at most four bytes."""
 
 
 class Detokenizer:

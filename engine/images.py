@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 1 << 27
-"""134 million, read from the header before anything is decoded: room for a 108-megapixel photo (400 MB as RGB). A
-few kilobytes of PNG can ask for any number."""
+"""The largest image, read from its header before anything is decoded: 134 million pixels, room for a 108-megapixel
+photo (400 MB as RGB). A few kilobytes of PNG can ask for any number."""
 MIN_SIDE_PIXELS = 4
-"""Less is no picture: a spacer or a tracking pixel."""
+"""The shortest side of an image: less is no picture, but a spacer or a tracking pixel."""
 MAX_ASPECT_RATIO = 200
-"""What Qwen's resizing refuses beyond: a side would be rounded to nothing."""
+"""The longest side over the shortest, beyond which Qwen's resizing refuses: a side would be rounded to nothing."""
 
 _UPRIGHT = {
     2: "FLIP_LEFT_RIGHT",
@@ -52,8 +52,8 @@ _UNREAD = {
 }
 
 _decoding = threading.Lock()
-"""PIL's warnings are silenced for the whole process while an image is read, which two threads cannot do at once. It
-also means that one image at a time takes its memory."""
+"""The lock held while an image is read: PIL's warnings are silenced for the whole process meanwhile, which two threads
+cannot do at once. It also means that one image at a time takes its memory."""
 
 
 def read_image(data: bytes, *, name: str = "the image") -> Image:

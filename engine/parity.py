@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 _WRONG_INPUT, _NO_MODEL = 2, 4
 """Exit codes, as `rsa` has them."""
 _IMAGE_MASKS = ("prefix", "block", "pair", "causal")
-"""Those of `engine.families.zaya.config.ImageMask`; its package brings MLX, before which `load_mlx` must have run."""
+"""The names of `engine.families.zaya.config.ImageMask`, whose package brings MLX, before which `load_mlx` must have
+run."""
 
 
 @dataclass(frozen=True)

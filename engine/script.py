@@ -43,7 +43,8 @@ class Script:
 
 
 ScriptLike = Script | str | Sequence[int]
-"""A string is `reasoning</think>answer`; without the tag the same text is reasoned and answered."""
+"""A script, or its text: `reasoning</think>answer`, where without the tag the same text is reasoned and answered; or
+token ids."""
 
 
 def as_script(value: ScriptLike) -> Script:

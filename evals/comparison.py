@@ -15,7 +15,7 @@ from evals.stats import DIFFERENCES, Estimate, estimate, mean_of
 from rsa.results import Record
 
 SAME_DATA = ("kind", "name", "config", "split", "revision", "columns")
-"""Of `DataInfo`: what must agree for two problems of one id to be the same problem."""
+"""Fields of `DataInfo` that must agree for two problems of one id to be the same problem."""
 
 SELECTING = ("limit", "ids")
 """Options of generated problems that choose among them; every other one changes what they are."""

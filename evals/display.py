@@ -30,10 +30,10 @@ _REFRESH_PER_S = 4
 _LINES = 20
 """Progress lines in a log file, however many problems there are."""
 QUIET_S = 10.0
-"""The longest that a log file hears nothing: who reads it wants to know that something still goes on."""
+"""Seconds after which a log file hears that something still goes on."""
 _SPEED_WINDOW_S = 10.0
 _PASS_COLUMNS = 2
-"""Of pass@k, the largest: a table fits in 80 columns."""
+"""Columns of pass@k in a table, which are those of the largest k: it fits in 80 columns."""
 
 
 class EvalDisplay(Protocol):

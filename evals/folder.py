@@ -44,7 +44,7 @@ from rsa.settings.config import RSAConfig
 from rsa.settings.methods import Method
 
 FORMAT = 1
-"""Of the files in a results folder; raised when an older reader could not understand them."""
+"""The number of the format of results folders: raised when an older reader could not understand one."""
 EVAL, RUNS, SAMPLES, RESULTS, TIMINGS = "eval.json", "runs", "samples.jsonl", "results.json", "timings.json"
 SCORES, FAILED, PROGRESS = "scores.json", "failed.json", "progress.json"
 PACKAGES = ("markovian-rsa", "math-verify", "mlx", "mlx-lm", "pydantic")

@@ -7,7 +7,7 @@ from typing import Literal
 from rsa.settings.methods import Method
 
 Headline = Literal["candidates", "vote"]
-"""What the headline number is of: all candidates of the final round, or their majority vote."""
+"""The basis of the headline number: all candidates of the final round, or their majority vote."""
 
 
 def headline_of(method: Method) -> Headline:

@@ -34,7 +34,7 @@ from rsa.settings.profiles import load_config
 from rsa.settings.suitability import suited
 
 RESCORED_AT_ONCE = 8
-"""Problems; scoring waits for the math workers now and then, and for nothing else."""
+"""Problems scored again at once: scoring waits for the math workers now and then, and for nothing else."""
 
 
 async def evaluate(

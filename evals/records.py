@@ -21,7 +21,7 @@ too_hard    nobody can tell within the limits whether the answer is right: no va
 failed      the engine failed on the candidate: no value
 """
 UNSCORED: frozenset[ScoreStatus] = frozenset({"too_hard", "failed"})
-"""Left out of means, and counted: a failure is not a wrong answer."""
+"""Statuses left out of means, and counted: a failure is not a wrong answer."""
 
 
 class Sample(Record):

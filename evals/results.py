@@ -19,7 +19,7 @@ from rsa.settings.config import RSAConfig
 from rsa.settings.methods import Method
 
 SCHEMA_VERSION = 1
-"""Of results.json and samples.jsonl; raised when an older reader could not understand them."""
+"""The version of results.json and samples.jsonl: raised when an older reader could not understand them."""
 
 
 class DataInfo(Record):

@@ -28,14 +28,14 @@ from rsa.problem import image_sha256
 from rsa.results import Candidate, Record, Round, RunResult
 
 Ask = Callable[[str], Awaitable[Score]]
-"""What the text of an answer section is worth by the metric."""
+"""What the text of an answer section is worth by the metric: a function that says so."""
 Group = tuple[int, ...]
 CUT_OFF: Mapping[FinishReason, str] = {
     "budget": "its reasoning used up the budget",
     "length": "its answer used up the budget",
     "cancelled": "a limit of the run cut it off",
 }
-"""Finish reasons of a candidate that did not end by itself."""
+"""The finish reasons of a candidate that did not end by itself, and what each means."""
 
 
 class RunScores(Record):

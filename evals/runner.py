@@ -33,7 +33,8 @@ from rsa.results import RunResult
 ENGINE_ROWS = 64
 """Candidates that an engine decodes together on a CPU; a GPU takes more, which `--in-flight` asks for."""
 Produce = Callable[[Sample, int], Awaitable[RunScores]]
-"""The scores of a problem in an epoch, however they are come by; they are on the disk when it returns."""
+"""A function that gets the scores of a problem in an epoch, however they are come by; they are on the disk when it
+returns."""
 
 
 def default_in_flight(n: int) -> int:

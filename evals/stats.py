@@ -16,9 +16,9 @@ from rsa.results import Record
 CONFIDENCE = 0.95
 Range = tuple[float, float]
 SCORES: Range = (0.0, 1.0)
-"""Where scores, votes and best of k lie, and so their means; see `evals.records.Score`."""
+"""The range of scores, votes and best of k, and so of their means; see `evals.records.Score`."""
 DIFFERENCES: Range = (-1.0, 1.0)
-"""Where differences of two scores lie."""
+"""The range of differences of two scores."""
 
 
 class Estimate(Record):
@@ -76,7 +76,7 @@ def estimate(
 
 
 MAX_DF = 10_000
-"""More degrees of freedom than that change no interval by a part in ten thousand."""
+"""The most degrees of freedom that are told apart: more change no interval by a part in ten thousand."""
 
 
 @lru_cache(maxsize=4096)

@@ -12,11 +12,12 @@ from rsa.prompts import PromptSet
 from rsa.settings.config import RSAConfig
 
 SEAM_TOKENS = 4
-"""Per tail: decoded and encoded again inside a prompt, a tail may gain a few tokens at its ends."""
+"""Tokens that a tail may gain at its ends when it is decoded, and encoded again inside a prompt."""
 TAG_TOKENS = 8
-"""Think tags, end of turn, and line breaks around them."""
+"""Tokens kept free for think tags, the end of a turn, and line breaks around them."""
 MIN_ROOM_TOKENS = 32
-"""With less than this for tails and reasoning together the method cannot work: an error, not a warning."""
+"""The least room for tails and reasoning together: with less the method cannot work, which is an error and no
+warning."""
 
 
 @dataclass(frozen=True, slots=True)

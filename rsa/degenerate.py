@@ -7,9 +7,10 @@ from array import array
 from collections.abc import Sequence
 
 WINDOWS = (512, 4096)
-"""Tokens looked at. The short window sees a loop of a few tokens soon, the long one loops of a sentence."""
+"""Numbers of last tokens looked at: the short window sees a loop of a few tokens soon, the long one loops of a
+sentence."""
 MAX_RATIO = 0.05
-"""Compressed over raw size below which a window is degenerate; sound reasoning stays above 0.2."""
+"""The ratio of compressed to raw size below which a window is degenerate: sound reasoning stays above 0.2."""
 CHECK_EVERY_TOKENS = 128
 
 

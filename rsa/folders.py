@@ -17,7 +17,7 @@ from rsa.errors import ConfigError, RSAError, RunLockedError
 
 LOCK = "lock"
 MAX_SHOWN = 60
-"""Characters of a value in a message."""
+"""Characters of a value that a message shows."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 

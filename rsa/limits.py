@@ -10,12 +10,12 @@ from rsa.results import LimitName
 from rsa.settings.config import Limits
 
 ANSWER_RESERVE_TOKENS = 512
-"""Kept back for the answer of each candidate still reasoning; a boxed answer with a few sentences fits."""
+"""Tokens kept back for the answer of each candidate still reasoning: a boxed answer with a few sentences fits."""
 MAX_RESERVE_SHARE = 0.25
-"""The reserves of all candidates together, at most, as a share of the token limit."""
+"""The largest share of the token limit that the reserves of all candidates may take together."""
 ANSWER_TIME_SHARE = 0.15
 MAX_ANSWER_TIME_S = 120.0
-"""Kept back for answers before the deadline: this share of the time, at most so many seconds."""
+"""The time kept back for answers before the deadline: a share of it, and at most so many seconds."""
 CANCEL_GRACE_S = 5.0
 """How long after the deadline an engine may take to hand over what it cancelled."""
 

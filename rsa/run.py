@@ -55,7 +55,7 @@ from rsa.settings.config import RSAConfig
 from rsa.tails import aggregation_prompt, cut_tail
 
 SELECTION_SAMPLING = {"temperature": 0.6, "top_p": 0.95, "top_k": 40}
-"""Of the one more aggregation of `select="aggregate"`, after Zyphra's proxy."""
+"""Sampling of the one more aggregation of `select="aggregate"`, after Zyphra's proxy."""
 Subset = tuple[int, ...]
 Send = Callable[[Event], Awaitable[None]]
 

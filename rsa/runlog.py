@@ -37,7 +37,7 @@ from rsa.results import Candidate, Record, RoundKind, RunResult
 from rsa.settings.config import RSAConfig
 
 FORMAT = 2
-"""Of the files in a run folder; raised when an older reader could not understand them."""
+"""The number of the format of run folders: raised when an older reader could not understand one."""
 RUN, EVENTS, RESULT, IMAGES = "run.json", "events.jsonl", "result.json", "images"
 CandidateKey = tuple[RoundKind, int, int]
 Sync = Literal["candidate", "round", "end"]

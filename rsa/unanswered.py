@@ -11,7 +11,7 @@ from rsa.results import Candidate, RunResult
 
 _WORDS_CHARACTERS = 80
 _GROUPS = 4
-"""Of candidates that wrote the same; more are no longer read."""
+"""Groups of candidates that wrote the same that are told: more are no longer read."""
 _FORMS = {
     "boxed": r"ended without an answer in \boxed{...}",
     "choice": "ended without naming a letter",

@@ -20,9 +20,9 @@ from engine.errors import ModelError
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 RECORD = "conversion.json"
-"""In a folder that `rsa convert` writes: what it is becoming, or has become."""
+"""The file in a folder of `rsa convert` that says what the folder is becoming, or has become."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "tiktoken.model")
-"""A folder needs one of them."""
+"""The files a tokenizer may be in: a folder needs one of them."""
 
 LISTED = 5
 """Names that an error lists."""
@@ -31,7 +31,7 @@ _HEADER_LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 _SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
 _SAMPLE_BYTES = 1 << 20
-"""Read from both ends of each weight file for the fingerprint: hashing all of 19 GB would take half a minute."""
+"""Bytes read from both ends of each weight file for the fingerprint: hashing all of 19 GB would take half a minute."""
 _IDENTITY_SUFFIXES = (".json", ".safetensors", ".model", ".tiktoken", ".jinja")
 _IDENTITY_NAMES = ("merges.txt", "vocab.txt")
 

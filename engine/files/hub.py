@@ -12,7 +12,7 @@ from engine.errors import ModelError
 from engine.files.checkpoint import CONFIG, TOKENIZER_FILES, OnProgress, Progress, find_files
 
 FILES = ["*.json", "model*.safetensors", "*.model", "*.tiktoken", "*.txt", "*.jinja"]
-"""Of a repository, what a model needs."""
+"""The files of a repository that a model needs."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NETWORK_BYTES_BAR = "Downloading bytes"  # beside the bar of bytes written; it counts what compression leaves

@@ -34,7 +34,7 @@ LAYOUTS = {
     "mlx-lm": "converted by mlx-lm",
     "hub": "hub checkpoint of another model",
 }
-"""Layout -> what it is called for people."""
+"""The names of the layouts, for people."""
 
 _SMALL_FILES = (
     "tokenizer.json",

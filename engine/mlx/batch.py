@@ -15,7 +15,8 @@ from engine.mlx.row import Row
 from engine.mlx.sampler import BatchSampler
 
 _CLEAR_CACHE_STEPS = 512
-"""MLX keeps freed buffers; every growth of the KV cache leaves some of a size that never comes again."""
+"""Steps between clearings of the buffers that MLX keeps freed: every growth of the KV cache leaves some of a size that
+never comes again."""
 
 
 class DecodeBatch:

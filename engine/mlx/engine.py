@@ -31,15 +31,16 @@ from engine.mlx.tokenizer import ChatTokenizer
 
 _PREFILL_CHUNK_CPU = 512
 _PREFILL_CHUNKS_GPU = (2048, 16384)
-"""For a model of 2 GB and more, and for the smallest: those take time for each pass rather than for each token."""
+"""Tokens of a prefill chunk on a GPU, for a model of 2 GB and more, and for the smallest: those take time for each pass
+rather than for each token."""
 _LARGE_MODEL_BYTES = 2 * 10**9
 _ROWS, _MOST_ROWS_GPU = 64, 512
-"""On a CPU more rows make each slower and all of them hardly faster. A GPU takes more while their logits are small, of
-which the sampler holds a few copies."""
+"""Rows decoded at once on a CPU, where more make each slower and all of them hardly faster; and at most on a GPU, which
+takes more while their logits are small, of which the sampler holds a few copies."""
 _LOGITS_BYTES = 128 * 2**20
 _CUDA_CACHE_SHARE = 1 / 16
-"""Of the memory for KV caches, in freed buffers that MLX keeps. By itself it keeps as many as the GPU holds (22 GB for
-nano within seconds, on an H200), and eight processes on one GPU ended for lack of memory."""
+"""The freed buffers that MLX keeps on CUDA, as a share of the memory for KV caches. By itself it keeps as many as the
+GPU holds (22 GB for nano within seconds, on an H200), and eight processes on one GPU ended for lack of memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 _PATCH_BYTES = 256 << 20
-"""Three or more images of the largest size (8,000 tokens are 75 MB of patches); a run needs them until its first
-prompt is computed."""
+"""Bytes of patches kept, three or more images of the largest size (8,000 tokens are 75 MB of patches): a run needs them
+until its first prompt is computed."""
 _FEATURE_BYTES = 256 << 20
-"""Eight or more images of the largest size, in bfloat16."""
+"""Bytes of features kept: eight or more images of the largest size, in bfloat16."""
 
 
 class PreparedImage(Protocol):

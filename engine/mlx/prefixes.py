@@ -30,7 +30,7 @@ from engine.families.zaya.cache import CCACache
 from engine.mlx.features import PreparedImage
 
 Span = tuple[int, int]
-"""Half-open range of tokens."""
+"""A half-open range of tokens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ _WORD_BITS = 32  # codes are packed into words
 # Half a unit in the last place of 1: how far a rounded scale or bias may be off, relative to itself.
 _ROUNDING = {mx.float32: 2.0**-24, mx.float16: 2.0**-11, mx.bfloat16: 2.0**-8}
 _MXFP4_STEPS = 2.5
-"""Of a group's scale 2^e, which is its largest number over 6 rounded to a power of two: that number may be up to
-6 sqrt(2) 2^e, and the largest code is 6."""
+"""The largest deviation of MXFP4 in units of a group's scale 2^e. That is the group's largest number over 6, rounded to
+a power of two: the number may be up to 6 sqrt(2) 2^e, and the largest code is 6."""
 _SLACK = 1.01  # kernels differ in the last place
 _CHUNK_NUMBERS = 1 << 22
-"""Compared at a time: 16 MB in float32."""
+"""Numbers compared at a time: 16 MB in float32."""
 
 
 @dataclass(frozen=True, slots=True)

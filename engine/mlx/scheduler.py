@@ -26,16 +26,17 @@ from engine.mlx.prefixes import PrefixCache, Prompt
 from engine.mlx.row import Row
 
 _FLUSH_INTERVAL_S = 0.05
-"""Chunks are sent this often: more would cost more time than people and programs gain from it."""
+"""Seconds between two sendings of chunks: more often would cost more time than people and programs gain from it."""
 _FLUSH_SHARE, _MAX_FLUSH_INTERVAL_S = 0.05, 0.5
-"""With hundreds of rows they are sent less often, for sending takes no more than this share of the time; yet so often,
-for limits on a run are checked as they come."""
+"""The largest share of the time that sending chunks may take, so that hundreds of rows send less often; and the longest
+interval, for limits on a run are checked as chunks come."""
 _OUT_OF_MEMORY = ("malloc", "out of memory", "insufficient memory")
-"""In errors of MLX: on CPUs and CUDA, and on Metal when a command buffer finds too little."""
+"""What MLX's errors say when memory is short: on CPUs and CUDA, and on Metal when a command buffer finds too little."""
 _PADDING_SHARE = 0.25
-"""Prompts of very different lengths do not share a chunk: at most so much of it may be padding."""
+"""The largest share of a chunk that may be padding: prompts of very different lengths do not share one."""
 _ROOM_TOKENS = 256
-"""Caches grow in steps of so many tokens, or of an eighth of their length: a row takes that much more than it uses."""
+"""Tokens by which caches grow, if that is more than an eighth of their length: a row takes that much more than it
+uses."""
 
 
 @dataclass(slots=True)

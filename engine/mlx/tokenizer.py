@@ -16,11 +16,11 @@ from engine.errors import RequestError
 from engine.mlx.features import ImageStore
 
 _TAG_WINDOW_TOKENS = 8
-"""How far from the end of a prompt its chat template may have opened the think tag."""
+"""Tokens at the end of a prompt in which its chat template may have opened the think tag."""
 _TURN_END = "<|im_end|>"
-"""Ends a turn in ChatML; some configurations name another end token, and such a model would talk on for ever."""
+"""The end of a turn in ChatML; some configurations name another end token, and such a model would talk on for ever."""
 _IMAGE_PLACE = "<image>"
-"""What chat templates may write for an image where the tokenizer names its image token otherwise."""
+"""The place of an image, as chat templates may write it where the tokenizer names its image token otherwise."""
 
 
 class _Piece(NamedTuple):

@@ -21,9 +21,10 @@ from engine.images import read_image
 
 FILE = "preprocessor_config.json"
 COMBINED_FILE = "processor_config.json"
-"""Where newer transformers write the same settings, under `image_processor`."""
+"""The file where newer transformers write the same settings, under `image_processor`."""
 MIN_PIXELS, MAX_PIXELS = 10 * 28 * 28, 8000 * 28 * 28
-"""Of an image as the tower sees it, where no file says otherwise: the model card's 10 and 8,000 tokens."""
+"""The fewest and most pixels of an image as the tower sees it, where no file says otherwise: the model card's 10 and
+8,000 tokens."""
 _RESAMPLINGS = range(6)  # PIL's numbers
 
 

@@ -25,21 +25,21 @@ from engine.families.zaya.config import VisionArgs
 from engine.mlx import cpu
 
 Grid = tuple[int, int, int]
-"""Frames, rows and columns of an image, in patches."""
+"""The size of an image in patches: frames, rows and columns."""
 Run = tuple[int, int]
-"""So many sequences of so many patches each; neighbours in memory."""
+"""Sequences of equal length that are neighbours in memory: how many, and of how many patches each."""
 
 _ROPE_THETA = 10_000.0
 _SCORES = 1 << 28
-"""Attention scores at a time on a GPU: 1 GB in float32, where no fused kernel does without them."""
+"""Attention scores computed at a time on a GPU: 1 GB in float32, where no fused kernel does without them."""
 _SCORES_ON_CPU = 1 << 20
-"""The same on the CPU: 4 MB stay in the processor's cache."""
+"""Attention scores computed at a time on the CPU: 4 MB stay in the processor's cache."""
 _FEWEST_QUERIES = 32
-"""Queries at a time, however long the sequence: fewer make the products slow."""
+"""The fewest queries computed at a time, however long the sequence: fewer make the products slow."""
 _MLP_PATCHES = 1 << 11
-"""Patches at a time in the products after attention."""
+"""Patches computed at a time in the products after attention."""
 _PATCHES_AT_ONCE = 1 << 15
-"""Images are taken together up to this sum, one of the largest size by itself."""
+"""The most patches of images that are encoded together: one of the largest size is encoded by itself."""
 
 
 class PatchEmbed(nn.Module):

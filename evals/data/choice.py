@@ -12,7 +12,7 @@ from evals.errors import DataError
 from rsa.errors import did_you_mean
 
 Options = dict[str, str | int | float | bool | list[str] | list[int] | None]
-"""As `evals.results.DataInfo` records them."""
+"""Options of a choice of problems, as `evals.results.DataInfo` records them."""
 _HALF = re.compile("[\ud800-\udfff]")
 MAX_NAMED = 5
 """Ids that a message lists."""

@@ -16,12 +16,12 @@ from typing import Any
 from evals.errors import DataError
 
 Mapped = Mapping[str, str | Sequence[str]]
-"""Where columns are that a benchmark has under other names: see `evals.data.benchmarks.Benchmark.with_columns`."""
+"""The columns of data that a benchmark has under other names: see `evals.data.benchmarks.Benchmark.with_columns`."""
 _INDEX = re.compile(r"\[(-?\d{1,9})\]")
 _IMAGE = frozenset({"bytes", "path"})
-"""What an image consists of in a parquet file: one column to people."""
+"""The fields of an image in a parquet file: one column to people."""
 MAX_DEPTH = 8
-"""Of nested columns that a message names."""
+"""How deep nested columns are that a message names."""
 MAX_NAMED = 24
 """Columns that a message names."""
 _USUAL = {
@@ -29,7 +29,7 @@ _USUAL = {
     "gold": ("gold", "answer", "ground_truth", "final_answer", "target", "solution", "label", "output"),
     "images": ("image", "images", "bytes"),
 }
-"""What columns are called elsewhere; the first are the surest."""
+"""The names that our columns have in other data; the first are the surest."""
 
 
 @dataclass(frozen=True, slots=True)

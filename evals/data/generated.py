@@ -16,9 +16,9 @@ from evals.tasks import chain, countdown, sums
 
 Phrasings = Literal["seen", "unseen", "all"]
 MAX_DRAWS = 1000
-"""In vain, for one problem that did not occur before: then there are hardly any others with these options."""
+"""Draws in vain for one problem that did not occur before: then there are hardly any others with these options."""
 MAX_LENGTH = 1000
-"""Of a chain: no two neighbouring operations occur twice, and there are 2,304 pairs of operations."""
+"""The longest chain: no two neighbouring operations occur twice, and there are 2,304 pairs of operations."""
 
 
 class Generate(Declared):

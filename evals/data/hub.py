@@ -17,7 +17,7 @@ from evals.data.benchmarks import Source
 from evals.errors import DataError
 
 TIMEOUT_S = 20.0
-"""For the one request that tells whether the Hub can be reached."""
+"""Time limit of the one request that tells whether the Hub can be reached."""
 
 
 @dataclass(frozen=True)

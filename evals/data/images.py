@@ -11,7 +11,7 @@ from typing import Any
 
 _TAG = re.compile(r"<image (\d+)>")
 MAX_PATH_CHARS = 1024
-"""Longer text is an image itself, in base64."""
+"""The longest path of an image, in characters: longer text is an image itself, in base64."""
 
 
 def image_path(value: Any, folder: Path) -> Path | None:

@@ -23,7 +23,7 @@ from evals.records import Sample
 from rsa.problem import image_sha256
 
 _NEEDED = {"problem": "the problem", "gold": "the gold answer", "images": "the image"}
-"""Columns that a sample cannot do without, if the benchmark has them at all; in words."""
+"""Columns that a sample cannot do without, if the benchmark has them at all, and what they are called for people."""
 
 
 class SampleReader:

@@ -21,7 +21,7 @@ ROWS_PER_GROUP = 8
 would cost half of VQAv2. Rows of a group are neighbours; what makes neighbours alike there, their image, is what their
 cluster is."""
 THREADS = 8
-"""For the files' ends: one or two requests each, for dozens of files."""
+"""Threads that fetch the files' ends: one or two requests each, for dozens of files."""
 
 
 @dataclass(frozen=True)

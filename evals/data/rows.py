@@ -21,10 +21,10 @@ from evals.errors import DataError
 Row = dict[str, Any]
 PARQUET, TEXT = (".parquet",), (".jsonl", ".json")
 ENCODING = "utf-8-sig"
-"""UTF-8, with or without the mark that Windows programs begin files with."""
+"""The encoding of text files: UTF-8, with or without the mark that Windows programs begin files with."""
 BATCH_ROWS = 16
 BUFFER_BYTES = 1 << 16
-"""Of the stream that a column is read through; without it, a row group's whole column is read at once."""
+"""The buffer of the stream that a column is read through; without one, a row group's whole column is read at once."""
 
 
 def file_rows(files: Sequence[Path], leave_out: Collection[str] = ()) -> Iterator[Row]:

@@ -14,7 +14,7 @@ from rsa.folders import written_aside
 
 REPORT = "report.html"
 MAX_BYTES = 20_000_000
-"""Of a report. Browsers and mail programs still open that; texts are shortened and left out to keep it."""
+"""The largest report. Browsers and mail programs still open that; texts are shortened and left out to keep it."""
 
 
 def write_report(folder: str | Path, *, max_bytes: int = MAX_BYTES) -> Path:

@@ -26,11 +26,11 @@ from rsa.errors import RSAError
 
 PROBLEM_CHARACTERS = 8_000
 TAIL_CHARACTERS = (240, 4_000)
-"""Of a tail, fewest and most: the more candidates share a page, the fewer."""
+"""Characters of a tail that a page shows, fewest and most: the more candidates share it, the fewer."""
 _MARKUP_BYTES = 600
-"""About what is around a candidate's tail."""
+"""Bytes of markup around a candidate's tail, about."""
 _NOTES_BYTES = 1_000
-"""At most of the note above the list of problems and of those within it."""
+"""The most bytes of the note above the list of problems and of those within it."""
 _NAME_CHARACTERS = 80
 
 

@@ -8,7 +8,7 @@ from evals.report.svg import FIRST, MUTED, RULE, SECOND, THIRD, WIDTH, Colour, P
 from rsa.results import Round
 
 MOST_CANDIDATES, MOST_ROUNDS = 48, 12
-"""Of a picture in which single candidates can still be told apart."""
+"""Candidates and rounds of a picture in which single candidates can still be told apart."""
 _AGREES, _DIFFERS, _SILENT = ("o", FIRST), ("D", SECOND), ("o", THIRD)
 
 

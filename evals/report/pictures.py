@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_SIDE = 900
-"""Pixels of the longer side: enough to read a diagram's labels."""
+"""The longer side of a picture, in pixels: enough to read a diagram's labels."""
 KEPT_BYTES = 60_000
-"""A smaller file of a kind that browsers know is shown as it is."""
+"""The size below which a file of a kind that browsers know is shown as it is."""
 _KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
 
 

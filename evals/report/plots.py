@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_PANELS = 6
-"""Of a picture with one panel a round."""
+"""Panels of a picture that has one for each round."""
 _BINS = 40
 _ENDINGS: tuple[tuple[Colour, str], ...] = (
     ("first", "■ ended by itself"),

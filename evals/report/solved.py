@@ -20,7 +20,7 @@ from rsa.words import plural
 
 PROBLEM_CHARACTERS = 40_000
 TAIL_CHARACTERS = (240, 20_000)
-"""Of a tail, fewest and most: the more candidates there are, the fewer."""
+"""Characters of a tail that a page shows, fewest and most: the more candidates there are, the fewer."""
 _SHOWN_VOTES = 4
 _STOPPED = {
     "finished": "",

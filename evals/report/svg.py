@@ -24,7 +24,7 @@ T = TypeVar("T")
 Colour = Literal["ink", "muted", "rule", "first", "second", "third"]
 
 WIDTH, HEIGHT = 400, 260
-"""Points; a page shows two side by side, a phone one."""
+"""The size of a plot in points: a page shows two side by side, a phone one."""
 INK, MUTED, RULE, FIRST, SECOND, THIRD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 _VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", FIRST: "first", SECOND: "second", THIRD: "third"}
 DASHED = (0, (3, 2))

@@ -12,9 +12,9 @@ from evals.results import CandidateRecord
 from rsa.results import Candidate, Check, Round
 
 Tone = Literal["right", "wrong", "partly", "none", "open"]
-"""Colour of a verdict; its sign and its word say the same."""
+"""The colour of a verdict; its sign and its word say the same."""
 SHOWN_CANDIDATES = 64
-"""Of a round; a page of more is no longer read."""
+"""Candidates of a round that a page shows: more are no longer read."""
 ANSWER_CHARACTERS = 600
 
 
@@ -35,7 +35,7 @@ _UNANSWERED: dict[ScoreStatus, Verdict] = {
     "failed": Verdict("open", "!", "failed"),
 }
 HANDED_ON = Verdict("none", "→", "handed on")
-"""No answer was wanted of it."""
+"""The verdict on a candidate of which no answer was wanted."""
 RIGHT, WRONG = Verdict("right", "✓", "right"), Verdict("wrong", "✗", "wrong")
 _ENDED = {
     "degenerate": _UNANSWERED["degenerate"],

@@ -10,7 +10,7 @@ from evals.scorers.base import BaseScorer, Fields, gold_texts, no_answer, scored
 from evals.scorers.edit_distance import similarity
 
 MAX_CHARACTERS = 10_000
-"""Of an answer; a longer one resembles nothing that could be asked for."""
+"""The longest answer compared, in characters: a longer one resembles nothing that could be asked for."""
 
 
 class AnlsScorer(BaseScorer[list[str]]):

@@ -124,7 +124,7 @@ _FRACTION = re.compile(r"\\[dt]?frac\s*+\{([^{}]*+)\}\s*+\{([^{}]*+)\}")
 _ESCAPED = re.compile(r"\\([%$&#_{}])")
 _SPACE = re.compile(r"(?:\\[,;:! ]|\\q?quad(?![a-zA-Z])|~|\s)+")
 MAX_WRAPPERS = 8
-"""Of one inside the other."""
+"""The most wrappers, such as `text{...}`, that are taken off an answer, one inside the other."""
 
 
 def whole_characters(text: str) -> str:

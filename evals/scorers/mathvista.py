@@ -35,7 +35,7 @@ from rsa.answers.extract import last_boxed, letter_of, marked_answer
 
 AnswerType = Literal["text", "integer", "float", "list"]
 MAX_CHARACTERS = 400
-"""Of an answer; what is longer is no option, number or list."""
+"""The longest answer read, in characters: what is longer is no option, number or list."""
 _BRACKETED = re.compile(r"\(([A-Za-z])\)")
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z])(?:\^\{?[23]\}?|[23])(?![\w.])")
 _NUMBER = re.compile(r"[-−]?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,3}(?!\d))?")

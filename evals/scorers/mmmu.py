@@ -33,11 +33,11 @@ from rsa.answers.equivalence import tidy
 from rsa.answers.extract import last_boxed, letter_of
 
 MAX_CHARACTERS = 20_000
-"""Of a section, from its end: the parser looks at all of it many times."""
+"""Characters read of a section, from its end: the parser looks at all of it many times."""
 MAX_VALUE = 10**300
-"""Of a number; larger ones are no floats."""
+"""The largest number read: larger ones are no floats."""
 CONTENT_WORDS = 5
-"""A text of more words than that may name an option by its content alone."""
+"""Words beyond which a text may name an option by its content alone."""
 _KEYS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 """What stands before the answer in a sentence; in the last line also an equals sign."""
 _TRIVIAL = frozenset(":,.!?;'")

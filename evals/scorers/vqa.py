@@ -12,9 +12,9 @@ from evals.records import Score
 from evals.scorers.base import BaseScorer, Fields, gold_text, no_answer, scored, short_answer, shown
 
 ENOUGH = 3
-"""Annotators who agree with an answer make it fully right."""
+"""Annotators whose agreement with an answer makes it fully right."""
 MIN_ANNOTATORS = ENOUGH + 1
-"""With fewer, even an answer that all of them gave would not be worth 1."""
+"""The fewest annotators of a question: with fewer, even an answer that all of them gave would not be worth 1."""
 
 
 class VqaScorer(BaseScorer[list[str]]):

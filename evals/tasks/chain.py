@@ -146,7 +146,8 @@ PHRASINGS = (
     ("I start at {start}, then {commas}, working modulo 97. Which number do I reach?", False),
     ("Modulo 97: start {start}; {semicolons}. Result?", False),
 )
-"""(template, used in training). The held-out ones measure whether new wordings are understood."""
+"""The wordings of a problem: (template, used in training). The held-out ones measure whether new wordings are
+understood."""
 
 
 def phrase(problem: ChainProblem, index: int) -> str:

@@ -21,13 +21,13 @@ from evals.tasks.verdict import UnreadableError, Verdict, answer_in, braced, mem
 MIN_SIZE, MAX_SIZE = 3, 6
 MAX_NUMBER = 25
 MAX_VALUE = 500
-"""Largest intermediate result of a generated problem: a person can still work it out in the head."""
+"""The largest intermediate result of a generated problem: a person can still work it out in the head."""
 MIN_TARGET, MAX_TARGET = 6, 200
 
 MAX_ANSWER_CHARS = 400
-"""An honest answer with six numbers has under 60 characters; longer text is refused unread."""
+"""The longest answer read, in characters: an honest one with six numbers has under 60."""
 MAX_DEPTH = 24
-"""Nesting allowed in an answer; far above what six numbers need, far below the parser's own limit."""
+"""The deepest nesting read in an answer: far above what six numbers need, far below the parser's own limit."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,8 @@ PHRASINGS = (
     ("Please make {target} using {and_}, each number one time.", False),
     ("Target {target}, numbers {commas}.", False),
 )
-"""(template, used in training). The held-out ones measure whether new wordings are understood."""
+"""The wordings of a problem: (template, used in training). The held-out ones measure whether new wordings are
+understood."""
 
 
 def phrase(problem: CountdownProblem, index: int) -> str:

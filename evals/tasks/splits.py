@@ -6,7 +6,8 @@ from typing import Literal
 Split = Literal["train", "test"]
 
 BUCKETS = 10
-"""One bucket in ten is the test split; a model trained on `train` alone has never seen a test problem."""
+"""Buckets that problems are hashed into, of which one is the test split: a model trained on `train` alone has never
+seen a test problem."""
 
 
 def split_of_key(key: str) -> Split:

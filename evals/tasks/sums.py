@@ -17,7 +17,7 @@ from evals.tasks.verdict import UnreadableError, Verdict, answer_in, members_of
 
 MIN_TERMS, MAX_TERMS = 2, 40
 MAX_DIGITS = 5
-"""Of a term; a total may have two more."""
+"""Digits of the longest term; a total may have two more."""
 MAX_ANSWER_CHARS = 400
 
 
@@ -104,7 +104,8 @@ PHRASINGS = (
     ("Grand total of {commas}, please.", False),
     ("Please total this list for me: {commas}", False),
 )
-"""(template, used in training). The held-out ones measure whether new wordings are understood."""
+"""The wordings of a problem: (template, used in training). The held-out ones measure whether new wordings are
+understood."""
 
 
 def phrase(problem: SumsProblem, index: int) -> str:

@@ -30,7 +30,7 @@ ROWS = (64, 80, 96, 120, 160, 192, 240, 320, 384, 480, 640, 768, 960, 1280, 1536
 MAX_CHAIN = 64
 """Operations of the longest chain: more than four times what fits into 128 tokens."""
 CUT_OFF_SHARE = 0.095
-"""Samples whose reasoning the budget ends."""
+"""The share of samples whose reasoning the budget ends."""
 TOKENIZER_FILE = Path(__file__).resolve().parents[2] / "engine" / "weights" / "nano" / "tokenizer.json"
 
 COUNTDOWN_WORDING = [i for i, (_, trained) in enumerate(countdown.PHRASINGS) if trained]
@@ -52,7 +52,7 @@ class Rollouts:
 
 _SUM = re.compile(r"\d\s*\+\s*\d")
 Sample = tuple[list[int], list[bool]]
-"""Token ids, and which of them carry loss."""
+"""A sample: token ids, and which of them carry loss."""
 
 
 def tail_tokens(rng: Random) -> int:
@@ -330,7 +330,8 @@ def _sound_lines(_: Random, problem: traces.ListProblem, first: int, last: int) 
 # ---------------------------------------------------------------- batches
 
 Batch = tuple[int, np.ndarray[Any, Any], np.ndarray[Any, Any]]
-"""Row length S, ids uint16 [T], loss flags uint8 [T]; T = TOKENS_PER_BATCH, rows padded on the right with 0."""
+"""A batch: row length S, ids uint16 [T], loss flags uint8 [T]; T = TOKENS_PER_BATCH, rows padded on the right with
+0."""
 
 
 def batches(mixture: Mixture, tokens: int = TOKENS_PER_BATCH) -> Iterator[Batch]:

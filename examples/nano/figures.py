@@ -208,7 +208,7 @@ LABELS = {
     "unseen": "the same, wordings never trained on",
 }
 RIVALS = tuple(label for label in LABELS if label not in ("rsa", "unseen"))
-"""What Markovian RSA is compared with, on the same problems."""
+"""The lines that Markovian RSA is compared with, on the same problems."""
 
 
 def _words(template: str, task: Task, n: int) -> str:

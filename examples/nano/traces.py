@@ -21,7 +21,7 @@ from evals.tasks.sums import SumsProblem
 ListProblem = ChainProblem | SumsProblem
 """Problems that are worked off step by step."""
 Piece = tuple[str, bool]
-"""Text of a completion, and whether its tokens carry loss."""
+"""A piece of a completion: its text, and whether its tokens carry loss."""
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 THINK, END_THINK = "<think>", "</think>"

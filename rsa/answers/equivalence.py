@@ -26,7 +26,8 @@ from rsa.answers.extract import AnswerRule
 from rsa.answers.math_pool import DIFFERENT, SAME, TIMEOUT_S, MathWorkers, Verdict
 
 MAX_HANGS = 3
-"""Per matcher. Answers that make comparisons hang come in groups; after so many, only what is certain counts."""
+"""Comparisons of one matcher that may hang: answers that hang come in groups; after so many, only what is certain
+counts."""
 
 MAX_LENGTH = 2048
 MAX_NESTING = 32

@@ -23,11 +23,11 @@ CUES: dict[AnswerRule, AnswerCue] = {
     "boxed": AnswerCue(text="\n\nThe final answer is \\boxed{", stop=("\n",)),
     "choice": AnswerCue(text="\n\nThe letter of the answer is \\boxed{", stop=("\n",)),
 }
-"""What a model without think tags is asked with at beta; a line is enough for what it then has to write. No words make
-a whole of half a program or half a text, so there are none for the other rules."""
+"""How each rule asks a model without think tags for its answer at beta: with the beginning of one, of which the rest
+fits in a line. No words make a whole of half a program or half a text, so there are none for the other rules."""
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 MAX_MARKED = 400
-"""Characters of a marked answer that is not boxed; longer is an explanation."""
+"""The longest marked answer without a box, in characters: what is longer is an explanation."""
 # Possessive quantifiers (`++`) never try less: two runs of spaces side by side would otherwise share them in
 # quadratically many ways.
 _BRACES = re.compile(r"(?P<box>\\{1,2}f?boxed\s*+\{)|\\.|(?P<brace>[{}])", re.DOTALL)
@@ -39,7 +39,8 @@ _FORMULA = re.compile(r"\$\$?([^$]++)\$|\\\(((?:[^\\]|\\[^)])*+)\\\)|\\\[((?:[^\
 _SENTENCE_END = re.compile(r"[.;!?]?[\s*_]*\n|[.;!?](?=\s|[*_]*$)")
 _SENTENCE_SURELY_OVER = re.compile(r"[.;!?]?[\s*_]*\n|[.;!?](?=\s)")
 _NOTHING = re.compile(r"(?:no answer|not|unknown|unclear)\b", re.IGNORECASE)
-"""Begins what is no answer, though it stands where one is expected: "the answer is not known", "Answer: unknown"."""
+"""The beginning of what is no answer, though it stands where one is expected: "the answer is not known", "Answer:
+unknown"."""
 
 
 def last_boxed(text: str) -> str | None:

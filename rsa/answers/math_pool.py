@@ -22,11 +22,12 @@ from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 TIMEOUT_S = 5.0
-"""One comparison; sound ones take milliseconds, the slowest of 135 measured cases 1 s."""
+"""Time limit of one comparison: sound ones take milliseconds, the slowest of 135 measured cases 1 s."""
 START_TIMEOUT_S = 60.0
-"""Until a process has imported math-verify; seconds on a busy machine."""
+"""Time limit of a process to start: it imports math-verify, which takes seconds on a busy machine."""
 MAX_FAILED_STARTS = 3
-"""In a row; after them nothing is compared any more, instead of waiting for a process that never comes."""
+"""Failed starts in a row after which nothing is compared any more, instead of waiting for a process that never
+comes."""
 MAX_KNOWN = 4096
 """Comparisons remembered, of up to 2 x 2,048 characters each."""
 Members = tuple[str, ...]
@@ -35,7 +36,7 @@ _BREAKDOWNS = (
     *(OSError, ValueError, KeyError, TypeError),
     *(anyio.IncompleteRead, anyio.DelimiterNotFound, anyio.BrokenResourceError, anyio.ClosedResourceError),
 )
-"""What a process that dies or talks nonsense looks like from here."""
+"""The errors that a process which dies or talks nonsense causes here."""
 
 
 @dataclass(frozen=True, slots=True)

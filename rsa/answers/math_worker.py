@@ -17,15 +17,16 @@ from functools import lru_cache
 from typing import Any
 
 EXACT_DIGITS = 15
-"""Decimals count as equal only if they agree this far: an approximation is not the exact value."""
+"""Digits to which decimals must agree to count as equal: an approximation is not the exact value."""
 DIGITS = 30
-"""Computed of both values to see that they differ; a relative difference of 1e-20 is then no rounding error."""
+"""Digits of two values that are computed to see that they differ: a relative difference of 1e-20 is then no rounding
+error."""
 POINT = (7393, 10007)
 """A value of the first symbol, as a fraction: not one where different expressions often meet."""
 MAX_PARSED = 1024
 """Parses remembered: a gold answer is compared with one candidate after another, and parsing takes longest."""
 ORPHAN_S = 60
-"""After so long on one comparison nobody waits for it any more: who asked would have killed this process."""
+"""Seconds on one comparison after which nobody waits for it any more: who asked would have killed this process."""
 
 
 @lru_cache(MAX_PARSED)

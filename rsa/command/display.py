@@ -42,12 +42,14 @@ _OF_ROUNDS = (
 )
 _REFRESH_PER_S = 8
 _SHOWN_CHARACTERS = 80
-"""Of an answer in a line; programs and texts are answers too."""
+"""Characters of an answer shown in a line: programs and texts are answers too."""
 _LINES_OF_REASONING, _CHARACTERS_OF_REASONING = 20, 160
-"""Of each candidate that led to the answer: thousands of tokens may stand above them, in the run folder."""
+"""How much is shown of each candidate that led to the answer: thousands of tokens may stand above it, in the run
+folder."""
 _FIXED_WIDTH = 3 + 8 + 6 + 10 + 4 * 2  # of the table's other columns and the gaps between all of them
 _NARROW, _NARROW_FIXED_WIDTH = 60, 3 + 7 + 10 + 3 * 2
-"""Below so many columns there is no room for speeds: what is written matters more."""
+"""Columns below which there is no room for speeds, since what is written matters more; and the width of the other
+columns."""
 _MIN_WORDS_WIDTH = 10
 _STATUS_STYLE = {"ok": "green", "degenerate": "yellow", "failed": "red", "cancelled": "yellow"}
 _MARK_STYLE = {"verified": "green", "wrong": "red", "unchecked": "yellow"}

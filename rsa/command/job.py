@@ -24,7 +24,7 @@ from rsa.settings.suitability import suited
 from rsa.words import shortened
 
 _SHOWN_CHARACTERS = 200
-"""Of what was given as a file's name."""
+"""Characters shown of what was given as a file's name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from engine.api import Section
 from rsa.results import Check, Status
 
 _MEMORY_S = 10.0
-"""After so long, what was measured of the speed of writing counts half: rows that ended leave the others faster."""
+"""Seconds after which a measured speed of writing counts half: rows that ended leave the others faster."""
 _ENOUGH_READ = 256
 """Tokens of prompts before their speed is believed; of fewer the time is that of a step and of the next report."""
 _ENOUGH_WRITTEN_S = 1.0

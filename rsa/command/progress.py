@@ -19,7 +19,7 @@ from rsa.events import (
 from rsa.results import RoundKind, RunResult, Vote
 
 _SPEED_WINDOW_S = 5.0
-"""Speed is that of the last few seconds: prefill and stragglers make the average of a run a poor guide."""
+"""Seconds that the shown speed looks back: prefill and stragglers make the average of a run a poor guide."""
 
 
 @dataclass(slots=True)

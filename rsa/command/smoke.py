@@ -32,7 +32,7 @@ from rsa.results import Check
 
 SAMPLING = SamplingParams(temperature=0.0, reasoning_budget=1024, answer_budget=256)
 _SQUARE = 224
-"""Pixels of a side: 64 tokens."""
+"""Side of the square that is shown, in pixels: 64 tokens."""
 
 
 _FOUR = re.compile(
@@ -40,7 +40,7 @@ _FOUR = re.compile(
     r"|^\W*(?:4|four)\W*$|\\boxed\{\s*4\s*\}",
     re.IGNORECASE,
 )
-"""Said of something, or all that is said; a 4 anywhere, in `2/2=1, ... 4` say, is no answer."""
+"""An answer of 4: said of something, or all that is said. A 4 anywhere, in `2/2=1, ... 4` say, is no answer."""
 
 
 @dataclass(frozen=True, slots=True)

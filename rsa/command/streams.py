@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 EXIT_PIPE = 141
-"""What a shell reports of a program whose reader went away, `head` say."""
+"""The exit code of a program whose reader went away (`head`, say), as a shell reports it."""
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 

@@ -24,7 +24,7 @@ Carry = Literal["reasoning", "answer_or_reasoning", "full"]
 Answers = Literal["final", "every"]
 VISION_TASK = "vision"
 ASKED = "asked"
-"""Beside the settings in JSON: the names of those that somebody asked for."""
+"""The key, beside the settings in JSON, of the names of those that somebody asked for."""
 
 
 class _Settings(BaseModel):

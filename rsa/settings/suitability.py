@@ -10,11 +10,13 @@ from engine.api import ModelInfo, RecommendedSampling
 from rsa.settings.config import RSAConfig
 
 CHAT = RecommendedSampling(temperature=0.7, top_p=0.95)
-"""For a model whose makers say nothing: at temperature 1 and nothing cut off, small chat models write gibberish."""
+"""Sampling for a model whose makers say nothing: at temperature 1 and nothing cut off, small chat models write
+gibberish."""
 AS_TRAINED = RecommendedSampling()
-"""The paper's rows: models that were trained to aggregate were trained, and measured, on unaltered samples."""
+"""The paper's sampling: models that were trained to aggregate were trained, and measured, on unaltered samples."""
 _TRAINED_TO_AGGREGATE = "zaya"
-"""What the architecture of such models begins with: ZAYA1, and nano, which has its architecture and its training."""
+"""The beginning of the architecture of models that were trained to aggregate: ZAYA1, and nano, which has its
+architecture and its training."""
 
 
 def trained_to_aggregate(model: ModelInfo) -> bool:

@@ -17,7 +17,7 @@ CONV_TAPS = 3
 """Tokens seen by the two causal convolutions of width 2 together."""
 
 ImageMask = Literal["prefix", "block", "pair", "causal"]
-"""Who sees whom around images, beside everything before: see `engine.families.zaya.masks`."""
+"""The readings of who sees whom around images, beside everything before: see `engine.families.zaya.masks`."""
 
 # Settings that this implementation has one value for. Another value means another network: refused by name.
 _FIXED: dict[str, tuple[Any, ...]] = {

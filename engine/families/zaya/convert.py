@@ -39,7 +39,7 @@ from engine.files.checkpoint import (
 from engine.mlx.quantised import Quantised, deviation
 
 _SPARE_BYTES = 64 << 20
-"""Left free on the disk beyond what a conversion writes."""
+"""Bytes left free on the disk beyond what a conversion writes."""
 _ASIDE = ".writing-"
 _COPIED = ("*.json", "*.model", "*.tiktoken", "*.txt", "*.jinja")
 _NOT_COPIED = (CONFIG, INDEX, RECORD, JANG_CONFIG)

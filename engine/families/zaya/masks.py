@@ -23,7 +23,7 @@ import numpy as np
 from engine.families.zaya.config import ImageMask
 
 Flags = Sequence[bool] | np.ndarray
-"""Of each token of a row, whether it is an image's."""
+"""Whether each token of a row is an image's."""
 _AFTER_LAST_IMAGE = 2
 """Tokens after the last image that `prefix` takes in, as the authors' code does."""
 

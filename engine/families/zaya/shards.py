@@ -26,7 +26,7 @@ QUANTISED = re.compile(r"\.self_attn\.(qkv|o_proj)$|\.switch_mlp\.(gate_up_proj|
 
 _EMBEDDING_BITS, _EMBEDDING_GROUP = 8, 64
 _SHARD_BYTES = 1 << 30
-"""Of a shard, unless one matrix alone has more; a shard is what is in memory, and what a crash can cost."""
+"""The size of a shard, unless one matrix alone has more: a shard is what is in memory, and what a crash can cost."""
 _CODE_BYTES, _SHARED_EXPONENT_BYTES = 4, 1
 
 

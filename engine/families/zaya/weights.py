@@ -22,7 +22,7 @@ from engine.mlx.cpu import on_cpu
 from engine.mlx.quantised import Quantised, install, take
 
 _CACHE_BYTES = 256 << 20
-"""Of freed buffers that MLX may keep while a model is loaded."""
+"""Freed buffers that MLX may keep while a model is loaded, in bytes."""
 
 
 def load(

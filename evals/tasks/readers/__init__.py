@@ -17,7 +17,7 @@ from evals.tasks.readers.sums import read_sums
 from evals.tasks.sums import SumsProblem
 
 MAX_TEXT = 20_000
-"""Characters; a chain of a thousand steps has about 16,000."""
+"""The longest text read, in characters: a chain of a thousand steps has about 16,000."""
 Puzzle = CountdownProblem | ChainProblem | SumsProblem
 
 

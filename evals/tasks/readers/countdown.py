@@ -6,7 +6,7 @@ from evals.tasks.countdown import MAX_SIZE, CountdownProblem
 from evals.tasks.readers.phrases import LIST, Scanner, either, numbers_in
 
 MAX_NUMBERS = MAX_SIZE + 2
-"""With more of them, or with larger ones, the checker does not read an answer."""
+"""The most numbers of a puzzle: with more of them, or with larger ones, the checker does not read an answer."""
 MAX_VALUE = 10**6
 
 _VERBS = (
