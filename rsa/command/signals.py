@@ -42,6 +42,9 @@ def exit_code() -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first one ends the command in order; others are no news: GNU `timeout` tells a process twice."""
+    if _received:
+        return
     _received.append(number)
     handler = signal.getsignal(signal.SIGINT)  # an event loop has its own: it cancels before it raises
     if not callable(handler):

@@ -74,6 +74,11 @@ def test_what_the_process_was_told_to_ignore_it_ignores() -> None:
     assert signalled(signal.SIGHUP, signal.SIGINT, signal.SIGTERM, shell=ignoring) == (143, [GO_ON])
 
 
+def test_told_twice_at_once_it_still_ends_in_order() -> None:
+    """GNU `timeout` tells the process and its group: the second time broke off the cleaning up, with a traceback."""
+    assert signalled(signal.SIGHUP, signal.SIGTERM, shell='exec "$@"') == (129, [GO_ON])
+
+
 def test_ctrl_c_while_it_starts_leaves_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text(
         "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport time\ntime.sleep(60)"
