@@ -29,12 +29,12 @@ def load_mlx() -> ModuleType:
             # MLX's CUDA backend multiplies float32 matrices with 10-bit mantissas unless told not to. Ours are few and
             # in float32 for a reason, the router above all: logits were off by 0.018 instead of 0.00002.
             os.environ.setdefault("MLX_ENABLE_TF32", "0")
-        return import_for_good("mlx.core")
+        return import_on_lasting_thread("mlx.core")
     except ImportError as error:
         raise BackendError(_import_advice(error)) from error
 
 
-def import_for_good(name: str) -> ModuleType:
+def import_on_lasting_thread(name: str) -> ModuleType:
     """Import a module that uses MLX, on a thread that lives as long as the process. Raises what the import raises.
 
     MLX leaves state in the threads that set it up, and takes the GIL to drop it as such a thread ends. If the

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.backend import import_for_good, load_mlx, on_cpu, slow_here
+from engine.backend import import_on_lasting_thread, load_mlx, on_cpu, slow_here
 from engine.errors import CheckpointError, EngineError, ModelError
 from engine.files import hub
 from engine.files.checkpoint import (
@@ -50,7 +50,7 @@ def load_engine(
     tensors that are not the model's.
     """
     load_mlx()
-    import_for_good("engine.mlx.engine")
+    import_on_lasting_thread("engine.mlx.engine")
     from engine.mlx.engine import MLXEngine
 
     path = resolve(model)
@@ -112,7 +112,7 @@ def convert_model(
             "`mlx_lm.convert`"
         )
     load_mlx()
-    import_for_good("engine.families.zaya.convert")
+    import_on_lasting_thread("engine.families.zaya.convert")
     from engine.families.zaya.convert import convert
     from engine.families.zaya.shards import Settings
     from engine.mlx.quantised import Scheme

@@ -227,7 +227,7 @@ def _run(job: EvalJob, model: str, *, quiet: bool) -> EvalResults:
     """Run a job with its display on standard error. Who leaves early is told the command that goes on."""
     from engine.errors import EngineError
     from evals.folder import EVAL
-    from rsa.compose import bring_here
+    from rsa.compose import fetch_if_missing
 
     go_on = f"go on with: rsa eval --resume {shlex.quote(str(job.folder))}"
 
@@ -237,7 +237,7 @@ def _run(job: EvalJob, model: str, *, quiet: bool) -> EvalResults:
     try:
         data = job.open_data()  # before a model of many gigabytes is fetched for nothing
         with bars(quiet=quiet) as progress:
-            bring_here(model, progress)
+            fetch_if_missing(model, progress)
         return _shown(lambda show: job.run(model, show, data=data), quiet=quiet)
     except KeyboardInterrupt:
         raise interrupted(f"interrupted; {go_on}" if begun() else "interrupted before the evaluation began") from None

@@ -21,7 +21,7 @@ from evals.events import OnEvent
 from evals.folder import EVAL, DataSource, EvalRecord, ResultsFolder, absolute, data_identity, read_eval
 from evals.records import Sample, Scorer
 from evals.results import EvalResults
-from evals.run_scores import RunScores, nothing_scored, score_run
+from evals.run_scores import RunScores, failed_scores, score_run
 from evals.runner import Evaluation, Solving, check_gold, default_in_flight
 from rsa.answers.math_pool import MathWorkers
 from rsa.command.job import change, differences
@@ -164,7 +164,7 @@ class EvalJob:
         benchmark = load_benchmark(record.source.benchmark)
         theirs = {**record.source.model_dump(), "method": record.method, "epochs": record.epochs}
         differing = {
-            key: f"{key} is {_told(theirs[key])}, not {_told(value)}"
+            key: f"{key} is {_value_text(theirs[key])}, not {_value_text(value)}"
             for key, value in asked.items()
             if key in theirs and theirs[key] != value
         }
@@ -298,7 +298,7 @@ async def _scored_again(folder: ResultsFolder, scorer: Scorer, sample: Sample, e
     if result is not None:
         scores = await score_run(result, sample, scorer, metric=metric, epoch=epoch, error=error)
     elif error is not None:
-        scores = nothing_scored(sample, metric=metric, epoch=epoch, error=error)
+        scores = failed_scores(sample, metric=metric, epoch=epoch, error=error)
     else:
         raise ResultsError(f"{folder.folder} is not finished; go on with: rsa eval --resume {folder.folder}")
     await anyio.to_thread.run_sync(folder.write_scores, scores)
@@ -310,7 +310,7 @@ def benchmark_source(benchmark: str | Path) -> str:
     return absolute(benchmark) if str(benchmark).endswith(".toml") else str(benchmark)
 
 
-def _told(value: Any) -> str:
+def _value_text(value: Any) -> str:
     """A value in a message; of columns, the flags."""
     return as_flags(value) or "as the benchmark says" if isinstance(value, Mapping) else str(value)
 

@@ -128,8 +128,8 @@ async def score_run(
     )
 
 
-def nothing_scored(sample: Sample, *, metric: str, epoch: int, error: str) -> RunScores:
-    """Of a run that failed before it had any candidates."""
+def failed_scores(sample: Sample, *, metric: str, epoch: int, error: str) -> RunScores:
+    """The scores of a run that failed before it had any candidates: none."""
     question = question_sha256(sample)
     return RunScores(
         problem=sample.id,

@@ -22,7 +22,7 @@ from evals.folder import ResultsFolder
 from evals.meter import Meter, MeteredEngine
 from evals.records import Sample, Scorer
 from evals.results import EvalResults, ProblemTiming, Timings
-from evals.run_scores import RunScores, nothing_scored, question_sha256, score_run
+from evals.run_scores import RunScores, failed_scores, question_sha256, score_run
 from evals.summary import headline_value, summarise
 from rsa.answers.math_pool import MathWorkers
 from rsa.controller import MarkovianRSA
@@ -84,7 +84,7 @@ class Solving:
             failed = error.result
             scores = await score_run(failed, sample, self._scorer, metric=metric, epoch=epoch, error=str(error))
         except (ProblemError, RequestError, GoldError) as error:
-            scores = nothing_scored(sample, metric=metric, epoch=epoch, error=str(error))
+            scores = failed_scores(sample, metric=metric, epoch=epoch, error=str(error))
         except ConfigError as error:
             error.add_note(f"(at problem {sample.id!r})")
             raise

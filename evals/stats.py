@@ -85,11 +85,11 @@ def student_t(df: int, confidence: float = CONFIDENCE) -> float:
     df = min(df, MAX_DF)
     low, high = 0.0, pi / 2
     while (middle := (low + high) / 2) not in (low, high):
-        low, high = (low, middle) if _within(middle, df) >= confidence else (middle, high)
+        low, high = (low, middle) if _central_probability(middle, df) >= confidence else (middle, high)
     return sqrt(df) * tan(middle)
 
 
-def _within(theta: float, df: int) -> float:
+def _central_probability(theta: float, df: int) -> float:
     """P(|T| <= sqrt(df) tan(theta)): the finite series for whole df, Abramowitz and Stegun 26.7.3 and 26.7.4."""
     sine, cosine = sin(theta), cos(theta)
     odd = df % 2

@@ -108,7 +108,7 @@ def fetch_model(model: str, *, to: Path | None = None, on_progress: OnProgress |
     return hub.fetch(path, to=to.expanduser() if to else None, on_progress=on_progress)
 
 
-def bring_here(model: str, on_progress: OnProgress) -> None:
+def fetch_if_missing(model: str, on_progress: OnProgress) -> None:
     """Fetch a model if it is one of the hub's and not on this machine yet, so that `open_engine` finds it.
 
     Raises what `open_engine` raises.
@@ -119,7 +119,7 @@ def bring_here(model: str, on_progress: OnProgress) -> None:
     resolve(path, on_progress)
 
 
-def look_at_model(model: str) -> ModelReport:
+def model_report(model: str) -> ModelReport:
     """What the files of a model on this machine are and lack. Raises ConfigError, engine.errors.ModelError."""
     path = model_spec(model).path
     from engine.files.inspection import inspect_model

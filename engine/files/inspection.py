@@ -170,10 +170,10 @@ def _weights(folder: Path, problems: list[str]) -> tuple[list[Path], dict[str, T
 def _unreadable(folder: Path) -> list[str]:
     """What is wrong with the small files that loading reads, as far as it can be told without a tokenizer."""
     there = [folder / name for name in _SMALL_FILES if (folder / name).is_file()]
-    return [problem for file in there for problem in _told(read_json, file)]
+    return [problem for file in there for problem in _complaints(read_json, file)]
 
 
-def _told(look: Callable[..., object], *arguments: object) -> list[str]:
+def _complaints(look: Callable[..., object], *arguments: object) -> list[str]:
     """What a function complains of, if it does."""
     try:
         look(*arguments)
@@ -211,8 +211,8 @@ def _misfits(folder: Path, config: dict[str, Any], files: list[Path]) -> list[st
     def fit() -> None:
         build(args, read_checkpoint(folder, config, args, load_lazily(files), None), None, keep_quantised=True)
 
-    problems = [] if args.vision is None else _told(ImageProcessor.from_folder, folder, args.vision)
-    return problems + (_told(fit) if files else [])
+    problems = [] if args.vision is None else _complaints(ImageProcessor.from_folder, folder, args.vision)
+    return problems + (_complaints(fit) if files else [])
 
 
 def _parts(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> tuple[Part, ...]:

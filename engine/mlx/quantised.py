@@ -42,7 +42,7 @@ class Scheme:
         if self.bits not in BITS[self.mode] or self.group_size not in GROUP_SIZES[self.mode]:
             raise RequestError(
                 f"no {self.mode} quantisation has {self.bits} bits in groups of {self.group_size}: there are "
-                f"{_either(BITS[self.mode])} bits and groups of {_either(GROUP_SIZES[self.mode])}"
+                f"{_alternatives(BITS[self.mode])} bits and groups of {_alternatives(GROUP_SIZES[self.mode])}"
             )
         return self
 
@@ -224,6 +224,6 @@ def _bound(quantised: Quantised) -> mx.array:
     return _SLACK * (steps * (1 + 2**quantised.scheme.bits * rounding) + biases * rounding)
 
 
-def _either(numbers: Sequence[int]) -> str:
+def _alternatives(numbers: Sequence[int]) -> str:
     *most, last = map(str, numbers)
     return f"{', '.join(most)} or {last}" if most else last

@@ -46,7 +46,7 @@ def find(row: Mapping[str, Any], names: Sequence[str]) -> Found | None:
     What is inside something empty is there, and empty.
     """
     for name in names:
-        found = _within(row, name) if name else None
+        found = _found_in(row, name) if name else None
         if found is not None:
             return found
     return None
@@ -121,7 +121,7 @@ def _paths(value: Any, path: str, depth: int) -> Iterator[str]:
         yield path
 
 
-def _within(value: Any, path: str) -> Found | None:
+def _found_in(value: Any, path: str) -> Found | None:
     """What `path` leads to from `value`. The name found is as long as the path: only capitals can differ."""
     if not path:
         return Found("", value)
@@ -155,5 +155,5 @@ def _beyond(value: Any, begun: str, rest: str) -> Found | None:
     if rest == "." or (rest and rest[0] not in ".["):
         return None
     further = rest.removeprefix(".")
-    found = _within(value, further)
+    found = _found_in(value, further)
     return None if found is None else Found(begun + rest[: len(rest) - len(further)] + found.name, found.value)

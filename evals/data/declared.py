@@ -20,7 +20,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 """One or several strings; in a file also a string alone."""
 
 
-def _spread(value: Any) -> Any:
+def _as_numbers(value: Any) -> Any:
     """`"15-56"` is every number from 15 to 56."""
     spread: list[Any] = []
     for part in _as_tuple(value):
@@ -29,7 +29,7 @@ def _spread(value: Any) -> Any:
     return tuple(spread)
 
 
-Numbers = Annotated[tuple[int, ...], BeforeValidator(_spread)]
+Numbers = Annotated[tuple[int, ...], BeforeValidator(_as_numbers)]
 """One or several whole numbers; in a file also a number alone, or a range as text: "15-56"."""
 
 

@@ -122,7 +122,7 @@ def generated_samples(name: str, options: Generate, seed: int, count: int) -> It
     ]
     sizes, known = task.sizes(options), set[str]()
     for index in range(count):
-        problem, rng = _another(task, f"{options.task}:{seed}:{index}", sizes, known)
+        problem, rng = _new_problem(task, f"{options.task}:{seed}:{index}", sizes, known)
         if problem is None:
             raise DataError(
                 f"benchmark {name}: its options allow hardly more than {index} different problems; "
@@ -137,7 +137,7 @@ def generated_samples(name: str, options: Generate, seed: int, count: int) -> It
         )
 
 
-def _another(task: _Task, key: str, sizes: Sequence[int], known: set[str]) -> tuple[Any, Random]:
+def _new_problem(task: _Task, key: str, sizes: Sequence[int], known: set[str]) -> tuple[Any, Random]:
     """A problem that is not among `known`, to which it is added, and the generator that drew it; None in vain."""
     rng = Random(key)  # a string seeds alike on every machine and Python version
     for _ in range(MAX_DRAWS):

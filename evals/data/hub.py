@@ -139,7 +139,7 @@ class _Hub:
         if listing is not None:
             revision, everything = listing
             if not _matching(everything, patterns):
-                patterns = _elsewhere(source, hub, revision, everything)
+                patterns = _described_files(source, hub, revision, everything)
             if source.stream:
                 return revision, [f"hf://datasets/{hub}@{revision}/{file}" for file in _matching(everything, patterns)]
         elif source.stream:
@@ -208,7 +208,7 @@ class _Hub:
             raise _UnusableError(f"the download broke off: {str(error).partition(chr(10))[0]}") from None
 
 
-def _elsewhere(source: Source, hub: str, commit: str, everything: Sequence[str]) -> tuple[str, ...]:
+def _described_files(source: Source, hub: str, commit: str, everything: Sequence[str]) -> tuple[str, ...]:
     """The files that hold the split of a data set that is not laid out as usual: its own description tells."""
     if source.files:
         raise _UnusableError(f"no file is called {' or '.join(source.files[:3])}; it has {_some(everything)}")

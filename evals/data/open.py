@@ -83,7 +83,7 @@ def open_data(
     if benchmark.generate is not None:
         return _generated(benchmark.name, benchmark.generate, choice)
     if benchmark.columns is None:
-        return _given(benchmark, choice)
+        return _program_data(benchmark, choice)
     data = data or benchmark.data
     if data is not None and revision is not None:
         raise DataError(f"{data} is a copy of its own: a revision says nothing about it")
@@ -101,7 +101,7 @@ def open_data(
 # ---------------------------------------------------------------- problems without a data set
 
 
-def _given(benchmark: Benchmark, choice: Choice) -> Data:
+def _program_data(benchmark: Benchmark, choice: Choice) -> Data:
     def every() -> Iterable[Sample]:
         return benchmark.samples() if callable(benchmark.samples) else benchmark.samples or ()
 

@@ -156,13 +156,13 @@ class _Problems:
                     left -= extra
                     yield block
                     continue
-                yield _aside(
+                yield _note(
                     f"From here on only the figures, {number:,} of {len(problems):,} problems are in detail: the page "
                     "would grow too large. Everything is in samples.jsonl and runs/."
                 )
             yield row
         if self._listed < len(problems):
-            yield _aside(f"{len(problems) - self._listed:,} more problems are not listed; results.json has them.")
+            yield _note(f"{len(problems) - self._listed:,} more problems are not listed; results.json has them.")
 
     def _block(self, problem: ProblemStats, detail: _Detail | None = None) -> Markup:
         row = _Row(
@@ -228,5 +228,5 @@ def _gold(gold: JsonValue) -> str | None:
     return json.dumps(gold, ensure_ascii=False)
 
 
-def _aside(text: str) -> Markup:
+def _note(text: str) -> Markup:
     return Markup('<li class="aside note">{}</li>\n').format(text)

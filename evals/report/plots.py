@@ -154,7 +154,7 @@ def changes(rounds: Sequence[RoundStats]) -> Plot:
 @styled
 def reasoning_lengths(lengths: Mapping[int, Lengths], beta: int) -> Plot:
     """How long candidates reason in each round, and how that ended, against the budget beta."""
-    numbers = _some(sorted(lengths))
+    numbers = _drawn_rounds(sorted(lengths))
     longest = max(max(each, default=0) for played in lengths.values() for each in _parts(played))
     # A budget far beyond every trace would press them all into the first bin.
     upper = beta if longest > 0.4 * beta else max(1.25 * longest, 1.0)
@@ -202,7 +202,7 @@ def _length_words(lengths: Mapping[int, Lengths], numbers: Sequence[int]) -> str
     return " ".join(sentences) + (f" {left_out} rounds in between are not drawn." if left_out else "")
 
 
-def _some(numbers: Sequence[int]) -> Sequence[int]:
+def _drawn_rounds(numbers: Sequence[int]) -> Sequence[int]:
     """At most MAX_PANELS of them: the first, and the last ones."""
     return numbers if len(numbers) <= MAX_PANELS else [numbers[0], *numbers[1 - MAX_PANELS :]]
 

@@ -151,13 +151,13 @@ def _run(job: SolveJob, *, quiet: bool) -> RunResult:
 
     from engine.errors import EngineError, RequestError
     from rsa.command.display import descent_lines, make_display
-    from rsa.compose import bring_here
+    from rsa.compose import fetch_if_missing
     from rsa.errors import NoCandidatesError
 
     go_on = f"go on with: rsa solve --resume {shlex.quote(str(job.folder))}"
     try:
         with bars(quiet=quiet) as show:
-            bring_here(job.model, show)
+            fetch_if_missing(job.model, show)
         with make_display(Console(stderr=True), quiet=quiet) as display:
             result = job.run(display.show)
     except KeyboardInterrupt:

@@ -55,9 +55,9 @@ def models_info(
 ) -> None:
     """Say what a model's files are and what they lack; weights are not read. Exit code 4 if something is amiss."""
     with errors_for_people():
-        from rsa.compose import look_at_model
+        from rsa.compose import model_report
 
-        report = look_at_model(model)
+        report = model_report(model)
         if json_:
             typer.echo(json.dumps(asdict(report), indent=2))
         else:

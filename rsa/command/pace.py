@@ -177,7 +177,7 @@ class Pace:
         running = [row for row in rows if row.status is None]
         unread = sum(row.prompt_tokens or prompt for row in running if row.waits and row.parents)
         seen = [*self.lengths_before, *self.lengths] or known
-        left = [typical if row.waits else _left(row.tokens, seen, plan.beta) for row in running]
+        left = [typical if row.waits else _tokens_left(row.tokens, seen, plan.beta) for row in running]
         places = max(self._places, 1)
         furthest = max((row.tokens for row in running), default=0)
         here = max([*left, 0.0 if settled else longest - furthest, sum(left) / places])
@@ -194,7 +194,7 @@ class Pace:
         return plan.beta > 0 and 4 * max(row.tokens for row in rows) >= plan.beta
 
 
-def _left(tokens: int, known: Sequence[int], beta: int) -> float:
+def _tokens_left(tokens: int, known: Sequence[int], beta: int) -> float:
     """Tokens to come of a candidate that has written so many: up to the length of those that got further, or on."""
     further = [length for length in known if length > tokens]
     to_them = sum(further) / len(further) - tokens if further else 0.0

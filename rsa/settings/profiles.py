@@ -53,7 +53,7 @@ def load_config(
         limits = {**_limits(merged), **_limits(layer)}
         merged = {**merged, **layer, **({"limits": limits} if limits else {})}
     if profile is None:
-        merged |= _giving_way(merged, overrides or {})
+        merged |= _lowered_defaults(merged, overrides or {})
     try:
         return RSAConfig(**merged).asking(asked)
     except ConfigError as error:
@@ -61,14 +61,15 @@ def load_config(
         raise ConfigError(f"{error}{where}") from None
 
 
-def _giving_way(settings: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+def _lowered_defaults(settings: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults of c and tau that are lowered because a smaller n or beta was asked for."""
     pairs = (("c", "n"), ("tau", "beta"))
     return {
         small: asked[large]
         for small, large in pairs
         if large in asked
         and small not in asked
-        and _below(asked[large], settings.get(small, RSAConfig.model_fields[small].default))
+        and _smaller(asked[large], settings.get(small, RSAConfig.model_fields[small].default))
     }
 
 
@@ -77,7 +78,7 @@ def _refuse_asked(layer: Mapping[str, Any]) -> None:
         raise ConfigError(f"unknown setting {ASKED!r}: it is written into records, and is not for people to give")
 
 
-def _below(value: object, other: object) -> bool:
+def _smaller(value: object, other: object) -> bool:
     try:
         return 0 < parse_size(value) < parse_size(other)
     except ValueError:

@@ -68,7 +68,7 @@ def test_an_import_that_fails_on_the_lasting_thread_is_the_callers() -> None:
 
     def work() -> None:
         try:
-            backend.import_for_good("engine.no_such_module")
+            backend.import_on_lasting_thread("engine.no_such_module")
         except ImportError as error:
             caught.append(error)
 

@@ -52,7 +52,7 @@ def patch() -> None:
     """Put the scripted engine in place of every model, in this process."""
     compose.open_engine = open_scripted
     compose.model_settings = no_settings
-    compose.bring_here = nothing_to_fetch  # type: ignore[assignment]
+    compose.fetch_if_missing = nothing_to_fetch  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ def test_a_benchmark_from_a_file_to_its_number(name: str, tmp_path: Path, monkey
 
     engine = ScriptedEngine(script)
     monkeypatch.setattr(compose, "open_engine", lambda model: engine)
-    monkeypatch.setattr(compose, "bring_here", lambda model, show: None)
+    monkeypatch.setattr(compose, "fetch_if_missing", lambda model, show: None)
     monkeypatch.chdir(tmp_path)
     file = parquet(tmp_path, case["rows"][:1])
     words = ["--method", "single", "--n", "4", "--answer-budget", "64", "--out", "out", "--no-report", "--quiet"]
@@ -208,7 +208,7 @@ def test_images_and_a_model_that_reads_text_only(tmp_path: Path, monkeypatch: py
     blind = engine.model.model_copy(update={"sees": False})
     monkeypatch.setattr(ScriptedEngine, "model", property(lambda self: blind))
     monkeypatch.setattr(compose, "open_engine", lambda model: engine)
-    monkeypatch.setattr(compose, "bring_here", lambda model, show: None)
+    monkeypatch.setattr(compose, "fetch_if_missing", lambda model, show: None)
     file = parquet(tmp_path, CASES["docvqa"]["rows"])
     done = CliRunner().invoke(app, ["eval", "docvqa", "--data", str(file), "--out", str(tmp_path / "out")])
     says = "error: the problems of docvqa have images, but scripted reads text only: use a model that sees\n"

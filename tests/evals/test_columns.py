@@ -77,7 +77,11 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RSA_MODEL", raising=False)
     for name in ("open_scripted", "no_settings", "nothing_to_fetch"):
-        there = {"open_scripted": "open_engine", "no_settings": "model_settings", "nothing_to_fetch": "bring_here"}
+        there = {
+            "open_scripted": "open_engine",
+            "no_settings": "model_settings",
+            "nothing_to_fetch": "fetch_if_missing",
+        }
         monkeypatch.setattr(compose, there[name], _CHILD[name])
 
 

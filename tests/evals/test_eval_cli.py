@@ -53,7 +53,11 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     rows = [{"problem": f"what is number {i}?", "answer": gold, "problem_idx": i + 1} for i, gold in GOLDS.items()]
     Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name in ("open_scripted", "no_settings", "nothing_to_fetch"):
-        there = {"open_scripted": "open_engine", "no_settings": "model_settings", "nothing_to_fetch": "bring_here"}
+        there = {
+            "open_scripted": "open_engine",
+            "no_settings": "model_settings",
+            "nothing_to_fetch": "fetch_if_missing",
+        }
         monkeypatch.setattr(compose, there[name], _CHILD[name])
 
 
@@ -188,7 +192,7 @@ def test_data_that_changed_are_noticed() -> None:
 
 
 def test_what_is_wrong_with_the_data_is_said_before_a_model_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compose, "bring_here", lambda model, show: pytest.fail("it was fetched"))
+    monkeypatch.setattr(compose, "fetch_if_missing", lambda model, show: pytest.fail("it was fetched"))
     assert "has no problem aime25-I-99" in evaluated("--ids", "aime25-I-99").err
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from engine.api import Completion, FinishReason, ModelInfo, SamplingParams, Usage
 from evals.records import Sample, Score
-from evals.run_scores import nothing_scored, question_sha256, score_candidate, score_run
+from evals.run_scores import failed_scores, question_sha256, score_candidate, score_run
 from rsa import RSAConfig
 from rsa.results import Candidate, Round, RunResult, Status, Timings
 
@@ -163,7 +163,7 @@ def test_a_run_without_an_answer_is_worth_nothing() -> None:
 def test_a_run_that_failed_has_no_answer_and_keeps_its_candidates() -> None:
     scores = scored(run_of(*three()), error="all failed")
     assert (scores.answer, scores.error, len(scores.candidates)) == (None, "all failed", 3)
-    nothing = nothing_scored(SAMPLE, metric="exactly", epoch=1, error="too long")
+    nothing = failed_scores(SAMPLE, metric="exactly", epoch=1, error="too long")
     assert (nothing.candidates, nothing.answer, nothing.error, nothing.rounds()) == ((), None, "too long", [])
 
 

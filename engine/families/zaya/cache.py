@@ -242,9 +242,9 @@ class CCACache:
         copy.images_end = [end for end in self.images_end for _ in range(n)]
         if self.keys is not None and self.values is not None and self.tail is not None:
             # No room is left over: the first write grows the buffers, and that makes the only copy.
-            copy.keys, copy.values = (_spread(x[:, :, : self._size], n) for x in (self.keys, self.values))
-            copy.tail = _spread(self.tail, n)
-            copy.last_input = None if self.last_input is None else _spread(self.last_input, n)
+            copy.keys, copy.values = (_repeated(x[:, :, : self._size], n) for x in (self.keys, self.values))
+            copy.tail = _repeated(self.tail, n)
+            copy.last_input = None if self.last_input is None else _repeated(self.last_input, n)
         return copy
 
     def filter(self, indices: Sequence[int] | mx.array) -> None:
@@ -341,7 +341,7 @@ def _stacked_tails(caches: Sequence[CCACache], name: str) -> mx.array | None:
     return mx.concatenate([e if tail is None else tail for tail, e in zip(tails, empty, strict=True)], axis=0)
 
 
-def _spread(x: mx.array, n: int) -> mx.array:
+def _repeated(x: mx.array, n: int) -> mx.array:
     """n copies of each row; of a single row it is a view."""
     return mx.broadcast_to(x, (n, *x.shape[1:])) if x.shape[0] == 1 else mx.repeat(x, n, axis=0)
 
