@@ -95,7 +95,8 @@ class GenerationRequest(_Record):
     """One completion to generate.
 
     id        chosen by the caller, unique within one `Engine.generate` call; every event carries it.
-    thinking  ask the chat template for a reasoning section, where the model has one.
+    thinking  ask the chat template for a reasoning section, where the model has one. If false, all that is written is
+              the answer section, unless the model opens a think tag all the same.
     """
 
     id: str
@@ -179,8 +180,10 @@ EngineEvent = TokenChunk | Completion | Failure
 class GenerationStream(Protocol):
     """The events of one `Engine.generate` call: iterate it once, inside `async with`.
 
-    It ends after every request had its `Completion` or `Failure`. Events of one request are in order; those
-    of different requests interleave freely.
+    It ends after every request had its `Completion` or `Failure`; if the engine is closed meanwhile, that is a
+    `Failure` with EngineClosedError. Events of one request are in order; those of different requests interleave
+    freely. The token ids of a request's chunks, put together, are those of its `Completion`, and so are the texts of
+    each section (for a model without think tags: of both, its text).
     """
 
     async def __aenter__(self) -> Self: ...
@@ -196,7 +199,8 @@ class GenerationStream(Protocol):
         """End a request now; its `Completion` (`cancelled`) still comes. Unknown or finished: no effect."""
 
     def conclude(self, request_id: str) -> None:
-        """Treat the reasoning budget as used up now: the request answers, or ends with `budget`."""
+        """Treat the reasoning budget as used up now, or at the token that is being drawn: the request answers, or ends
+        with `budget`. In the answer section, unknown or finished: no effect."""
 
 
 class Tokenizer(Protocol):
@@ -221,25 +225,55 @@ class RecommendedSampling(_Record):
     min_p: float = Field(0.0, ge=0.0, le=1.0)
 
 
+Capability = Literal["images", "conclude", "seeds", "exact_tokens", "logprobs"]
+"""What some engines can do and others cannot: fields of `ModelInfo`."""
+_LACKING: dict[Capability, str] = {
+    "images": "reads text only: use a model that sees",
+    "conclude": "cannot be made to answer in the midst of its reasoning: use a model of the mlx engine",
+    "seeds": "draws without seeds: use a model of the mlx engine",
+    "exact_tokens": "counts tokens roughly: use a model of the mlx engine",
+    "logprobs": "does not say how likely its tokens were",
+}
+
+
 class ModelInfo(_Record):
-    """What an engine runs, as written into run logs.
+    """What an engine runs and what it can do with it, as written into run logs.
 
     context_tokens  prompt and completion together; None if unknown.
     fingerprint     changes whenever the weights or the tokenizer do.
     thinks          it writes its reasoning between think tags.
-    sees            it reads images.
     notes           what people should know before they trust it or wait for it here, a sentence each, for displays.
     sampling        None if its makers do not say.
+    details         more facts for people; `source` is what opens it again, as `rsa solve --model` takes it.
+
+    What the engine can do; who is asked for more says so with `lacks`:
+
+    max_rows        completions that decode together, while further ones wait; None: all that are asked for.
+    images          it reads the images of messages.
+    conclude        it can be made to answer in the midst of its reasoning: `SamplingParams.force_answer` and `cue`, and
+                    `GenerationStream.conclude`. Without it, who is out of budget or concluded ends with `budget`.
+    seeds           it obeys `SamplingParams.seed`. Without it, no two completions are the same.
+    exact_tokens    its token ids and the counts of its tokenizer are the model's own, not an estimate.
+    logprobs        it can say how likely each token was.
     """
 
     name: str
     context_tokens: int | None = None
     fingerprint: str = ""
     thinks: bool = True
-    sees: bool = False
     notes: tuple[str, ...] = ()
     sampling: RecommendedSampling | None = None
     details: dict[str, str | int | float | bool | None] = {}
+    max_rows: int | None = None
+    images: bool = False
+    conclude: bool = True
+    seeds: bool = True
+    exact_tokens: bool = True
+    logprobs: bool = False
+
+    def lacks(self, capability: Capability) -> str | None:
+        """The model's name, what it cannot do, and who can: the end of a refusal. None if it can."""
+        return None if getattr(self, capability) else f"{self.name} {_LACKING[capability]}"
 
 
 @runtime_checkable
@@ -255,8 +289,9 @@ class Engine(Protocol):
     def generate(self, requests: Sequence[GenerationRequest]) -> GenerationStream:
         """Start generating; nothing runs before the stream is entered.
 
-        Raises, on entering the stream and before anything is generated: RequestError (two requests of one id,
-        an empty prompt), ContextError (a prompt that leaves no room), EngineClosedError.
+        Raises, on entering the stream and before anything is generated: RequestError (two requests of one id, a prompt
+        without a word, whatever images it has, and what the engine lacks: images, a cue), ImageError, ContextError (a
+        prompt that leaves no room for a token), EngineClosedError.
         """
 
     async def aclose(self) -> None:

@@ -10,32 +10,59 @@ THINK_OPEN, THINK_CLOSE, END = 256, 257, 258
 """Token ids of the tags and of the end of a turn; ids 0..255 are bytes."""
 _TURN_TOKENS = 3  # role and line breaks around the text of one message
 _IMAGE_TOKENS = 16
+_FILLER = ord("\n")  # stands for both in a prompt
 
 
 class ByteTokenizer:
-    """One token per UTF-8 byte: reversible, and tails can start inside a character, as real ones do."""
+    """One token per UTF-8 byte: reversible, and tails can start inside a character, as real ones do.
+
+    thinks  False: without think tags. Otherwise a prompt ends in the opening one, as many chat templates have it.
+
+    The other attributes are those of an `engine.sequence.SequenceTokenizer`.
+    """
+
+    def __init__(self, *, thinks: bool = True) -> None:
+        self.end_ids = frozenset([END])
+        self.think_open = (THINK_OPEN,) if thinks else ()
+        self.think_close = self.forced_close = (THINK_CLOSE,) if thinks else ()
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of tokens. Tags are skipped; a character cut in two at either end is dropped."""
-        data = bytes(token for token in token_ids if token < THINK_OPEN)
+        data = _bytes_of(token_ids)
         start = 0
         while start < min(3, len(data)) and data[start] & 0xC0 == 0x80:
             start += 1
-        return data[start : whole_characters(data)].decode("utf-8", errors="replace")
+        return data[start : _whole_characters(data)].decode("utf-8", errors="replace")
+
+    def decode_exactly(self, token_ids: Sequence[int]) -> str:
+        """Text of tokens, tags skipped; bytes that are no UTF-8 become U+FFFD."""
+        return _bytes_of(token_ids).decode("utf-8", errors="replace")
 
     def encode(self, text: str) -> list[int]:
         """The bytes of `text`; tags spelled in it stay plain text."""
         return list(text.encode())
 
+    def prompt_ids(self, messages: Sequence[Message], *, thinking: bool = True) -> list[int]:
+        """The bytes of all texts, after a few tokens a turn and 16 an image."""
+        ids: list[int] = []
+        for message in messages:
+            ids += [_FILLER] * (_TURN_TOKENS + _IMAGE_TOKENS * len(message.images)) + self.encode(message.text)
+        return [*ids, *self.think_open] if thinking else ids
+
     def prompt_tokens(self, messages: Sequence[Message], *, thinking: bool = True) -> int:
-        """Bytes of all texts, a few tokens a turn and 16 an image."""
-        turns = sum(
-            _TURN_TOKENS + len(message.text.encode()) + _IMAGE_TOKENS * len(message.images) for message in messages
-        )
-        return turns + (1 if thinking else 0)
+        """Length of the prompt that a request with these messages is given."""
+        return len(self.prompt_ids(messages, thinking=thinking))
+
+    def opens_thinking(self, prompt_ids: Sequence[int]) -> bool:
+        """True if the prompt ends in an opened think tag."""
+        return bool(self.think_open) and prompt_ids[-1] == THINK_OPEN
 
 
-def whole_characters(data: bytes) -> int:
+def _bytes_of(token_ids: Sequence[int]) -> bytes:
+    return bytes(token for token in token_ids if token < THINK_OPEN)
+
+
+def _whole_characters(data: bytes) -> int:
     """Number of bytes of `data` without a character that is cut off at its end."""
     for back in range(1, min(4, len(data)) + 1):
         byte = data[-back]

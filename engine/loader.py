@@ -137,7 +137,7 @@ def _load(path: Path, name: str, source: str, notes: tuple[str, ...]) -> LoadedM
         context_tokens=_context_tokens(config),
         fingerprint=fingerprint(path),
         thinks=tokenizer.thinks,
-        sees=images is not None,
+        images=images is not None,
         notes=(*notes, *slow_here()),
         sampling=recommended_sampling(path),
         details={

@@ -18,6 +18,7 @@ from typing import Self
 import anyio
 import anyio.lowlevel
 
+from engine.admission import check_requests, check_room
 from engine.api import (
     Completion,
     EngineEvent,
@@ -28,8 +29,8 @@ from engine.api import (
     RecommendedSampling,
 )
 from engine.byte_tokenizer import END, THINK_CLOSE, THINK_OPEN, ByteTokenizer
-from engine.errors import ContextError, EngineClosedError, RequestError
-from engine.script import Row, Script, ScriptLike, as_script
+from engine.errors import EngineClosedError, EngineError
+from engine.script import Script, ScriptedRow, ScriptLike, as_script
 
 __all__ = ["END", "THINK_CLOSE", "THINK_OPEN", "ByteTokenizer", "Script", "ScriptLike", "ScriptedEngine"]
 
@@ -40,7 +41,7 @@ class ScriptedStream:
     def __init__(self, engine: ScriptedEngine, requests: Sequence[GenerationRequest]) -> None:
         self._engine = engine
         self._requests = tuple(requests)
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, ScriptedRow] = {}
         self._ready: deque[EngineEvent] = deque()
 
     async def __aenter__(self) -> Self:
@@ -60,14 +61,14 @@ class ScriptedStream:
             if not self._rows:
                 raise StopAsyncIteration
             if self._engine._closed:
-                raise EngineClosedError("the scripted engine was closed while requests were running")
-            if not self._step():
+                self._fail(EngineClosedError("the engine was closed while this request ran"))
+            elif not self._step():
                 await self._engine._changed()
         return self._ready.popleft()
 
     def _step(self) -> bool:
-        """Give every row that is not held one step. False: all are held."""
-        running = [row for row in self._rows.values() if not self._engine._holds(row)]
+        """Give every row that may run one step. False: none may."""
+        running = [row for row in self._rows.values() if self._engine._may_run(row)]
         self._engine.steps += 1 if running else 0
         for row in running:
             events = row.step(row.script.tokens_per_step or self._engine.tokens_per_step)
@@ -76,19 +77,23 @@ class ScriptedStream:
                 self._end(row.request.id)
         return bool(running)
 
+    def _fail(self, error: EngineError) -> None:
+        for request_id in list(self._rows):
+            self._ready.append(Failure(request_id, error))
+            self._end(request_id)
+
     def _end(self, request_id: str) -> None:
-        del self._rows[request_id]
-        self._engine.active -= 1
+        self._engine._leave(self._rows.pop(request_id))
 
     def cancel(self, request_id: str) -> None:
         if request_id in self._rows:
-            self._rows[request_id].cancelled = True
+            self._rows[request_id].finish("cancelled")
             self._engine.cancelled.append(request_id)
             self._engine._wake()
 
     def conclude(self, request_id: str) -> None:
         if request_id in self._rows:
-            self._rows[request_id].concluded = True
+            self._rows[request_id].conclude()
             self._engine.concluded.append(request_id)
             self._engine._wake()
 
@@ -100,11 +105,13 @@ class ScriptedEngine:
     hold             requests for which it is true wait before their first token until `release`d; cancelling
                      or concluding one lets it go too.
     tokens_per_step  size of a step, and so of a chunk.
+    max_rows         rows that may run together, further ones wait; None: all.
     thinks           False: a model without think tags.
+    images           False: it reads text only.
     sampling         what the makers of the model recommend, if they say.
 
     What tests look at: `requests` (all it ever got, in order), `cancelled` and `concluded` (request ids),
-    `active`, `max_active` (rows at once, over all streams), `steps`.
+    `active`, `max_active` (requests at once, over all streams), `steps`.
     """
 
     def __init__(
@@ -114,7 +121,9 @@ class ScriptedEngine:
         hold: Callable[[GenerationRequest], bool] | None = None,
         tokens_per_step: int = 16,
         context_tokens: int | None = None,
+        max_rows: int | None = None,
         thinks: bool = True,
+        images: bool = True,
         sampling: RecommendedSampling | None = None,
         name: str = "scripted",
         fingerprint: str = "scripted-1",
@@ -130,16 +139,21 @@ class ScriptedEngine:
             context_tokens=context_tokens,
             fingerprint=fingerprint,
             thinks=thinks,
-            sees=True,
             sampling=sampling,
+            max_rows=max_rows,
+            images=images,
         )
-        self._tokenizer = ByteTokenizer()
+        self._tokenizer = ByteTokenizer(thinks=thinks)
         self.requests: list[GenerationRequest] = []
         self.cancelled: list[str] = []
         self.concluded: list[str] = []
-        self.active = 0
+        self._rows: list[ScriptedRow] = []  # of all streams, first come first
         self.max_active = 0
         self.steps = 0
+
+    @property
+    def active(self) -> int:
+        return len(self._rows)
 
     @property
     def model(self) -> ModelInfo:
@@ -173,29 +187,31 @@ class ScriptedEngine:
             self._change = anyio.Event()
         await self._change.wait()
 
-    def _holds(self, row: Row) -> bool:
-        free = row.cancelled or row.concluded or row.ids or row.request.id in self._released
-        return not free and self._hold(row.request)
+    def _may_run(self, row: ScriptedRow) -> bool:
+        """False for a row that is held, and for one behind as many others as may run together."""
+        if row.finish_reason is not None:  # what is left is to say so
+            return True
+        if self._model.max_rows is not None and row not in self._rows[: self._model.max_rows]:
+            return False
+        free = row.concluding or row.token_ids or row.request.id in self._released
+        return bool(free) or not self._hold(row.request)
 
-    def _admit(self, requests: Sequence[GenerationRequest]) -> dict[str, Row]:
+    def _leave(self, row: ScriptedRow) -> None:
+        self._rows.remove(row)
+        self._wake()
+
+    def _admit(self, requests: Sequence[GenerationRequest]) -> dict[str, ScriptedRow]:
         """Rows of new requests, or the error that the boundary promises on entering a stream."""
         if self._closed:
-            raise EngineClosedError("the scripted engine is closed")
-        rows: dict[str, Row] = {}
+            raise EngineClosedError("the engine is closed: open a new one")
+        check_requests(requests, self._model)
+        rows: dict[str, ScriptedRow] = {}
         for request in requests:
-            if request.id in rows:
-                raise RequestError(f"two requests have the id {request.id!r}; give each its own")
-            if not any(message.text or message.images for message in request.messages):
-                raise RequestError(f"request {request.id!r} has an empty prompt")
-            prompt = self._tokenizer.prompt_tokens(request.messages, thinking=request.thinking)
-            room = None if self._model.context_tokens is None else self._model.context_tokens - prompt
-            if room is not None and room < 1:
-                raise ContextError(
-                    f"the prompt of {request.id!r} has {prompt} tokens, the context {self._model.context_tokens}"
-                )
-            script = self._script(request) if callable(self._script) else self._script
-            rows[request.id] = Row(request, as_script(script), prompt, self._model.thinks, room)
+            script = as_script(self._script(request) if callable(self._script) else self._script)
+            row = ScriptedRow(request, script, self._tokenizer, context_tokens=self._model.context_tokens)
+            check_room(request, len(row.prompt_ids), self._model)
+            rows[request.id] = row
         self.requests.extend(requests)
-        self.active += len(rows)
+        self._rows.extend(rows.values())
         self.max_active = max(self.max_active, self.active)
         return rows

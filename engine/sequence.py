@@ -123,6 +123,7 @@ class Sequence:
         token_ids      what was generated, forced tokens included.
         finish_reason  None while it runs.
         cached_tokens  how much of the prompt had been computed before.
+        concluding     its reasoning ends with the next token: see `conclude`.
 
     `accept` takes the next token. If `forced` is not empty afterwards, its first token must be fed as the next one
     instead of what the model draws.
@@ -142,6 +143,7 @@ class Sequence:
         self.forced: deque[int] = deque()
         self.finish_reason: FinishReason | None = None
         self.cached_tokens = 0
+        self.concluding = False
         self._tokenizer = tokenizer
         self._limit = _max_new_tokens(request.sampling, len(prompt_ids), len(tokenizer.think_close), context_tokens)
         self._opened = tokenizer.opens_thinking(prompt_ids)
@@ -155,9 +157,13 @@ class Sequence:
         self._tag: list[int] = []  # the beginning of a closing tag of several tokens, perhaps
         self._unsent: list[int] = []
         self._chunks: list[TokenChunk] = []
-        self._concluding = False
         self._cued = False
         self._cue_tokens = 0  # of the cue that are still to come
+
+    @property
+    def section(self) -> Section:
+        """The one that the next token belongs to."""
+        return self._section
 
     @property
     def total_tokens(self) -> int | None:
@@ -181,7 +187,7 @@ class Sequence:
 
     def conclude(self) -> None:
         """Treat the reasoning budget as used up from the next token on."""
-        self._concluding = True
+        self.concluding = True
 
     def finish(self, reason: FinishReason) -> None:
         """End here; the first reason given stands."""
@@ -238,7 +244,7 @@ class Sequence:
                 self._end_reasoning()
 
     def _reasoning_is_over(self, budget: int | None) -> bool:
-        return self._concluding or (budget is not None and self._reasoning_tokens + len(self._tag) >= budget)
+        return self.concluding or (budget is not None and self._reasoning_tokens + len(self._tag) >= budget)
 
     def _end_reasoning(self) -> None:
         sampling = self.request.sampling

@@ -91,7 +91,9 @@ def evaluate(
     ] = None,
     in_flight: Annotated[
         int | None,
-        typer.Option(help="Problems at once; changes the speed alone.", show_default="128 / n"),
+        typer.Option(
+            help="Problems at once; changes the speed alone.", show_default="2 x the engine's rows / n"
+        ),
     ] = None,
     profile: ProfileFlag = None,
     settings: dict[str, Any],

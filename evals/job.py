@@ -101,7 +101,10 @@ async def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class EvalJob:
-    """What is to be measured, how, and the folder where it is kept."""
+    """What is to be measured, how, and the folder where it is kept.
+
+    in_flight  problems at once; None: so many that the engine stays full.
+    """
 
     benchmark: Benchmark
     source: DataSource
@@ -110,7 +113,7 @@ class EvalJob:
     epochs: int
     folder: Path
     resume: bool
-    in_flight: int
+    in_flight: int | None
 
     @classmethod
     def new(
@@ -144,7 +147,7 @@ class EvalJob:
             epochs=epochs,
             folder=folder,
             resume=resume,
-            in_flight=in_flight or default_in_flight(config.n),
+            in_flight=in_flight,
         )
 
     @classmethod
@@ -188,7 +191,7 @@ class EvalJob:
             epochs=record.epochs,
             folder=folder,
             resume=True,
-            in_flight=in_flight or default_in_flight(config.n),
+            in_flight=in_flight,
         )
 
     def open_data(self) -> Data:
@@ -214,11 +217,8 @@ class EvalJob:
 
                 engine = await anyio.to_thread.run_sync(open_engine, engine)
                 stack.push_async_callback(engine.aclose)
-            if problems.images and not engine.model.sees:
-                raise ConfigError(
-                    f"the problems of {self.benchmark.name} have images, but {engine.model.name} reads text only: "
-                    "use a model that sees"
-                )
+            if problems.images and (why := engine.model.lacks("images")) is not None:
+                raise ConfigError(f"the problems of {self.benchmark.name} have images, but {why}")
             record = EvalRecord.now(
                 benchmark=self.benchmark.name,
                 metric=metric_name(self.benchmark),
@@ -240,7 +240,7 @@ class EvalJob:
                 problems,
                 scorer,
                 solving.scores,
-                tasks=self.in_flight,
+                tasks=self.in_flight or default_in_flight(self.config.n, engine.model.max_rows),
                 reuse=True,
                 meter=solving.meter,
                 on_event=on_event,

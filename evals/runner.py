@@ -30,16 +30,16 @@ from rsa.errors import ConfigError, NoCandidatesError, ProblemError
 from rsa.folders import this_machine
 from rsa.results import RunResult
 
-ENGINE_ROWS = 64
-"""Candidates that an engine decodes together on a CPU; a GPU takes more, which `--in-flight` asks for."""
+UNBOUNDED_ROWS = 64
+"""Candidates that are wanted at once of an engine that takes all it is asked for."""
 Produce = Callable[[Sample, int], Awaitable[RunScores]]
 """A function that gets the scores of a problem in an epoch, however they are come by; they are on the disk when it
 returns."""
 
 
-def default_in_flight(n: int) -> int:
+def default_in_flight(n: int, max_rows: int | None) -> int:
     """Problems at once so that twice the rows of the engine are wanted: it stays full while rounds end."""
-    return max(2, -(-2 * ENGINE_ROWS // n))
+    return max(2, -(-2 * (max_rows or UNBOUNDED_ROWS) // n))
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

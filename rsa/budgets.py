@@ -52,10 +52,8 @@ def plan(engine: Engine, config: RSAConfig, problem: Problem, prompts: PromptSet
 
     Raises ProblemError if the model cannot read the problem at all, or not one of its images, else as `fit_budgets`.
     """
-    if problem.images and not engine.model.sees:
-        raise ProblemError(
-            f"the problem has images, but {engine.model.name} reads text only: leave them out, or use a model that sees"
-        )
+    if problem.images and (why := engine.model.lacks("images")) is not None:
+        raise ProblemError(f"the problem has images, but {why}, or leave them out")
     count = engine.tokenizer.prompt_tokens
     for number, image in enumerate(problem.images, 1):
         try:

@@ -13,16 +13,15 @@ import anyio
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from engine.admission import check_requests, check_room
 from engine.api import Completion, EngineEvent, Failure, GenerationRequest, ImagePart, ModelInfo
 from engine.backend import MEMORY_SHARE, free_memory_bytes, on_cpu
 from engine.bridge import Mailbox
 from engine.errors import (
-    ContextError,
     EngineClosedError,
     EngineError,
     ImageError,
     OutOfMemoryError,
-    RequestError,
 )
 from engine.mlx.features import ImageStore, PreparedImage
 from engine.mlx.row import Row
@@ -136,7 +135,7 @@ class MLXEngine:
         OutOfMemoryError for one that does not fit into memory."""
         prepared: dict[ImagePart, PreparedImage] = {}
         if self._images is None:
-            return prepared  # `rollouts` refuses requests with images
+            return prepared
         for request in requests:
             for number, image in enumerate(_images(request), 1):
                 if image not in prepared:
@@ -157,8 +156,6 @@ class MLXEngine:
         prepared: Mapping[ImagePart, PreparedImage],
     ) -> list[Row]:
         """Render and check requests, whose images are `prepared`. Raises RequestError, ContextError."""
-        if len({request.id for request in requests}) != len(requests):
-            raise RequestError("two requests of one call have the same id")
         prompts: dict[Any, list[int]] = {}  # the N candidates of a round share their messages
         made = []
         for request in requests:
@@ -171,21 +168,9 @@ class MLXEngine:
         return made
 
     def _prompt_ids(self, request: GenerationRequest) -> list[int]:
-        if not any(message.text.strip() for message in request.messages):
-            raise RequestError(f"request {request.id!r}: the prompt is empty")
-        if _images(request) and self._images is None:
-            raise RequestError(f"request {request.id!r} has images, but {self.model.name} reads text only")
         prompt_ids = self.tokenizer.prompt_ids(request.messages, thinking=request.thinking)
-        context = self.model.context_tokens
-        if context is not None and len(prompt_ids) >= context:
-            count, share, advice = len(_images(request)), "", ""
-            if count and self._images is not None:
-                share = f", {prompt_ids.count(self._images.token_id):,} of them for {count} image{'s' * (count > 1)},"
-                advice = "use fewer or smaller images, "
-            raise ContextError(
-                f"request {request.id!r}: its prompt has {len(prompt_ids):,} tokens{share} and {self.model.name} "
-                f"reads {context:,} at most: {advice}shorten the problem, or lower --tau or --c"
-            )
+        image_tokens = prompt_ids.count(self._images.token_id) if self._images is not None else 0
+        check_room(request, len(prompt_ids), self.model, image_tokens=image_tokens)
         return prompt_ids
 
     def _work(self) -> None:
@@ -205,7 +190,8 @@ class MLXEngine:
         except Exception as error:  # whoever makes the engine waits for it
             self._ready.put(error)
             return None
-        self._ready.put((loaded.tokenizer, loaded.info, loaded.images))
+        info = loaded.info.model_copy(update={"max_rows": scheduler.max_rows})
+        self._ready.put((loaded.tokenizer, info, loaded.images))
         return scheduler
 
     def _serve(self, scheduler: Scheduler) -> None:
@@ -256,6 +242,7 @@ class MLXStream:
 
     async def __aenter__(self) -> Self:
         self._events: Mailbox[EngineEvent | _Accepted | _Rejected] = Mailbox()
+        check_requests(self._requests, self._engine.model)
         self._prepared = await self._engine.prepare(self._requests)
         self._engine.call(self._submit)
         try:

@@ -115,7 +115,7 @@ class Scheduler:
         image_token: int | None = None,
     ) -> None:
         self._model = model
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self._kv_bytes = kv_bytes
         self._prefill_chunk = prefill_chunk
         self._unbounded_tokens = context_tokens or 32768
@@ -324,8 +324,7 @@ class Scheduler:
         """True if this rollout may run with those of the batch and `beside`."""
         rows = [*self._batch.rows, *beside, rollout]
         return (
-            len(rows) <= self._max_rows
-            and self._cost.of_rows(len(rows), max(map(self._tokens, rows))) <= self._kv_bytes
+            len(rows) <= self.max_rows and self._cost.of_rows(len(rows), max(map(self._tokens, rows))) <= self._kv_bytes
         )
 
     def _check_size(self, rollout: Row) -> None:

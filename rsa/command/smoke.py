@@ -117,7 +117,7 @@ async def smoke(engine: Engine, tell: Callable[[Finding], None]) -> bool:
     """Ask all questions and tell each finding as it comes; True if all went well. A model that reads text only is not
     asked about the image."""
     model = engine.model
-    tell(Finding("model", f"{model.name}, {'reads images' if model.sees else 'text only'}"))
+    tell(Finding("model", f"{model.name}, {'reads images' if model.images else 'text only'}"))
     well = True
 
     async def ask(question: Question) -> None:
@@ -128,7 +128,7 @@ async def smoke(engine: Engine, tell: Callable[[Finding], None]) -> bool:
 
     async with anyio.create_task_group() as tasks:
         for question in questions_for(model):
-            if question.image is not None and not model.sees:
+            if question.image is not None and not model.images:
                 tell(Finding(question.what, f"skipped: {model.name} reads text only"))
             else:
                 tasks.start_soon(ask, question)

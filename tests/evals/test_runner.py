@@ -127,7 +127,8 @@ def test_tokens_that_the_engine_had_cached_are_not_in_the_results(finished: Path
 
 
 def test_default_in_flight_asks_for_twice_the_rows_of_the_engine() -> None:
-    assert [default_in_flight(n) for n in (1, 8, 16, 64, 100, 1000)] == [128, 16, 8, 2, 2, 2]
+    assert [default_in_flight(n, 64) for n in (1, 8, 16, 64, 100, 1000)] == [128, 16, 8, 2, 2, 2]
+    assert [default_in_flight(16, rows) for rows in (1, 512, None)] == [2, 64, 8]
 
 
 # ---- epochs

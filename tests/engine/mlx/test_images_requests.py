@@ -71,12 +71,12 @@ async def test_more_images_than_the_context_holds(tiny: MLXEngine) -> None:
 
 
 async def test_a_model_that_reads_text_only_takes_no_images(llama: MLXEngine) -> None:
-    assert not llama.model.sees
+    assert not llama.model.images
     assert "reads text only" in await refused(llama, [request("r", "a", CAT)])
 
 
 def test_a_model_that_sees_says_so(tiny: MLXEngine) -> None:
-    assert tiny.model.sees
+    assert tiny.model.images
     assert tiny.tokenizer.prompt_tokens(request("r", "w20", CAT).messages) == 2 + 8 + 1 + 2
 
 

@@ -239,7 +239,7 @@ async def test_the_engine_runs_a_bundle(bundle: Path, dequantised: Path) -> None
         )
         async with engine.generate([request]) as stream:
             said += [event.token_ids for event in stream_events([e async for e in stream])]
-        assert engine.model.sees
+        assert engine.model.images
         await engine.aclose()
     assert said[0] == said[1]
     assert said[0]
