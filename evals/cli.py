@@ -91,9 +91,7 @@ def evaluate(
     ] = None,
     in_flight: Annotated[
         int | None,
-        typer.Option(
-            help="Problems at once; changes the speed alone.", show_default="2 x the engine's rows / n"
-        ),
+        typer.Option(help="Problems at once; changes the speed alone.", show_default="2 x the engine's rows / n"),
     ] = None,
     profile: ProfileFlag = None,
     settings: dict[str, Any],

@@ -13,13 +13,11 @@ from engine.api import (
     Completion,
     Engine,
     EngineEvent,
-    Failure,
     GenerationRequest,
     Message,
     SamplingParams,
     TokenChunk,
 )
-from engine.errors import ContextError, EngineClosedError, OutOfMemoryError, RequestError
 from engine.scripted import END, THINK_CLOSE, ByteTokenizer, Script, ScriptedEngine
 
 pytestmark = pytest.mark.anyio
@@ -54,25 +52,6 @@ async def test_is_an_engine_and_plays_both_sections() -> None:
     assert done.reasoning_ids == tuple(b"one two three")
     assert done.usage.completion_tokens == len(done.token_ids)
     assert done.usage.prompt_tokens == engine.tokenizer.prompt_tokens(request().messages)
-
-
-@pytest.mark.parametrize(
-    ("sampling", "reasoning", "text", "reason", "ending"),
-    [
-        ({"reasoning_budget": 7}, "one two", "four five", "stop", "forced"),
-        ({"reasoning_budget": 7, "force_answer": False}, "one two", "", "budget", "open"),
-        ({"reasoning_budget": 7, "answer_budget": 0}, "one two", "", "budget", "open"),
-        ({"answer_budget": 0}, "one two three", "", "stop", "own"),
-        ({"answer_budget": 4}, "one two three", "four", "length", "own"),
-        ({"max_tokens": 3}, "one", "", "length", "open"),
-        ({"stop": (" two",)}, "one", "", "stop", "open"),
-        ({"stop": ("five",)}, "one two three", "four ", "stop", "own"),
-    ],
-)
-async def test_budgets(sampling: dict[str, Any], reasoning: str, text: str, reason: str, ending: str) -> None:
-    done = await complete(PLAN, **sampling)
-    assert (done.reasoning, done.text, done.finish_reason) == (reasoning, text, reason)
-    assert (done.closed, done.forced) == (ending != "open", ending == "forced")
 
 
 async def test_a_model_without_tags_has_one_section() -> None:
@@ -116,30 +95,6 @@ async def test_rows_take_turns() -> None:
     assert [r.id for r in engine.requests] == ["a", "b"]
 
 
-async def test_a_failure_stays_alone() -> None:
-    trouble = OutOfMemoryError("lower n")
-    engine = ScriptedEngine(lambda r: Script("abc", "d", error=trouble, fail_after=2) if r.id == "a" else PLAN)
-    events = await play(engine, request("a"), request("b"))
-    ends = [event for event in events if not isinstance(event, TokenChunk)]
-    assert [(type(end), end.request_id) for end in ends] == [(Failure, "a"), (Completion, "b")]
-
-
-async def test_an_endless_row_ends_by_conclude_and_by_cancel() -> None:
-    engine = ScriptedEngine(Script(reasoning="round ", answer="out", never_ends=True))
-    ends = {}
-    async with engine.generate([request("a"), request("b")]) as stream:
-        async for event in stream:
-            if isinstance(event, Completion):
-                ends[event.request_id] = event
-            elif engine.steps == 5:
-                stream.conclude("a")
-                stream.cancel("b")
-                stream.cancel("unknown")
-    assert (ends["a"].text, ends["a"].finish_reason, ends["a"].forced) == ("out", "stop", True)
-    assert ends["b"].finish_reason == "cancelled"
-    assert ends["b"].token_ids
-
-
 async def test_held_rows_wait_for_release() -> None:
     engine = ScriptedEngine(PLAN, hold=lambda r: r.id == "b")
     seen: list[str] = []
@@ -156,36 +111,6 @@ async def test_held_rows_wait_for_release() -> None:
         assert seen == ["a"]
         engine.release("b")
     assert seen == ["a", "b"]
-
-
-async def test_leaving_the_stream_frees_its_rows() -> None:
-    engine = ScriptedEngine(Script(reasoning="x", never_ends=True))
-    async with engine.generate([request("a")]) as stream:
-        await stream.__anext__()
-        assert engine.active == 1
-    assert engine.active == 0
-
-
-async def test_what_entering_refuses() -> None:
-    engine = ScriptedEngine(PLAN, context_tokens=9)
-    with pytest.raises(RequestError, match="two requests"):
-        await play(ScriptedEngine(PLAN), request("a"), request("a"))
-    with pytest.raises(RequestError, match="empty prompt"):
-        await play(engine, GenerationRequest(id="a", messages=(Message(role="user", text=""),)))
-    with pytest.raises(ContextError, match="9"):
-        await play(engine, request())
-    await engine.aclose()
-    await engine.aclose()
-    with pytest.raises(EngineClosedError):
-        await play(engine, request())
-    assert engine.requests == []
-
-
-async def test_the_context_ends_a_row() -> None:
-    engine = ScriptedEngine(PLAN, context_tokens=9 + 5)
-    done = (await play(engine, request()))[-1]
-    assert isinstance(done, Completion)
-    assert (done.finish_reason, len(done.token_ids)) == ("length", 5)
 
 
 @given(text=st.text(max_size=20), start=st.integers(0, 20), length=st.integers(0, 20))

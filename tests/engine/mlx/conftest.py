@@ -25,12 +25,6 @@ def llama_folder(tmp_path_factory: pytest.TempPathFactory, make_llama: Callable[
 
 
 @pytest.fixture(scope="session")
-def long_folder(tmp_path_factory: pytest.TempPathFactory, make_llama: Callable[..., Path]) -> Path:
-    """A model whose context no test uses up."""
-    return make_llama(tmp_path_factory.mktemp("models") / "tiny-long", context=100_000)
-
-
-@pytest.fixture(scope="session")
 def plain_folder(tmp_path_factory: pytest.TempPathFactory, make_llama: Callable[..., Path]) -> Path:
     """A model without think tags."""
     return make_llama(tmp_path_factory.mktemp("models") / "tiny-plain", thinks=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -131,22 +130,6 @@ async def test_a_model_that_thinks_closes_its_tag_instead(llama: MLXEngine) -> N
     with_cue, without = await complete(llama, [request("a", seed=1), request("b", seed=1, cue=None)])
     assert (with_cue.token_ids, with_cue.text) == (without.token_ids, without.text)
     assert with_cue.closed
-
-
-@pytest.fixture
-def both(plain: MLXEngine) -> tuple[MLXEngine, ScriptedEngine]:
-    return plain, ScriptedEngine(Script(reasoning="abcdefgh", answer="xyz]and more"), thinks=False, tokens_per_step=3)
-
-
-@pytest.mark.parametrize("sampling", [{}, {"answer_budget": 4}, {"answer_budget": 5}, {"force_answer": False}])
-async def test_engines_keep_the_same_promises(both: tuple[Engine, Engine], sampling: dict[str, Any]) -> None:
-    for engine in both:
-        (done,) = await complete(engine, [request(temperature=1.0, **sampling)])
-        room = SamplingParams(**{"answer_budget": 8, **sampling}).answer_budget or 0
-        asked = sampling.get("force_answer", True) and room > CUE_TOKENS
-        assert (done.forced, done.closed, done.usage.reasoning_tokens) == (asked, False, 3), json.dumps(sampling)
-        assert done.text.startswith(done.reasoning + (CUE.text if asked else ""))
-        assert done.usage.completion_tokens == len(done.token_ids) <= 3 + (room if asked else 0)
 
 
 @pytest.mark.parametrize("step", [1, 2, 50])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,12 +19,11 @@ from engine.api import (
     Engine,
     Failure,
     GenerationRequest,
-    ImagePart,
     Message,
     SamplingParams,
     TokenChunk,
 )
-from engine.errors import ContextError, EngineClosedError, OutOfMemoryError, RequestError
+from engine.errors import OutOfMemoryError
 from engine.loader import load_engine
 from engine.mlx.engine import MLXEngine, _gpu_chunk, _gpu_rows
 from engine.mlx.prefixes import Prompt
@@ -122,79 +120,6 @@ async def test_budget_forcing_closes_the_tag_and_answers(llama: MLXEngine) -> No
     assert len(c.token_ids) <= 26
 
 
-async def test_no_answer_wanted_ends_at_beta(llama: MLXEngine) -> None:
-    (c,) = await complete(llama, [request("r", seed=1, reasoning_budget=20, answer_budget=0)])
-    assert (c.finish_reason, c.usage.completion_tokens, c.text) == ("budget", 20, "")
-
-
-async def test_the_text_streams_as_it_grows(llama: MLXEngine) -> None:
-    pieces: dict[str, str] = {"reasoning": "", "answer": ""}
-    async with llama.generate([request("r", seed=2, reasoning_budget=150, answer_budget=30)]) as stream:
-        async for event in stream:
-            if isinstance(event, TokenChunk):
-                assert not event.text.endswith("\ufffd") or len(event.token_ids) > 3
-                pieces[event.section] += event.text
-            elif isinstance(event, Completion):
-                assert (event.reasoning, event.text) == (pieces["reasoning"], pieces["answer"])
-
-
-async def test_a_stop_string_across_token_borders(plain: MLXEngine) -> None:
-    """Every token is a byte here, so any stop of two characters spans two tokens."""
-    (free,) = await complete(plain, [request("r", seed=0, max_tokens=200)])
-    stop = next(pair for pair in map("".join, pairwise(free.text[10:])) if "\ufffd" not in pair)
-    (stopped,) = await complete(plain, [request("r", seed=0, max_tokens=200, stop=(stop,))])
-    assert stopped.text == free.text[: free.text.index(stop)]
-    assert stopped.finish_reason == "stop"
-
-
-def endless(folder: Path, **options: Any) -> MLXEngine:
-    """An engine whose rollouts do not end by themselves, so that whatever is done to them comes in time.
-
-    Nothing is an end token, and the closing tag is three tokens that a random model will not write in a row.
-    """
-    engine = load_engine(folder, **options)
-    engine.tokenizer.end_ids = frozenset()
-    engine.tokenizer.think_close = engine.tokenizer.forced_close = engine.tokenizer.think_close * 3
-    return engine
-
-
-async def test_cancel_frees_the_row_for_the_next_in_the_queue(long_folder: Path) -> None:
-    engine = endless(long_folder, max_rows=1)
-    first = request("endless", seed=1, reasoning_budget=50_000, answer_budget=0)
-    async with engine.generate([first, request("next", text="other", seed=2, max_tokens=3)]) as stream:
-        done: dict[str, Completion] = {}
-        async for event in stream:
-            if isinstance(event, TokenChunk) and event.request_id == "endless":
-                stream.cancel("endless")
-            elif isinstance(event, Completion):
-                done[event.request_id] = event
-    assert done["endless"].finish_reason == "cancelled"
-    assert 0 < done["endless"].usage.completion_tokens < 50_000
-    assert done["next"].usage.completion_tokens == 3
-    await engine.aclose()
-
-
-async def test_leaving_a_stream_cancels_its_rows(long_folder: Path) -> None:
-    engine = endless(long_folder, max_rows=1)
-    async with engine.generate([request("left", seed=1, reasoning_budget=50_000)]) as stream:
-        await anext(stream)
-    (after,) = await complete(engine, [request("after", seed=2, max_tokens=3)])  # would wait for the row otherwise
-    assert after.usage.completion_tokens == 3
-    await engine.aclose()
-
-
-async def test_conclude_makes_a_rollout_answer(long_folder: Path) -> None:
-    engine = endless(long_folder)
-    async with engine.generate([request("r", seed=1, reasoning_budget=50_000, answer_budget=4)]) as stream:
-        async for event in stream:
-            if isinstance(event, TokenChunk):
-                stream.conclude("r")
-            elif isinstance(event, Completion):
-                assert event.forced
-                assert event.usage.reasoning_tokens < 50_000
-    await engine.aclose()
-
-
 async def test_admission_by_kv_bytes_queues_the_rest_and_changes_nothing(llama_folder: Path) -> None:
     requests = [request(f"r{i}", seed=i, reasoning_budget=20, answer_budget=5) for i in range(6)]
     roomy = load_engine(llama_folder)
@@ -225,41 +150,6 @@ def _bytes_for(folder: Path, *, rows: int, tokens: int) -> int:
     from mlx_lm.utils import load_model
 
     return CacheCost.of(load_model(folder)[0]).of_rows(rows, tokens)
-
-
-BAD_REQUESTS = [
-    ([request("a"), request("a", text="other")], RequestError, "same id"),
-    ([request("a", text="  \n")], RequestError, "prompt is empty"),
-    ([request("a", text="x" * 600)], ContextError, "512 at most"),
-    (
-        [GenerationRequest(id="a", messages=(Message(role="user", text="?", images=(ImagePart(data=b"x"),)),))],
-        RequestError,
-        "reads text only",
-    ),
-]
-
-
-@pytest.mark.parametrize(("requests", "error", "words"), BAD_REQUESTS, ids=[case[2] for case in BAD_REQUESTS])
-async def test_bad_requests_are_refused_before_anything_runs(
-    llama: MLXEngine, requests: list[GenerationRequest], error: type[Exception], words: str
-) -> None:
-    with pytest.raises(error, match=words):
-        async with llama.generate(requests):
-            pass
-
-
-async def test_closing_the_engine_fails_what_runs(llama_folder: Path) -> None:
-    engine = load_engine(llama_folder)
-    async with engine.generate([request("r", reasoning_budget=400, seed=1)]) as stream:
-        await anext(stream)
-        await engine.aclose()
-        events = [event async for event in stream]
-    assert isinstance(events[-1], Failure)
-    assert isinstance(events[-1].error, EngineClosedError)
-    await engine.aclose()  # idempotent
-    with pytest.raises(EngineClosedError, match="open a new one"):
-        async with engine.generate([request("r")]):
-            pass
 
 
 async def test_the_engine_outlives_a_step_that_fails(llama_folder: Path) -> None:
