@@ -55,23 +55,23 @@ class Inputs:
             with file.open("rb") as stream:
                 arrays = np.load(stream, allow_pickle=False)
                 if not isinstance(arrays, np.lib.npyio.NpzFile):
-                    raise RequestError(f"{file} cannot be read as an .npz file: it is one array without a name (.npy).")
+                    raise RequestError(f"{file} cannot be read as an .npz file: it is one array without a name (.npy)")
                 found = {name: arrays[name] for name in ("ids", "pixel_values", "grid_thw") if name in arrays}
                 names = ", ".join(arrays) or "nothing"
         except (OSError, ValueError, EOFError, BadZipFile) as error:
-            raise RequestError(f"{file} cannot be read as an .npz file: {error}.") from error
+            raise RequestError(f"{file} cannot be read as an .npz file: {error}") from error
         if "ids" not in found:
-            raise RequestError(f"{file} has no array called ids; it has {names}.")
+            raise RequestError(f"{file} has no array called ids; it has {names}")
         if ("pixel_values" in found) != ("grid_thw" in found):
-            raise RequestError(f"{file} needs pixel_values and grid_thw both, or neither; it has {names}.")
+            raise RequestError(f"{file} needs pixel_values and grid_thw both, or neither; it has {names}")
         ids = np.atleast_2d(_numbers(found["ids"], "ids", whole=True))
         if ids.ndim != 2 or not ids.size:
-            raise RequestError(f"ids must be [tokens] or [rows, tokens], not {list(found['ids'].shape)}.")
+            raise RequestError(f"ids must be [tokens] or [rows, tokens], not {list(found['ids'].shape)}")
         if "grid_thw" not in found:
             return cls(ids)
         grids = _numbers(found["grid_thw"], "grid_thw", whole=True)
         if grids.ndim != 2 or grids.shape[1] != 3 or not grids.size or grids.min() < 1:
-            raise RequestError(f"grid_thw must be [images, 3] of numbers from 1 on, not {list(grids.shape)}.")
+            raise RequestError(f"grid_thw must be [images, 3] of numbers from 1 on, not {list(grids.shape)}")
         pixels = _numbers(found["pixel_values"], "pixel_values").astype(np.float32)
         return cls(ids, pixels, tuple((int(t), int(h), int(w)) for t, h, w in grids))
 
@@ -80,26 +80,26 @@ class Inputs:
         args = model.args
         if self.ids.min() < 0 or self.ids.max() >= args.vocab_size:
             raise RequestError(
-                f"ids go from {self.ids.min()} to {self.ids.max()}; this model's tokens are 0 to {args.vocab_size - 1}."
+                f"ids go from {self.ids.min()} to {self.ids.max()}; this model's tokens are 0 to {args.vocab_size - 1}"
             )
         if self.pixel_values is None:
             return
         if args.vision is None:
-            raise RequestError("pixel_values were given, but this model reads text only (no vision_config).")
+            raise RequestError("pixel_values were given, but this model reads text only (no vision_config)")
         merge = args.vision.spatial_merge_size
         if any(h % merge or w % merge for _, h, w in self.grids):
-            raise RequestError(f"grid_thw: rows and columns must be multiples of {merge}, not {list(self.grids)}.")
+            raise RequestError(f"grid_thw: rows and columns must be multiples of {merge}, not {list(self.grids)}")
         expected = (sum(t * h * w for t, h, w in self.grids), args.vision.patch_values)
         if self.pixel_values.shape != expected:
             raise RequestError(
                 f"pixel_values is {list(self.pixel_values.shape)}, but grid_thw {[list(grid) for grid in self.grids]} "
-                f"and this model's patches ask for {list(expected)}."
+                f"and this model's patches ask for {list(expected)}"
             )
 
 
 def _numbers(x: np.ndarray, name: str, *, whole: bool = False) -> np.ndarray:
     if x.dtype.kind not in ("iu" if whole else "iuf"):
-        raise RequestError(f"{name} must be {'whole numbers' if whole else 'numbers'}, not {x.dtype}.")
+        raise RequestError(f"{name} must be {'whole numbers' if whole else 'numbers'}, not {x.dtype}")
     return x
 
 

@@ -66,9 +66,9 @@ class TensorInfo:
 def read_config(folder: Path) -> dict[str, Any]:
     """`config.json` of a model folder; ModelError if there is none, or it is not a JSON object."""
     if not folder.is_dir():
-        raise ModelError(f"{folder} is not a folder; a model is a folder with config.json and *.safetensors.")
+        raise ModelError(f"{folder} is not a folder; a model is a folder with config.json and *.safetensors")
     if not (folder / CONFIG).is_file():
-        raise ModelError(f"{folder} has no config.json, so it is not a model folder.")
+        raise ModelError(f"{folder} has no config.json, so it is not a model folder")
     return read_json(folder / CONFIG)
 
 
@@ -77,9 +77,9 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read: {error}.") from error
+        raise ModelError(f"{file} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise ModelError(f"{file} cannot be read: it is no JSON object.")
+        raise ModelError(f"{file} cannot be read: it is no JSON object")
     return content
 
 
@@ -94,7 +94,7 @@ def find_files(folder: Path) -> tuple[list[Path], list[str]]:
         try:
             names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{index} cannot be read: {error!r}.") from error
+            raise ModelError(f"{index} cannot be read: {error!r}") from error
     else:
         names = sorted(path.name for path in folder.glob("model*.safetensors"))
         parts = {(match[2], len(match[1])) for name in names if (match := _SHARD.fullmatch(name))}
@@ -114,7 +114,7 @@ def weight_files(folder: Path) -> list[Path]:
             f"({listed(absent)}). Download the model again."
         )
     if not there:
-        raise ModelError(f"{folder} has no weights: no model*.safetensors in it.")
+        raise ModelError(f"{folder} has no weights: no model*.safetensors in it")
     return there
 
 
@@ -133,7 +133,7 @@ def add_header(found: dict[str, TensorInfo], file: Path) -> None:
         other = found[twice[0]].file
         raise ModelError(
             f"{len(twice)} tensors are in {other.name} and again in {file.name} ({listed(twice)}): remove the file "
-            f"that does not belong in {file.parent}."
+            f"that does not belong in {file.parent}"
         )
     found |= header
 
@@ -145,14 +145,14 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(_HEADER_LENGTH_BYTES), "little")
             if size < _HEADER_LENGTH_BYTES or not 2 <= length <= min(size - _HEADER_LENGTH_BYTES, _MAX_HEADER_BYTES):
-                raise ModelError(f"{file} is not a safetensors file, or was cut off in its header.")
+                raise ModelError(f"{file} is not a safetensors file, or was cut off in its header")
             header = json.loads(stream.read(length))
         tensors = {name: _tensor(entry, file) for name, entry in header.items() if name != "__metadata__"}
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     except OSError as error:
-        raise ModelError(f"{file} cannot be read: {error.strerror}.") from error
+        raise ModelError(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ModelError(f"{file} has an unreadable safetensors header: {error!r}.") from error
+        raise ModelError(f"{file} has an unreadable safetensors header: {error!r}") from error
     promised = _HEADER_LENGTH_BYTES + length + max(ends, default=0)
     if size < promised:
         raise ModelError(f"{file} is cut off: {size:,} of {promised:,} bytes are there. Download it again.")

@@ -120,7 +120,7 @@ def take(tensors: dict[str, mx.array], quantization: Mapping[str, Any]) -> dict[
         found[path] = _fitting(path, parts, table)
     packed = [name for name, x in tensors.items() if x.dtype == mx.uint32]
     if packed:
-        raise CheckpointError(f"The checkpoint is incomplete: codes without their scales, {listed(packed)}.")
+        raise CheckpointError(f"The checkpoint is incomplete: codes without their scales, {listed(packed)}")
     return found
 
 
@@ -130,14 +130,14 @@ def _fitting(path: str, parts: Mapping[str, mx.array | None], table: Mapping[str
     if not isinstance(group_size, int) or isinstance(group_size, bool) or mode not in BITS:
         raise ModelError(
             f"config.json: quantization has group_size {group_size!r} and mode {mode!r} for {path}; a whole number and "
-            f"one of {', '.join(BITS)} are needed."
+            f"one of {', '.join(BITS)} are needed"
         )
     if weight is None or scales is None:
-        raise CheckpointError(f"The checkpoint is incomplete: {path}.scales is there without {path}.weight.")
+        raise CheckpointError(f"The checkpoint is incomplete: {path}.scales is there without {path}.weight")
     width = scales.shape[-1] * group_size
     scheme = Scheme(weight.shape[-1] * _WORD_BITS // max(width, 1), group_size, mode)
     if scheme.has_biases and biases is None:
-        raise CheckpointError(f"The checkpoint is incomplete: {path}.scales is there without {path}.biases.")
+        raise CheckpointError(f"The checkpoint is incomplete: {path}.scales is there without {path}.biases")
     found = {"weight": weight, "scales": scales, **({} if biases is None else {"biases": biases})}
     shapes = {kind: tuple(x.shape) for kind, x in found.items()}
     fits = scheme.bits in BITS[mode] and group_size in GROUP_SIZES[mode] and weight.dtype == mx.uint32
@@ -145,7 +145,7 @@ def _fitting(path: str, parts: Mapping[str, mx.array | None], table: Mapping[str
         told = ", ".join(f"{kind} {list(shape)}" for kind, shape in shapes.items())
         raise CheckpointError(
             f"The parts of {path} are no {mode} quantisation in groups of {group_size}, as config.json says: {told}, "
-            f"{str(weight.dtype).removeprefix('mlx.core.')} codes."
+            f"{str(weight.dtype).removeprefix('mlx.core.')} codes"
         )
     return Quantised(weight, scales, biases, scheme)
 

@@ -52,7 +52,7 @@ class ImageProcessor:
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
         if args.in_channels != 3:
-            raise ModelError(f"config.json: vision_config.in_channels is {args.in_channels}; images have 3, RGB.")
+            raise ModelError(f"config.json: vision_config.in_channels is {args.in_channels}; images have 3, RGB")
         read = _Settings(settings or {}, source)
         smallest, largest = read.pixel_limits()
         self._merge = args.spatial_merge_size
@@ -108,7 +108,7 @@ class _Settings:
 
     def __init__(self, values: Mapping[str, Any], source: str) -> None:
         if not isinstance(values, Mapping):
-            raise ModelError(f"{source}: the image processor's settings are no JSON object.")
+            raise ModelError(f"{source}: the image processor's settings are no JSON object")
         self.values, self.source = values, source
 
     def pixel_limits(self) -> tuple[int, int]:
@@ -126,7 +126,7 @@ class _Settings:
                 raise self._wrong(name, value, "a positive whole number")
             limits.append(value)
         if limits[0] > limits[1]:
-            raise ModelError(f"{self.source}: min_pixels ({limits[0]}) is more than max_pixels ({limits[1]}).")
+            raise ModelError(f"{self.source}: min_pixels ({limits[0]}) is more than max_pixels ({limits[1]})")
         return limits[0], limits[1]
 
     def three_numbers(self, name: str, default: list[float], *, positive: bool = False) -> list[float]:
@@ -152,7 +152,7 @@ class _Settings:
         return default if value is None else value
 
     def _wrong(self, name: str, value: Any, wanted: str) -> ModelError:
-        return ModelError(f"{self.source}: {name} is {value!r}, not {wanted}.")
+        return ModelError(f"{self.source}: {name} is {value!r}, not {wanted}")
 
 
 def _is_number(value: Any, positive: bool) -> bool:

@@ -101,17 +101,17 @@ class VisionArgs:
         if self.hidden_size % self.num_heads or (self.hidden_size // self.num_heads) % 4:
             raise ModelError(
                 f"config.json: vision_config.hidden_size ({self.hidden_size}) over num_heads ({self.num_heads}) must "
-                "be a multiple of 4: a quarter of each head is rotated by row, a quarter by column."
+                "be a multiple of 4: a quarter of each head is rotated by row, a quarter by column"
             )
         if self.window_size < self.patch_size * self.spatial_merge_size:
             raise ModelError(
                 f"config.json: vision_config.window_size ({self.window_size} pixels) is less than one token, "
-                f"{self.patch_size * self.spatial_merge_size} pixels."
+                f"{self.patch_size * self.spatial_merge_size} pixels"
             )
         if any(i >= self.depth for i in self.full_attention_blocks):
             raise ModelError(
                 f"config.json: vision_config.fullatt_block_indexes is {list(self.full_attention_blocks)}, but there "
-                f"are {self.depth} blocks, counted from 0."
+                f"are {self.depth} blocks, counted from 0"
             )
 
 
@@ -180,7 +180,7 @@ class ModelArgs:
         read = _Reader(config)
         model_type = config.get("model_type")
         if model_type not in MODEL_TYPES:
-            raise ModelError(f"config.json: model_type is {model_type!r}, not one of {', '.join(MODEL_TYPES)}.")
+            raise ModelError(f"config.json: model_type is {model_type!r}, not one of {', '.join(MODEL_TYPES)}")
         read.refuse_variants()
         legacy = model_type == "zaya" and ("cca_num_q_heads" in config or "zaya_mlp_expansion" in config)
         head_dim = read.integer("head_dim", "kv_channels")
@@ -213,25 +213,25 @@ class ModelArgs:
         if self.num_heads % self.num_kv_heads:
             raise ModelError(
                 f"config.json: {self.num_heads} query heads cannot share {self.num_kv_heads} key heads "
-                "(num_attention_heads or cca_num_q_heads, num_key_value_heads or num_query_groups)."
+                "(num_attention_heads or cca_num_q_heads, num_key_value_heads or num_query_groups)"
             )
         if (self.num_kv_heads * self.head_dim) % 2:
-            raise ModelError("config.json: num_key_value_heads x head_dim must be even: half of the values is delayed.")
+            raise ModelError("config.json: num_key_value_heads x head_dim must be even: half of the values is delayed")
         if self.rope_dims % 2 or not 0 < self.rope_dims <= self.head_dim:
             raise ModelError(
                 f"config.json: partial_rotary_factor (or rope_pct) rotates {self.rope_dims} of {self.head_dim} "
-                "dimensions of a head; it must be an even number from 2 to head_dim."
+                "dimensions of a head; it must be an even number from 2 to head_dim"
             )
         if self.vision is not None and self.vision.out_hidden_size != self.hidden_size:
             raise ModelError(
                 f"config.json: vision_config.out_hidden_size is {self.vision.out_hidden_size}, but a token of this "
-                f"model has {self.hidden_size} numbers (hidden_size)."
+                f"model has {self.hidden_size} numbers (hidden_size)"
             )
         for token in (self.image_token_id, self.vision_start_id, self.vision_end_id):
             if token is not None and token >= self.vocab_size:
                 raise ModelError(
                     f"config.json: image_token_id, vision_start_token_id and vision_end_token_id must be below "
-                    f"vocab_size ({self.vocab_size}); one is {token}."
+                    f"vocab_size ({self.vocab_size}); one is {token}"
                 )
 
 
@@ -245,9 +245,7 @@ class _Reader:
 
     def fixed(self, key: str, allowed: tuple[Any, ...]) -> None:
         if key in self.config and self.config[key] not in allowed:
-            raise ModelError(
-                f"{self.where}{key} is {self.config[key]!r}; only {allowed[0]!r} is implemented for ZAYA1."
-            )
+            raise ModelError(f"{self.where}{key} is {self.config[key]!r}; only {allowed[0]!r} is implemented for ZAYA1")
 
     def refuse_variants(self) -> None:
         for key, allowed in _FIXED.items():
@@ -255,35 +253,35 @@ class _Reader:
         kinds = self.config.get("layer_types")
         if kinds is not None and any(kind != "hybrid" for kind in kinds):
             other = next(kind for kind in kinds if kind != "hybrid")
-            raise ModelError(f"config.json: layer_types has {other!r}; only 'hybrid' is implemented for ZAYA1.")
+            raise ModelError(f"config.json: layer_types has {other!r}; only 'hybrid' is implemented for ZAYA1")
 
     def integer(self, *names: str, default: int | None = None) -> int:
         """The positive whole number under any of the names; ModelError if there is none or they differ."""
         value = self.optional_integer(*names)
         value = default if value is None else value
         if value is None:
-            raise ModelError(f"{self.where}{' or '.join(names)} is missing.")
+            raise ModelError(f"{self.where}{' or '.join(names)} is missing")
         return value
 
     def optional_integer(self, *names: str) -> int | None:
         for name, value in self._present(names).items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ModelError(f"{self.where}{name} is {value!r}, not a positive whole number.")
+                raise ModelError(f"{self.where}{name} is {value!r}, not a positive whole number")
         return self._agreed(names, None)
 
     def number(self, *names: str, default: float | None = None) -> float:
         for name, value in self._present(names).items():
             if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-                raise ModelError(f"{self.where}{name} is {value!r}, not a positive number.")
+                raise ModelError(f"{self.where}{name} is {value!r}, not a positive number")
         value = self._agreed(names, default)
         if value is None:
-            raise ModelError(f"{self.where}{' or '.join(names)} is missing.")
+            raise ModelError(f"{self.where}{' or '.join(names)} is missing")
         return float(value)
 
     def flag(self, name: str, *, default: bool) -> bool:
         value = self.config.get(name, default)
         if not isinstance(value, bool):
-            raise ModelError(f"{self.where}{name} is {value!r}, not true or false.")
+            raise ModelError(f"{self.where}{name} is {value!r}, not true or false")
         return value
 
     def indices(self, name: str, *, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -294,13 +292,13 @@ class _Reader:
             isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in value
         )
         if not whole:
-            raise ModelError(f"{self.where}{name} is {value!r}, not a list of block numbers.")
+            raise ModelError(f"{self.where}{name} is {value!r}, not a list of block numbers")
         return tuple(value)
 
     def image_mask(self) -> ImageMask:
         value = self.config.get("image_mask", "prefix")
         if value not in get_args(ImageMask):
-            raise ModelError(f"{self.where}image_mask is {value!r}, not one of {', '.join(get_args(ImageMask))}.")
+            raise ModelError(f"{self.where}image_mask is {value!r}, not one of {', '.join(get_args(ImageMask))}")
         return value
 
     def vision(self, model_type: str) -> dict[str, Any]:
@@ -309,7 +307,7 @@ class _Reader:
         if nested is None or model_type != "zaya1_vl":
             return {}
         if not isinstance(nested, dict):
-            raise ModelError(f"{self.where}vision_config is {nested!r}, not a table of settings.")
+            raise ModelError(f"{self.where}vision_config is {nested!r}, not a table of settings")
         lora = self.flag("vision_lora", default=True)
         return {
             "vision": VisionArgs.from_dict(nested),
@@ -327,7 +325,7 @@ class _Reader:
             if isinstance(value, list):  # one entry per sub-layer in some files
                 values = {v for v in value if v}
                 if len(values) != 1:
-                    raise ModelError("config.json: cca_num_q_heads differs from layer to layer: not implemented.")
+                    raise ModelError("config.json: cca_num_q_heads differs from layer to layer: not implemented")
                 self.config = {**self.config, "cca_num_q_heads": values.pop()}
             return self.integer("cca_num_q_heads")
         return self.integer("num_attention_heads")
@@ -336,13 +334,13 @@ class _Reader:
         count = self.integer("num_hidden_layers")
         kinds = self.config.get("layer_types")
         if kinds is not None and len(kinds) != count:
-            raise ModelError(f"config.json: num_hidden_layers is {count} but layer_types has {len(kinds)} entries.")
+            raise ModelError(f"config.json: num_hidden_layers is {count} but layer_types has {len(kinds)} entries")
         if not legacy:
             return count
         if count % 2:
             raise ModelError(
                 f"config.json: num_hidden_layers is {count}; this older layout counts attention and experts "
-                "separately, so it must be even."
+                "separately, so it must be even"
             )
         return count // 2
 
@@ -350,11 +348,11 @@ class _Reader:
         wide = self.optional_integer("ffn_hidden_size")  # gate and up together
         size = self.optional_integer("moe_intermediate_size")
         if wide is None and size is None:
-            raise ModelError("config.json: moe_intermediate_size or ffn_hidden_size is missing.")
+            raise ModelError("config.json: moe_intermediate_size or ffn_hidden_size is missing")
         if wide is not None and wide % 2:
-            raise ModelError(f"config.json: ffn_hidden_size is {wide}; it holds gate and up, so it must be even.")
+            raise ModelError(f"config.json: ffn_hidden_size is {wide}; it holds gate and up, so it must be even")
         if wide is not None and size is not None and wide != 2 * size:
-            raise ModelError(f"config.json: ffn_hidden_size ({wide}) is not twice moe_intermediate_size ({size}).")
+            raise ModelError(f"config.json: ffn_hidden_size ({wide}) is not twice moe_intermediate_size ({size})")
         return size if size is not None else (wide or 0) // 2
 
     def rope(self, model_type: str) -> tuple[float, float]:
@@ -366,12 +364,12 @@ class _Reader:
                 self.number("partial_rotary_factor", "rope_pct", default=0.5),
             )
         if not isinstance(nested, dict) or not isinstance(nested.get("hybrid", nested), dict):
-            raise ModelError(f"config.json: rope_parameters is {nested!r}, not a table of settings.")
+            raise ModelError(f"config.json: rope_parameters is {nested!r}, not a table of settings")
         # The hub's file has a table per kind of layer and, beside them, a stray flat rope_type.
         table = nested.get("hybrid", nested)
         kind = table.get("rope_type", "default")
         if kind != "default":
-            raise ModelError(f"config.json: rope_parameters.rope_type is {kind!r}; only 'default' is implemented.")
+            raise ModelError(f"config.json: rope_parameters.rope_type is {kind!r}; only 'default' is implemented")
         inner = _Reader(table)
         return inner.number("rope_theta"), inner.number("partial_rotary_factor", default=0.5)
 
@@ -382,5 +380,5 @@ class _Reader:
         found = self._present(names)
         if len(set(found.values())) > 1:
             listed = ", ".join(f"{self.prefix}{name} = {value!r}" for name, value in found.items())
-            raise ModelError(f"config.json: these must agree and do not: {listed}.")
+            raise ModelError(f"config.json: these must agree and do not: {listed}")
         return next(iter(found.values()), default)

@@ -68,7 +68,7 @@ def check_settings(
     jang = read_json(file) if file.is_file() else {}
     version = jang.get("version", _KNOWN_VERSION)
     if version != _KNOWN_VERSION:
-        raise ModelError(f"{file} is of version {version!r}; {_KNOWN_VERSION} is the only one that is known here.")
+        raise ModelError(f"{file} is of version {version!r}; {_KNOWN_VERSION} is the only one that is known here")
     own, theirs = _table(config.get("quantization")), _table(jang.get("quantization"))
     embedding = quantised.get("model.embed_tokens")
     matrices = {matrix.scheme.bits for path, matrix in quantised.items() if ".layers." in path}
@@ -87,7 +87,7 @@ def check_settings(
             if value is not None and actual is not None and value != actual:
                 raise ModelError(
                     f"The bundle in {folder} contradicts itself, or is of a kind not known here: {where} says "
-                    f"{value!r} for {what}, where {actual!r} was found or is the only one known."
+                    f"{value!r} for {what}, where {actual!r} was found or is the only one known"
                 )
 
 

@@ -42,7 +42,7 @@ def detect_naming(names: Mapping[str, object]) -> str:
         if any(mark in name for name in names):
             return naming
     some = ", ".join(sorted(names)[:LISTED]) or "nothing"
-    raise CheckpointError(f"These are not the tensors of a ZAYA1 model; found {some}.")
+    raise CheckpointError(f"These are not the tensors of a ZAYA1 model; found {some}")
 
 
 def expected_tensors(args: ModelArgs, naming: str) -> dict[str, Shape]:
@@ -106,7 +106,7 @@ def _plan(args: ModelArgs, naming: str) -> dict[str, tuple[str, Shape]]:
     """Checkpoint name -> (name in the `vl` naming, shape), for every tensor."""
     if args.vision is not None and naming != "vl":
         raise CheckpointError(
-            f"config.json has a vision_config, but the tensors are named like a text model's ({naming})."
+            f"config.json has a vision_config, but the tensors are named like a text model's ({naming})"
         )
     rename = {"vl": lambda name: name, "legacy": _legacy_name, "native": _native_namer(args)}[naming]
     return {rename(base): (base, shape) for base, shape in _base_tensors(args, stacked=naming == "native")}

@@ -103,7 +103,7 @@ def load_lazily(files: list[Path]) -> dict[str, mx.array]:
         try:
             tensors |= mx.load(str(file))  # type: ignore[arg-type]
         except (RuntimeError, ValueError, TypeError) as error:
-            raise ModelError(f"{file} cannot be read: {error}.") from error
+            raise ModelError(f"{file} cannot be read: {error}") from error
     return tensors
 
 
@@ -122,7 +122,7 @@ def read_checkpoint(
         quantised = take(tensors, table) if isinstance(table, dict) else {}
         if quantised and layout != "ours":
             raise CheckpointError(
-                f"{folder} holds quantised matrices ({next(iter(quantised))}) in the {layout} layout, which has none."
+                f"{folder} holds quantised matrices ({next(iter(quantised))}) in the {layout} layout, which has none"
             )
         # What `convert` passes on unchanged, it need not see.
         found = Checkpoint(layout, convert(args, tensors), quantised)
@@ -165,7 +165,7 @@ def get_model_classes(config: dict[str, Any]) -> tuple[type[nn.Module], type[Any
         return others(config)
     except (ValueError, KeyError) as error:
         raise ModelError(
-            f"config.json: model_type {config.get('model_type')!r} is neither ZAYA1's nor known to mlx-lm."
+            f"config.json: model_type {config.get('model_type')!r} is neither ZAYA1's nor known to mlx-lm"
         ) from error
 
 
