@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from engine.errors import ModelError
-from engine.families.zaya.config import VisionArgs
 from engine.files.checkpoint import read_json
 from engine.images import read_image
+from engine.vision.config import VisionArgs
 
 FILE = "preprocessor_config.json"
 COMBINED_FILE = "processor_config.json"

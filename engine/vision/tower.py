@@ -21,8 +21,8 @@ import numpy as np
 from mlx import nn
 from mlx_lm.models.activations import swiglu
 
-from engine.families.zaya.config import VisionArgs
 from engine.mlx import cpu
+from engine.vision.config import VisionArgs
 
 Grid = tuple[int, int, int]
 """The size of an image in patches: frames, rows and columns."""

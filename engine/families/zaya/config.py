@@ -8,9 +8,11 @@ the authors first published it (80 sub-layers for 40 blocks, Megatron's key name
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 from engine.errors import ModelError
+from engine.files.reading import ConfigReader
+from engine.vision.config import VisionArgs
 
 MODEL_TYPES = ("zaya", "zaya1_vl")
 CONV_TAPS = 3
@@ -40,79 +42,6 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "sliding_window": (None, False),
     "swa_layers": (None, [], False),
 }
-
-T = TypeVar("T", int, float, bool)
-
-
-@dataclass(frozen=True)
-class VisionArgs:
-    """Sizes of the vision tower, a Qwen2.5-VL encoder; the defaults are those of ZAYA1-VL-8B.
-
-    patch_size and window_size are in pixels; spatial_merge_size x spatial_merge_size patches become one token of
-    out_hidden_size numbers. temporal_patch_size is the frames in one patch; the pixels are cut accordingly, whatever
-    the preprocessor's own file says. The blocks in full_attention_blocks see a whole image, others one window.
-    """
-
-    depth: int = 32
-    hidden_size: int = 1280
-    intermediate_size: int = 3420
-    num_heads: int = 16
-    patch_size: int = 14
-    temporal_patch_size: int = 1
-    spatial_merge_size: int = 2
-    out_hidden_size: int = 2048
-    window_size: int = 112
-    full_attention_blocks: tuple[int, ...] = (7, 15, 23, 31)
-    in_channels: int = 3
-    norm_eps: float = 1e-6
-
-    @property
-    def patch_values(self) -> int:
-        """Numbers in one patch."""
-        return self.in_channels * self.temporal_patch_size * self.patch_size**2
-
-    @classmethod
-    def from_dict(cls, config: dict[str, Any]) -> VisionArgs:
-        """Read `vision_config`, hub spellings included; what it leaves out has the default above.
-
-        Raises ModelError, naming the key: a value is of the wrong kind, contradicts another one, or asks for a
-        variant of the network that is not implemented.
-        """
-        read = _Reader(config, "vision_config.")
-        read.fixed("hidden_act", ("silu",))
-        args = cls(
-            depth=read.integer("depth", default=cls.depth),
-            hidden_size=read.integer("hidden_size", default=cls.hidden_size),
-            intermediate_size=read.integer("intermediate_size", default=cls.intermediate_size),
-            num_heads=read.integer("num_heads", default=cls.num_heads),
-            patch_size=read.integer("patch_size", "spatial_patch_size", default=cls.patch_size),
-            temporal_patch_size=read.integer("temporal_patch_size", default=cls.temporal_patch_size),
-            spatial_merge_size=read.integer("spatial_merge_size", default=cls.spatial_merge_size),
-            out_hidden_size=read.integer("out_hidden_size", default=cls.out_hidden_size),
-            window_size=read.integer("window_size", default=cls.window_size),
-            full_attention_blocks=read.indices("fullatt_block_indexes", default=cls.full_attention_blocks),
-            in_channels=read.integer("in_channels", "in_chans", default=cls.in_channels),
-            norm_eps=read.number("rms_norm_eps", "norm_eps", default=cls.norm_eps),
-        )
-        args._check()
-        return args
-
-    def _check(self) -> None:
-        if self.hidden_size % self.num_heads or (self.hidden_size // self.num_heads) % 4:
-            raise ModelError(
-                f"config.json: vision_config.hidden_size ({self.hidden_size}) over num_heads ({self.num_heads}) must "
-                "be a multiple of 4: a quarter of each head is rotated by row, a quarter by column"
-            )
-        if self.window_size < self.patch_size * self.spatial_merge_size:
-            raise ModelError(
-                f"config.json: vision_config.window_size ({self.window_size} pixels) is less than one token, "
-                f"{self.patch_size * self.spatial_merge_size} pixels"
-            )
-        if any(i >= self.depth for i in self.full_attention_blocks):
-            raise ModelError(
-                f"config.json: vision_config.fullatt_block_indexes is {list(self.full_attention_blocks)}, but there "
-                f"are {self.depth} blocks, counted from 0"
-            )
 
 
 @dataclass(frozen=True)
@@ -177,7 +106,7 @@ class ModelArgs:
         Raises ModelError, naming the key: a value is missing, of the wrong kind, contradicts another one, or asks
         for a variant of the network that is not implemented.
         """
-        read = _Reader(config)
+        read = _Reader(config, model="ZAYA1")
         model_type = config.get("model_type")
         if model_type not in MODEL_TYPES:
             raise ModelError(f"config.json: model_type is {model_type!r}, not one of {', '.join(MODEL_TYPES)}")
@@ -235,17 +164,8 @@ class ModelArgs:
                 )
 
 
-class _Reader:
-    """Typed look-ups in a configuration, under all names that a key has had."""
-
-    def __init__(self, config: dict[str, Any], prefix: str = "") -> None:
-        """prefix: what stands before a key's name in messages."""
-        self.config = config
-        self.prefix, self.where = prefix, f"config.json: {prefix}"
-
-    def fixed(self, key: str, allowed: tuple[Any, ...]) -> None:
-        if key in self.config and self.config[key] not in allowed:
-            raise ModelError(f"{self.where}{key} is {self.config[key]!r}; only {allowed[0]!r} is implemented for ZAYA1")
+class _Reader(ConfigReader):
+    """What a configuration of ZAYA1 says."""
 
     def refuse_variants(self) -> None:
         for key, allowed in _FIXED.items():
@@ -254,46 +174,6 @@ class _Reader:
         if kinds is not None and any(kind != "hybrid" for kind in kinds):
             other = next(kind for kind in kinds if kind != "hybrid")
             raise ModelError(f"config.json: layer_types has {other!r}; only 'hybrid' is implemented for ZAYA1")
-
-    def integer(self, *names: str, default: int | None = None) -> int:
-        """The positive whole number under any of the names; ModelError if there is none or they differ."""
-        value = self.optional_integer(*names)
-        value = default if value is None else value
-        if value is None:
-            raise ModelError(f"{self.where}{' or '.join(names)} is missing")
-        return value
-
-    def optional_integer(self, *names: str) -> int | None:
-        for name, value in self._present(names).items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ModelError(f"{self.where}{name} is {value!r}, not a positive whole number")
-        return self._agreed(names, None)
-
-    def number(self, *names: str, default: float | None = None) -> float:
-        for name, value in self._present(names).items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-                raise ModelError(f"{self.where}{name} is {value!r}, not a positive number")
-        value = self._agreed(names, default)
-        if value is None:
-            raise ModelError(f"{self.where}{' or '.join(names)} is missing")
-        return float(value)
-
-    def flag(self, name: str, *, default: bool) -> bool:
-        value = self.config.get(name, default)
-        if not isinstance(value, bool):
-            raise ModelError(f"{self.where}{name} is {value!r}, not true or false")
-        return value
-
-    def indices(self, name: str, *, default: tuple[int, ...]) -> tuple[int, ...]:
-        value = self.config.get(name)
-        if value is None:
-            return default
-        whole = isinstance(value, list) and all(
-            isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in value
-        )
-        if not whole:
-            raise ModelError(f"{self.where}{name} is {value!r}, not a list of block numbers")
-        return tuple(value)
 
     def image_mask(self) -> ImageMask:
         value = self.config.get("image_mask", "prefix")
@@ -369,16 +249,6 @@ class _Reader:
         table = nested.get("hybrid", nested)
         kind = table.get("rope_type", "default")
         if kind != "default":
-            raise ModelError(f"config.json: rope_parameters.rope_type is {kind!r}; only 'default' is implemented")
-        inner = _Reader(table)
+            raise ModelError(f"config.json: rope_parameters.rope_type is {kind!r}; only 'default' is implemented.")
+        inner = ConfigReader(table)
         return inner.number("rope_theta"), inner.number("partial_rotary_factor", default=0.5)
-
-    def _present(self, names: tuple[str, ...]) -> dict[str, Any]:
-        return {name: self.config[name] for name in names if self.config.get(name) is not None}
-
-    def _agreed(self, names: tuple[str, ...], default: T | None) -> T | None:
-        found = self._present(names)
-        if len(set(found.values())) > 1:
-            listed = ", ".join(f"{self.prefix}{name} = {value!r}" for name, value in found.items())
-            raise ModelError(f"config.json: these must agree and do not: {listed}")
-        return next(iter(found.values()), default)

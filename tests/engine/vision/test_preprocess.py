@@ -15,7 +15,7 @@ from PIL import Image
 from processes import run
 
 from engine.errors import ImageError, ModelError
-from engine.families.zaya.config import VisionArgs
+from engine.vision.config import VisionArgs
 from engine.vision.preprocess import MAX_PIXELS, MIN_PIXELS, ImageProcessor, PreparedImage
 
 ARGS = VisionArgs()
@@ -215,7 +215,7 @@ def test_without_settings_the_model_cards_limits_hold(tmp_path: Path) -> None:
 def test_quiet() -> None:
     """transformers announces on import that there is no torch; nobody who runs MLX needs to know."""
     program = (
-        "import sys; from engine.families.zaya.config import VisionArgs\n"
+        "import sys; from engine.vision.config import VisionArgs\n"
         "from engine.vision.preprocess import ImageProcessor\n"
         "ImageProcessor(VisionArgs()).prepare(bytes.fromhex(sys.stdin.read()))"
     )

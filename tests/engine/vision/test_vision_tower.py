@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
-from engine.families.zaya.config import VisionArgs
 from engine.mlx import cpu
 from engine.vision import tower as vision
+from engine.vision.config import VisionArgs
 from engine.vision.tower import Grid, VisionTower, convert_vision, vision_tensors
 
 ARGS = VisionArgs(

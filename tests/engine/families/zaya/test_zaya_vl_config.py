@@ -11,8 +11,8 @@ import pytest
 
 from engine.errors import ModelError
 from engine.families.zaya import ModelArgs
-from engine.families.zaya.config import VisionArgs
 from engine.families.zaya.tensors import expected_tensors
+from engine.vision.config import VisionArgs
 
 # The keys of the published ZAYA1-VL-8B (flat, Megatron's names).
 HUB: dict[str, Any] = {
