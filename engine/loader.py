@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from engine.families.zaya.convert import Conversion
     from engine.mlx.engine import LoadedModel, MLXEngine
     from engine.mlx.features import ImageStore
+    from engine.mlx.model import TextModel
     from engine.mlx.tokenizer import ChatTokenizer
 
 GENERATION_CONFIG = "generation_config.json"
@@ -244,17 +245,19 @@ def _is_zaya(config: dict[str, Any]) -> bool:
     return str(config.get("model_type", "")).startswith("zaya")
 
 
-def _load_zaya(path: Path) -> Any:
+def _load_zaya(path: Path) -> TextModel:
     from engine.families.zaya.weights import load
 
     model, _ = load(path)
     return model
 
 
-def _load_any(path: Path) -> Any:
+def _load_any(path: Path) -> TextModel:
     """Any text model that mlx-lm knows. On a CPU in float32 and dequantised: MLX is slow there with the rest."""
     import mlx.core as mx
     from mlx_lm.utils import dequantize_model, load_model
+
+    from engine.families.mlx_lm.model import AdaptedModel
 
     for file in weight_files(path):
         read_header(file)
@@ -269,7 +272,7 @@ def _load_any(path: Path) -> Any:
         raise
     except Exception as error:  # mlx-lm raises what it happens to run into
         raise _explain(path, error) from error
-    return model
+    return AdaptedModel(model)
 
 
 def _explain(path: Path, error: Exception) -> ModelError:

@@ -7,10 +7,12 @@ a token that must be forced replaces the draw before it is fed.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import cast
 
 import mlx.core as mx
 
+from engine.mlx.model import BatchCache, RowCache, TextModel
 from engine.mlx.row import Row
 from engine.mlx.sampler import BatchSampler
 
@@ -20,29 +22,25 @@ never comes again."""
 
 
 class DecodeBatch:
-    """Rows that decode together; B of them.
+    """Rows that decode together; B of them."""
 
-    `model` follows mlx-lm's protocol: `model(tokens [B, L], cache=caches) -> logits [B, L, V]`, with one cache per
-    layer that can `merge`, `extend` and `filter` rows.
-    """
-
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: TextModel) -> None:
         self._model = model
         self.rows: list[Row] = []
-        self._caches: list[Any] = []
+        self._caches: Sequence[BatchCache] = []
         self._inputs = mx.zeros((0,), dtype=mx.uint32)  # [B] the next tokens to feed; not yet read
         self._inputs_are_prompt: list[bool] = []  # the last token of a prompt is fed, but is no news to its rollout
         self._sampler = BatchSampler([])
         self._steps = 0
 
-    def join(self, rows: list[Row], prompt_caches: list[Any], places: list[int] | None = None) -> None:
+    def join(self, rows: list[Row], prompt_caches: Sequence[RowCache], places: list[int] | None = None) -> None:
         """Add rows. `prompt_caches` (one per layer) hold their prompts but for the last token: places[i] is where in
         them row i finds its own. None: there is one prompt, which all rows share."""
         joined, self.rows = self.rows, self.rows + rows  # first: if the rest fails, `clear` must find them
         if places is None:
-            copies = [type(cache).merge([cache] * len(rows)) for cache in prompt_caches]
+            copies = self._model.repeat_cache(prompt_caches, len(rows))
         else:
-            copies = prompt_caches
+            copies = cast(Sequence[BatchCache], prompt_caches)  # of prompts that shared a pass: `PaddedCache`s
             for cache in copies:
                 cache.filter(places)
         if joined:

@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import anyio
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from engine.admission import check_requests, check_room
 from engine.api import Completion, EngineEvent, Failure, GenerationRequest, ImagePart, ModelInfo
@@ -24,6 +23,7 @@ from engine.errors import (
     OutOfMemoryError,
 )
 from engine.mlx.features import ImageStore, PreparedImage
+from engine.mlx.model import TextModel
 from engine.mlx.row import Row
 from engine.mlx.scheduler import Scheduler, explain
 from engine.mlx.tokenizer import ChatTokenizer
@@ -44,13 +44,13 @@ GPU holds (22 GB for nano within seconds, on an H200), and eight processes on on
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """What a loader hands to the engine: `model` in mlx-lm's protocol, its tokenizer, and its identity.
+    """What a loader hands to the engine: a model, its tokenizer, and its identity.
 
-    images  prepares them, for a model that sees; then `model` has a `vision_tower`, `embed` and `unsplittable` (see
-            `engine.families.zaya.model.Model`), and the tokenizer was made with the same store.
+    images  prepares them, for a model that sees; then `model` is a `SeeingModel`, and the tokenizer was made with the
+            same store.
     """
 
-    model: Any
+    model: TextModel
     tokenizer: ChatTokenizer
     info: ModelInfo
     images: ImageStore | None = None
@@ -209,9 +209,10 @@ class MLXEngine:
         kv_bytes = self._kv_bytes if self._kv_bytes is not None else int(free_memory_bytes() * MEMORY_SHARE)
         if mx.cuda.is_available() and not on_cpu():
             mx.set_cache_limit(int(kv_bytes * _CUDA_CACHE_SHARE))
+        rows = self._max_rows or (_ROWS if on_cpu() else _gpu_rows(loaded.model))
         return Scheduler(
             loaded.model,
-            max_rows=self._max_rows or (_ROWS if on_cpu() else _gpu_rows(loaded.model)),
+            max_rows=min(rows, loaded.model.max_rows or rows),
             kv_bytes=kv_bytes,
             prefill_chunk=_PREFILL_CHUNK_CPU if on_cpu() else _gpu_chunk(loaded.model),
             context_tokens=loaded.info.context_tokens,
@@ -308,17 +309,17 @@ class MLXStream:
             return  # it has ended by itself
 
 
-def _gpu_chunk(model: Any) -> int:
+def _gpu_chunk(model: TextModel) -> int:
     """Tokens of a pass on a GPU."""
     least, most = _PREFILL_CHUNKS_GPU
-    weights = sum(parameter.nbytes for _, parameter in tree_flatten(model.parameters()))
-    return min(most, max(least, least * _LARGE_MODEL_BYTES // weights))
+    return min(most, max(least, least * _LARGE_MODEL_BYTES // model.weight_bytes))
 
 
-def _gpu_rows(model: Any) -> int:
+def _gpu_rows(model: TextModel) -> int:
     """Rows that decode together on a GPU."""
-    vocabulary = getattr(getattr(model, "args", None), "vocab_size", None)
-    return _ROWS if vocabulary is None else min(_MOST_ROWS_GPU, max(_ROWS, _LOGITS_BYTES // (4 * vocabulary)))
+    if model.vocab_size is None:
+        return _ROWS
+    return min(_MOST_ROWS_GPU, max(_ROWS, _LOGITS_BYTES // (4 * model.vocab_size)))
 
 
 def _images(request: GenerationRequest) -> list[ImagePart]:

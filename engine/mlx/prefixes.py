@@ -18,16 +18,15 @@ import hashlib
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import KVCache
 
 from engine.errors import RequestError
-from engine.families.zaya.cache import CCACache
 from engine.mlx.features import PreparedImage
+from engine.mlx.model import RowCache
 
 Span = tuple[int, int]
 """A half-open range of tokens."""
@@ -127,39 +126,42 @@ def _names(
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    caches: list[Any]
+    caches: Sequence[RowCache]
     nbytes: int
 
 
 class PrefixCache:
     """Caches of one row at cuts of prompts that came before, the least recently used let go of first.
 
-    For the one thread that touches MLX. Models whose caches cannot be copied safely have nothing kept.
+    For the one thread that touches MLX.
+
+    copy  `TextModel.copy_cache`; of a model whose caches cannot be copied, nothing is kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, copy: Callable[[Sequence[Any]], Sequence[RowCache] | None]) -> None:
+        self._copy = copy
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()  # the most recently used last
         self.nbytes = 0
 
     def __contains__(self, name: bytes) -> bool:
         return name in self._entries
 
-    def longest(self, prompt: Prompt) -> tuple[int, list[Any]] | None:
+    def longest(self, prompt: Prompt) -> tuple[int, Sequence[RowCache]] | None:
         """How many tokens of a prompt are here, and caches that hold them: the caller's own. None: no beginning."""
         for cut, name in zip(reversed(prompt.cuts), reversed(prompt.names), strict=True):
             entry = self._entries.get(name)
             if entry is not None:
                 self._entries.move_to_end(name)
-                caches = copied(entry.caches)
+                caches = self._copy(entry.caches)
                 assert caches is not None, "what was copied once can be copied again"
                 return cut, caches
         return None
 
-    def keep(self, name: bytes, caches: Sequence[Any], max_bytes: int) -> None:
+    def keep(self, name: bytes, caches: Sequence[RowCache], max_bytes: int) -> None:
         """Keep a copy of caches that stand at a cut, within `max_bytes` for all that is kept."""
         if name in self._entries or sum(cache.nbytes for cache in caches) > max_bytes:
             return
-        copies = copied(caches)
+        copies = self._copy(caches)
         if copies is None:
             return
         mx.eval([cache.state for cache in copies])
@@ -173,25 +175,3 @@ class PrefixCache:
         while self.nbytes > max_bytes and self._entries:
             _, entry = self._entries.popitem(last=False)
             self.nbytes -= entry.nbytes
-
-
-def copied(caches: Iterable[Any]) -> list[Any] | None:
-    """Caches of one row that share nothing writable with these; None if one is of a kind that is not known."""
-    copies: list[Any] = []
-    for cache in caches:
-        if isinstance(cache, CCACache):
-            copies.append(cache.extract(0))
-        elif type(cache) is KVCache:
-            copies.append(_copied_kv(cache))
-        else:
-            return None
-    return copies
-
-
-def _copied_kv(cache: KVCache) -> KVCache:
-    copy = KVCache()
-    copy.offset = cache.offset
-    if cache.keys is not None:
-        # A slice is an array of its own: writing to it leaves the other as it is.
-        copy.keys, copy.values = (mx.contiguous(x[..., : cache.offset, :]) for x in (cache.keys, cache.values))
-    return copy

@@ -9,20 +9,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from time import monotonic
-from typing import Any
-
-import mlx.core as mx
-from mlx_lm.models.cache import make_prompt_cache
 
 from engine.api import Failure
 from engine.errors import EngineError, OutOfMemoryError
-from engine.families.zaya.cache import CCACache
 from engine.mlx.batch import DecodeBatch
-from engine.mlx.features import FeatureCache
-from engine.mlx.prefixes import PrefixCache, Prompt
+from engine.mlx.model import RowCache, TextModel
+from engine.mlx.prefill import Prefill, Prefiller
 from engine.mlx.row import Row
 
 _FLUSH_INTERVAL_S = 0.05
@@ -32,39 +27,20 @@ _FLUSH_SHARE, _MAX_FLUSH_INTERVAL_S = 0.05, 0.5
 interval, for limits on a run are checked as chunks come."""
 _OUT_OF_MEMORY = ("malloc", "out of memory", "insufficient memory")
 """What MLX's errors say when memory is short: on CPUs and CUDA, and on Metal when a command buffer finds too little."""
-_PADDING_SHARE = 0.25
-"""The largest share of a chunk that may be padding: prompts of very different lengths do not share one."""
 _ROOM_TOKENS = 256
 """Tokens by which caches grow, if that is more than an eighth of their length: a row takes that much more than it
 uses."""
+_MANY_TOKENS = 8192
+"""Tokens of a row so long that rounding does not show in the bytes of one token."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Group:
-    """Rollouts of one prompt that wait to run. `caches` hold the first `done` tokens of the prompt.
-
-    features  of the images of the next chunk, as far as they are computed.
-    cached    tokens of the prompt that were found in the prefix cache.
-    alone     its prompt shares no pass: it was in one that failed.
-    """
+    """Rollouts of one prompt that wait to run."""
 
     waiting: deque[Row]
-    prompt: Prompt
-    caches: list[Any] = field(default_factory=list)
-    features: list[mx.array] = field(default_factory=list)
-    done: int = 0
-    cached: int = 0
-    shared: bool = False  # a row has been started from it before
-    alone: bool = False
-
-    @property
-    def prefilled(self) -> bool:
-        return self.done == self.prompt.tokens
-
-    @property
-    def beginning(self) -> bytes:
-        """The name of what is done, at a cut."""
-        return self.prompt.names[self.prompt.cuts.index(self.done)]
+    prefill: Prefill
+    started: bool = False  # a row has been started from it before
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +51,10 @@ class CacheCost:
     token_bytes: int
 
     @classmethod
-    def of(cls, model: Any) -> CacheCost:
-        """As the model says, or measured on a prompt that is never computed: shapes are known without evaluation."""
-        if hasattr(model, "cache_bytes"):
-            return cls(
-                model.cache_bytes(_ROOM_TOKENS), (model.cache_bytes(8192) - model.cache_bytes(0)) * 9 // 8 // 8192
-            )
-        sizes = []
-        for tokens in (1, 1025):
-            caches = make_prompt_cache(model)
-            model(mx.zeros((1, tokens), dtype=mx.uint32), cache=caches)
-            sizes.append(sum(cache.nbytes for cache in caches))
-        per_token = (sizes[1] - sizes[0]) // 1024
-        return cls(row_bytes=sizes[0], token_bytes=per_token)
+    def of(cls, model: TextModel) -> CacheCost:
+        """As the model says, and room to grow."""
+        tokens = (model.cache_bytes(_MANY_TOKENS) - model.cache_bytes(0)) * 9 // 8
+        return cls(model.cache_bytes(_ROOM_TOKENS), tokens // _MANY_TOKENS)
 
     def of_rows(self, rows: int, tokens: int) -> int:
         """Bytes of a batch that is `tokens` wide: every row takes the width of the longest."""
@@ -106,7 +73,7 @@ class Scheduler:
 
     def __init__(
         self,
-        model: Any,
+        model: TextModel,
         *,
         max_rows: int,
         kv_bytes: int,
@@ -114,16 +81,11 @@ class Scheduler:
         context_tokens: int | None,
         image_token: int | None = None,
     ) -> None:
-        self._model = model
         self.max_rows = max_rows
         self._kv_bytes = kv_bytes
-        self._prefill_chunk = prefill_chunk
         self._unbounded_tokens = context_tokens or 32768
-        self._image_token = image_token
         self._cost = CacheCost.of(model)
-        self._features = FeatureCache(model.vision_tower) if image_token is not None else None
-        self._prefixes = PrefixCache()
-        self._takes_padding = all(isinstance(cache, CCACache) for cache in make_prompt_cache(model))
+        self._prefiller = Prefiller(model, chunk=prefill_chunk, image_token=image_token)
         self._queue: deque[Group] = deque()
         self._batch = DecodeBatch(model)
         self._flush_at = 0.0
@@ -140,7 +102,7 @@ class Scheduler:
             try:
                 self._check_size(rollout)
                 if key not in groups:
-                    groups[key] = Group(deque(), self._plan(rollout))
+                    groups[key] = Group(deque(), self._prefiller.plan(rollout.prompt_ids, rollout.images))
             except Exception as error:  # of this prompt alone
                 rollout.emit(Failure(rollout.request.id, explain(error)))
             else:
@@ -161,14 +123,9 @@ class Scheduler:
         that was missing."""
         waiting = [rollout for group in self._queue for rollout in group.waiting]
         self._queue.clear()
-        self._prefixes.shrink(0)
+        self._prefiller.prefixes.shrink(0)
         for rollout in [*self._batch.clear(), *waiting]:
             rollout.emit(Failure(rollout.request.id, error))
-
-    def _plan(self, rollout: Row) -> Prompt:
-        ids, images = rollout.prompt_ids, rollout.images
-        spans = self._model.unsplittable(ids) if images else ()
-        return Prompt.of(ids, images, chunk=self._prefill_chunk, spans=spans, image_token=self._image_token)
 
     def _drop_finished(self) -> None:
         """Let go of what was cancelled since the last step."""
@@ -187,127 +144,51 @@ class Scheduler:
             return
         groups = self._together()
         try:
-            caches = self._prefill_together(groups) if len(groups) > 1 else self._prefill_alone(groups[0])
+            caches = self._prefill(groups)
         except Exception as error:  # nobody else's business: the rows that decode have not been touched
             if len(groups) == 1:
                 self._fail(groups[0], explain(error))
-            for group in groups:
-                group.alone = True  # who is to blame, or whether less memory is enough, shows when each is tried alone
+            for group in groups:  # who is to blame, or whether less memory is enough, shows when each is tried alone
+                group.prefill.alone = True
             return
-        if groups[0].prefilled:
+        if groups[0].prefill.complete:
             self._start_rows(groups, caches)
 
     def _together(self) -> list[Group]:
-        """The first groups in line that share a chunk; at least the first."""
-        groups, tokens = [self._queue[0]], [self._queue[0].prompt.tokens]
-        if not self._is_short(groups[0]):
-            return groups
+        """The first groups in line that share a pass; at least the first."""
+        groups = [self._queue[0]]
         for group in islice(self._queue, 1, None):
-            tokens.append(group.prompt.tokens)
-            size = len(tokens) * max(tokens)
-            if size > self._prefill_chunk or sum(tokens) < (1 - _PADDING_SHARE) * size:
+            prefills = [each.prefill for each in groups]
+            if not self._prefiller.may_share(prefills, group.prefill):
                 break
-            if not self._is_short(group) or not self._has_room(group.waiting[0], [g.waiting[0] for g in groups]):
+            if not self._has_room(group.waiting[0], [each.waiting[0] for each in groups]):
                 break
-            if any(group.prompt.names == other.prompt.names for other in groups):
-                break  # of another call: it will find this one's beginning
             groups.append(group)
         return groups
 
-    def _is_short(self, group: Group) -> bool:
-        """True for a prompt of one chunk, without images, of which nothing is known yet."""
-        prompt = group.prompt
-        if not self._takes_padding or group.alone or group.caches:
-            return False
-        return len(prompt.cuts) == 1 and not prompt.images and prompt.names[0] not in self._prefixes
+    def _prefill(self, groups: list[Group]) -> Sequence[RowCache]:
+        """Compute the next part of some prompts; returns caches with a row for each, in order."""
+        waited_for = {name for group in self._queue if group not in groups for name in group.prefill.prompt.names}
+        free_bytes = self._free_bytes([group.waiting[0] for group in groups])
+        return self._prefiller.advance([group.prefill for group in groups], max_bytes=free_bytes, waited_for=waited_for)
 
-    def _prefill_together(self, groups: list[Group]) -> list[Any]:
-        """Compute short prompts in one pass; returns caches with a row for each, in order."""
-        self._prefixes.shrink(self._free_bytes([group.waiting[0] for group in groups]))
-        lengths = [group.prompt.tokens for group in groups]
-        padding = [max(lengths) - length for length in lengths]
-        ids = [group.prompt.ids[:-1] + [0] * pad for group, pad in zip(groups, padding, strict=True)]
-        caches = make_prompt_cache(self._model)
-        for cache in caches:
-            cache.prepare(lengths=lengths, right_padding=padding)
-        self._model(mx.array(ids, dtype=mx.uint32), cache=caches)  # its logits are never evaluated
-        for cache in caches:
-            cache.finalize()
-        mx.eval([cache.state for cache in caches])
-        for place, group in enumerate(groups):
-            group.done = group.prompt.tokens
-            if self._is_wanted(group):
-                group.caches = _extracted(caches, place)
-                self._keep_beginning(group)
-        return caches
-
-    def _prefill_alone(self, group: Group) -> list[Any]:
-        """Compute the next chunk of a prompt; returns its caches, of one row."""
-        if not group.caches:
-            self._begin(group)
-        if not group.prefilled:
-            self._prefill(group)
-        return group.caches
-
-    def _begin(self, group: Group) -> None:
-        """Caches to fill: those of the longest beginning that is known, or empty ones."""
-        found = self._prefixes.longest(group.prompt)
-        if found is not None:
-            group.done, group.caches = found
-            group.cached = group.done
-        else:
-            group.caches = make_prompt_cache(self._model)
-        self._prefixes.shrink(self._free_bytes([group.waiting[0]]))
-
-    def _prefill(self, group: Group) -> None:
-        """Compute the next chunk, or, before it, the features of one image that it shows."""
-        prompt = group.prompt
-        end = next(cut for cut in prompt.cuts if cut > group.done)
-        images, rows = prompt.images_within(group.done, end)
-        if len(group.features) < len(images):
-            assert self._features is not None, "a model that reads text only is given none"
-            group.features.append(self._features.get(images[len(group.features)]))
-        if len(group.features) < len(images):
-            return
-        chunk = mx.array(prompt.ids[group.done : end], dtype=mx.uint32)[None]  # [1, chunk]
-        if images:
-            features = mx.concatenate(group.features)[slice(*rows)]  # [image tokens in the chunk, hidden]
-            embeddings, mask = self._model.embed(chunk, features)
-            self._model(chunk, cache=group.caches, input_embeddings=embeddings, image_mask=mask)
-        else:
-            self._model(chunk, cache=group.caches)  # its logits are never evaluated
-        mx.eval([cache.state for cache in group.caches])
-        group.done, group.features = end, []
-        if self._is_wanted(group):
-            self._keep_beginning(group)
-
-    def _is_wanted(self, group: Group) -> bool:
-        """True if what is done may well be asked for again: a prompt's images, and what somebody who waits begins with
-        too."""
-        name = group.beginning
-        waited_for = any(name in other.prompt.names for other in self._queue if other is not group)
-        return waited_for or group.done == group.prompt.images_cut
-
-    def _keep_beginning(self, group: Group) -> None:
-        self._prefixes.keep(group.beginning, group.caches, self._free_bytes([group.waiting[0]]))
-
-    def _start_rows(self, groups: list[Group], caches: list[Any]) -> None:
+    def _start_rows(self, groups: list[Group], caches: Sequence[RowCache]) -> None:
         """Start what there is room for, of prompts that are computed; `caches` have a row for each."""
         rows: list[Row] = []
         places: list[int] = []
         for place, group in enumerate(groups):
             while group.waiting and self._has_room(group.waiting[0], beside=rows):
                 row = group.waiting.popleft()
-                row.cached_tokens = group.prompt.tokens if group.shared else group.cached
+                row.cached_tokens = group.prefill.prompt.tokens if group.started else group.prefill.cached
                 row.images = ()
-                group.shared = True
+                group.started = True
                 rows.append(row)
                 places.append(place)
             if not group.waiting:
                 self._queue.remove(group)
-            elif not group.caches:
-                group.caches = _extracted(caches, place)
-        self._prefixes.shrink(self._free_bytes(rows))
+            else:
+                self._prefiller.keep_row(group.prefill, caches, place)
+        self._prefiller.prefixes.shrink(self._free_bytes(rows))
         self._batch.join(rows, caches, places if len(groups) > 1 else None)
 
     def _fail(self, group: Group, error: EngineError) -> None:
@@ -348,13 +229,6 @@ class Scheduler:
                 row.emit(chunk)
         rest = (monotonic() - start) / _FLUSH_SHARE
         self._flush_at = start + min(max(rest, _FLUSH_INTERVAL_S), _MAX_FLUSH_INTERVAL_S)
-
-
-def _extracted(caches: Sequence[Any], place: int) -> list[Any]:
-    """Caches of one row, copied now: as views they would keep all of the others in memory."""
-    row = [cache.extract(place) for cache in caches]
-    mx.eval([cache.state for cache in row])
-    return row
 
 
 def _send_completion(row: Row) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import mlx.core as mx
 import numpy as np
 from mlx import nn
+from mlx.utils import tree_flatten
 
 from engine.errors import RequestError
 from engine.families.zaya import masks
@@ -183,7 +184,12 @@ class Model(nn.Module):
     embeddings come with `input_embeddings`, as `embed` makes them.
 
     Raises ValueError: image_mask has another shape, or the tokens begin inside a range that `unsplittable` gives.
+
+    Implements `engine.mlx.model.SeeingModel`.
     """
+
+    max_rows: int | None = None
+    takes_padding = True
 
     def __init__(self, args: ModelArgs) -> None:
         super().__init__()
@@ -245,10 +251,28 @@ class Model(nn.Module):
         """An empty cache for each layer; it takes the batch size of its first input."""
         return [CCACache() for _ in self.layers]
 
+    def copy_cache(self, caches: Sequence[CCACache]) -> list[CCACache]:
+        """The same row's memory again."""
+        return [cache.extract(0) for cache in caches]
+
+    def repeat_cache(self, caches: Sequence[CCACache], rows: int) -> list[CCACache]:
+        """So many rows that go on from one."""
+        return [CCACache.merge([cache] * rows) for cache in caches]
+
     def cache_bytes(self, tokens: int) -> int:
         """Bytes of cache that a row of so many tokens needs, all layers together."""
         dtype = self.dtype
         return kv_bytes_per_token(self.args, dtype) * tokens + state_bytes(self.args, dtype)
+
+    @property
+    def vocab_size(self) -> int:
+        """Numbers in the logits of a token."""
+        return self.args.vocab_size
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of all parameters."""
+        return sum(parameter.nbytes for _, parameter in tree_flatten(self.parameters()))
 
     @property
     def dtype(self) -> mx.Dtype:

@@ -13,7 +13,7 @@ import pytest
 
 from engine.loader import load_engine
 from engine.mlx.engine import MLXEngine
-from engine.mlx.scheduler import Group, Scheduler
+from engine.mlx.prefill import Prefill, Prefiller
 from engine.vision.tower import VisionTower
 
 TINY = Path(__file__).resolve().parents[2] / "golden" / "tiny_hf"
@@ -106,12 +106,12 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
 def prefilled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Tokens of each chunk of prompt that is computed."""
     chunks: list[int] = []
-    prefill = Scheduler._prefill
+    compute = Prefiller._compute_chunk
 
-    def watched(this: Scheduler, group: Group) -> None:
-        before = group.done
-        prefill(this, group)
-        chunks.append(group.done - before)
+    def watched(this: Prefiller, prefill: Prefill, *options: Any) -> None:
+        before = prefill.done
+        compute(this, prefill, *options)
+        chunks.append(prefill.done - before)
 
-    monkeypatch.setattr(Scheduler, "_prefill", watched)
+    monkeypatch.setattr(Prefiller, "_compute_chunk", watched)
     return chunks

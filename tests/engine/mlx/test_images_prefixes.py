@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlx import nn
 from mlx_lm.models.cache import ArraysCache, KVCache, RotatingKVCache
 
 from engine.errors import RequestError
+from engine.families.mlx_lm.model import AdaptedModel
 from engine.families.zaya import masks
 from engine.families.zaya.cache import CCACache
 from engine.families.zaya.config import ImageMask
-from engine.mlx.prefixes import PrefixCache, Prompt, copied
+from engine.families.zaya.weights import load
+from engine.mlx.prefixes import PrefixCache, Prompt
 
 IMAGE = 127
+TINY = Path(__file__).parents[2] / "golden" / "tiny_hf"
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,12 @@ def cca_cache(tokens: int) -> CCACache:
     return cache
 
 
+def copied(caches: Sequence[Any]) -> list[Any]:
+    """As the model copies them whose caches they are."""
+    model = AdaptedModel(nn.Module()) if isinstance(caches[0], KVCache) else load(TINY)[0]
+    return list(model.copy_cache(caches) or [])
+
+
 def arrays(cache: KVCache | CCACache) -> list[np.ndarray]:
     if isinstance(cache, KVCache):
         return [np.array(x) for x in cache.keys_and_values()]
@@ -156,7 +169,7 @@ def arrays(cache: KVCache | CCACache) -> list[np.ndarray]:
 def test_a_copy_and_its_original_do_not_touch_each_other(make: type, tokens: int) -> None:
     original = make(tokens)
     before = arrays(original)
-    (copy,) = copied([original]) or []
+    (copy,) = copied([original])
     for writer, other in ((original, copy), (copy, original)):
         kept = arrays(other)
         for _ in range(2):  # the second write is in place
@@ -169,8 +182,9 @@ def test_a_copy_and_its_original_do_not_touch_each_other(make: type, tokens: int
 
 
 def test_caches_of_unknown_kinds_are_not_kept() -> None:
-    assert copied([KVCache(), RotatingKVCache(8)]) is None
-    prefixes = PrefixCache()
+    adapted = AdaptedModel(nn.Module())
+    assert adapted.copy_cache([KVCache(), RotatingKVCache(8)]) is None
+    prefixes = PrefixCache(adapted.copy_cache)
     prefixes.keep(b"a", [ArraysCache(1)], 1 << 20)
     assert prefixes.nbytes == 0
     assert b"a" not in prefixes
@@ -182,7 +196,7 @@ def named(name: bytes, tokens: int = 4) -> Prompt:
 
 def test_the_least_recently_used_is_let_go_of_first() -> None:
     each = kv_cache(4).nbytes // 64  # without the room to grow
-    prefixes = PrefixCache()
+    prefixes = PrefixCache(copied)
     for i, name in enumerate((b"a", b"b")):
         prefixes.keep(name, [kv_cache(4, seed=i)], 1 << 20)
     assert prefixes.nbytes == 2 * each
@@ -199,16 +213,18 @@ def test_the_least_recently_used_is_let_go_of_first() -> None:
 
 
 def test_what_exceeds_the_room_alone_is_not_kept() -> None:
-    prefixes = PrefixCache()
+    prefixes = PrefixCache(copied)
     prefixes.keep(b"a", [kv_cache(4)], 100)
     assert prefixes.nbytes == 0
 
 
 def test_the_longest_beginning_is_found() -> None:
-    prefixes = PrefixCache()
+    prefixes = PrefixCache(copied)
     prompt = Prompt(list(range(10)), (), (), (3, 6, 9), (b"3", b"6", b"9"), None)
     prefixes.keep(b"3", [kv_cache(3)], 1 << 20)
     prefixes.keep(b"6", [kv_cache(6)], 1 << 20)
     found = prefixes.longest(prompt)
     assert found is not None
-    assert found[0] == found[1][0].size() == 6
+    (cache,) = found[1]
+    assert isinstance(cache, KVCache)
+    assert found[0] == cache.size() == 6

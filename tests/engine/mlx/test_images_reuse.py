@@ -120,11 +120,11 @@ async def test_beginnings_are_let_go_of_after_a_failure(
     await complete(engine, [request("cat", words(1), CAT)])
 
     def failing(scheduler: Scheduler) -> None:
-        kept.append(scheduler._prefixes.nbytes)
+        kept.append(scheduler._prefiller.prefixes.nbytes)
         raise MemoryError
 
     engine.call(failing)
-    engine.call(lambda scheduler: kept.append(scheduler._prefixes.nbytes))
+    engine.call(lambda scheduler: kept.append(scheduler._prefiller.prefixes.nbytes))
     (again,) = await complete(engine, [request("again", words(1), CAT)])
     assert kept[0] > kept[1] == again.usage.cached_tokens == 0
 
@@ -135,7 +135,7 @@ async def test_beginnings_give_way_to_rows(fresh: Callable[..., MLXEngine], monk
 
     def nbytes(scheduler: Scheduler) -> int:
         longest = max((scheduler._tokens(row) for row in scheduler._batch.rows), default=0)
-        return scheduler._prefixes.nbytes + cost.of_rows(len(scheduler._batch.rows), longest)
+        return scheduler._prefiller.prefixes.nbytes + cost.of_rows(len(scheduler._batch.rows), longest)
 
     used = after_each_step(monkeypatch, nbytes)
     requests = [request(f"{i}", words(i), image, seed=i) for i, image in enumerate([CAT, DOG, BIRD, CAT, DOG, BIRD])]

@@ -24,10 +24,10 @@ from engine.api import (
     TokenChunk,
 )
 from engine.errors import OutOfMemoryError
+from engine.families.mlx_lm.model import AdaptedModel
 from engine.loader import load_engine
 from engine.mlx.engine import MLXEngine, _gpu_chunk, _gpu_rows
-from engine.mlx.prefixes import Prompt
-from engine.mlx.row import Row
+from engine.mlx.prefill import Prefill, Prefiller
 from engine.mlx.scheduler import CacheCost, Scheduler, explain
 
 pytestmark = pytest.mark.anyio
@@ -86,15 +86,15 @@ async def test_rows_that_join_and_leave_midway_equal_each_alone(llama: MLXEngine
 async def test_one_prefill_serves_all_candidates_of_a_prompt(llama_folder: Path) -> None:
     engine = load_engine(llama_folder, max_rows=3)  # seven candidates in portions of three share it too
     computed: list[int] = []
-    prefill = Scheduler._prefill
+    compute = Prefiller._compute_chunk
 
-    def counting(self: Scheduler, group: object) -> None:
-        before = group.done  # type: ignore[attr-defined]
-        prefill(self, group)
-        computed.append(group.done - before)  # type: ignore[attr-defined]
+    def counting(self: Prefiller, prefill: Prefill, *options: Any) -> None:
+        before = prefill.done
+        compute(self, prefill, *options)
+        computed.append(prefill.done - before)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Scheduler, "_prefill", counting)
+        patch.setattr(Prefiller, "_compute_chunk", counting)
         done = await complete(engine, [request(f"r{i}", seed=i, max_tokens=9) for i in range(7)])
     await engine.aclose()
     prompt = done[0].usage.prompt_tokens
@@ -149,7 +149,7 @@ async def test_what_can_never_fit_fails_alone(llama_folder: Path) -> None:
 def _bytes_for(folder: Path, *, rows: int, tokens: int) -> int:
     from mlx_lm.utils import load_model
 
-    return CacheCost.of(load_model(folder)[0]).of_rows(rows, tokens)
+    return CacheCost.of(AdaptedModel(load_model(folder)[0])).of_rows(rows, tokens)
 
 
 async def test_the_engine_outlives_a_step_that_fails(llama_folder: Path) -> None:
@@ -184,15 +184,17 @@ async def test_rows_that_cannot_be_joined_are_told(llama_folder: Path) -> None:
 
 async def test_a_prompt_that_cannot_be_planned_fails_alone(llama_folder: Path) -> None:
     engine = load_engine(llama_folder)
-    plan = Scheduler._plan
+    plan = Prefiller.plan
+    bad: list[int] = []
 
-    def failing(self: Scheduler, rollout: Row) -> Prompt:
-        if rollout.request.id == "bad":
+    def failing(self: Prefiller, ids: list[int], images: Sequence[Any]) -> Prefill:
+        if not bad or ids == bad:
+            bad[:] = ids
             raise IndexError("a bug")
-        return plan(self, rollout)
+        return plan(self, ids, images)
 
     with pytest.MonkeyPatch.context() as patch, anyio.fail_after(60):
-        patch.setattr(Scheduler, "_plan", failing)
+        patch.setattr(Prefiller, "plan", failing)
         requests = [request("bad", max_tokens=5), request("good", text="other", max_tokens=5)]
         async with engine.generate(requests) as stream:
             ends = {event.request_id: event async for event in stream if not isinstance(event, TokenChunk)}
@@ -266,19 +268,18 @@ def test_it_is_an_engine(llama: MLXEngine) -> None:
     ids=["nano", "1 GB", "2 GB", "20 GB"],
 )
 def test_a_pass_on_a_gpu_is_longer_for_small_models(weights: int, tokens: int) -> None:
-    model = SimpleNamespace(parameters=lambda: {"w": SimpleNamespace(nbytes=weights)})
-    assert _gpu_chunk(model) == tokens
+    assert _gpu_chunk(SimpleNamespace(weight_bytes=weights)) == tokens
 
 
 @pytest.mark.parametrize(("vocabulary", "rows"), [(512, 512), (262_272, 127), (2_000_000, 64), (None, 64)])
 def test_rows_on_a_gpu_are_as_many_as_their_logits_allow(vocabulary: int | None, rows: int) -> None:
-    assert _gpu_rows(SimpleNamespace(args=SimpleNamespace(vocab_size=vocabulary))) == rows
+    assert _gpu_rows(SimpleNamespace(vocab_size=vocabulary)) == rows
 
 
 async def test_models_whose_caches_take_no_padding_compute_prompts_one_by_one(
     llama: MLXEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Scheduler, "_prefill_together", _out_of_memory)
+    monkeypatch.setattr(Prefiller, "_compute_together", _out_of_memory)
     done = await complete(llama, [request(f"r{i}", text=f"prompt {i}", max_tokens=5) for i in range(4)])
     assert len(done) == 4
 
@@ -300,7 +301,7 @@ def test_chunks_come_less_often_where_sending_them_is_slow(
             return []
 
     scheduler = Scheduler(
-        Llama(LlamaArgs("llama", 8, 1, 8, 1, 1e-5, 16)),
+        AdaptedModel(Llama(LlamaArgs("llama", 8, 1, 8, 1, 1e-5, 16))),
         max_rows=1,
         kv_bytes=1 << 20,
         prefill_chunk=64,
