@@ -22,6 +22,7 @@ class Script:
     token_ids           raw tokens instead of the two texts; `THINK_CLOSE` ends the reasoning.
     never_ends          repeat the reasoning for ever: only a budget, `conclude` or `cancel` ends it. The
                         answer is written if it is asked for then.
+    held                waits before its first token, as with `ScriptedEngine(hold=...)`.
     error, fail_after   fail with this error once `fail_after` tokens are generated.
     tokens_per_step     how many tokens a step adds at most; None: as the engine was told.
     """
@@ -30,6 +31,7 @@ class Script:
     answer: str = ""
     token_ids: tuple[int, ...] | None = None
     never_ends: bool = False
+    held: bool = False
     error: EngineError | None = None
     fail_after: int = 0
     tokens_per_step: int | None = None

@@ -7,13 +7,20 @@ whatever is built on that boundary can be tested without weights, without MLX an
 
 Rows take turns, one step each, as the events are read; nothing runs between reads and nothing sleeps. A test
 holds rows with `hold` and lets them go with `release`. The same requests give the same events.
+
+`rsa solve --model scripted:play.py` plays what the file's `script` says: see `open_scripted`.
 """
 
 from __future__ import annotations
 
+import difflib
+import hashlib
+import importlib
+import runpy
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Self
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
 
 import anyio
 import anyio.lowlevel
@@ -29,7 +36,7 @@ from engine.api import (
     RecommendedSampling,
 )
 from engine.byte_tokenizer import END, THINK_CLOSE, THINK_OPEN, ByteTokenizer
-from engine.errors import EngineClosedError, EngineError
+from engine.errors import EngineClosedError, EngineError, ModelError
 from engine.script import Script, ScriptedRow, ScriptLike, as_script
 
 __all__ = ["END", "THINK_CLOSE", "THINK_OPEN", "ByteTokenizer", "Script", "ScriptLike", "ScriptedEngine"]
@@ -131,6 +138,7 @@ class ScriptedEngine:
         self._script = script
         self._hold = hold or (lambda request: False)
         self._released: set[str] = set()
+        self._all_released = False
         self._change: anyio.Event | None = None  # made when waited for: an event belongs to one event loop
         self._closed = False
         self.tokens_per_step = tokens_per_step
@@ -173,8 +181,7 @@ class ScriptedEngine:
     def release(self, *request_ids: str) -> None:
         """Let held requests go; without an id, all of them, also those still to come."""
         self._released.update(request_ids)
-        if not request_ids:
-            self._hold = lambda request: False
+        self._all_released |= not request_ids
         self._wake()
 
     def _wake(self) -> None:
@@ -193,8 +200,9 @@ class ScriptedEngine:
             return True
         if self._model.max_rows is not None and row not in self._rows[: self._model.max_rows]:
             return False
-        free = row.concluding or row.token_ids or row.request.id in self._released
-        return bool(free) or not self._hold(row.request)
+        if row.concluding or row.token_ids or self._all_released or row.request.id in self._released:
+            return True
+        return not (row.script.held or self._hold(row.request))
 
     def _leave(self, row: ScriptedRow) -> None:
         self._rows.remove(row)
@@ -215,3 +223,41 @@ class ScriptedEngine:
         self._rows.extend(rows.values())
         self.max_active = max(self.max_active, self.active)
         return rows
+
+
+def open_scripted(name: str) -> ScriptedEngine:
+    """The engine of `--model scripted:FILE.py` or `scripted:MODULE`; `:NAME` after that says what there is played.
+
+    NAME is a function that gives each request its script, a script, or a ScriptedEngine; `script` unless one is given.
+    Raises ModelError for what is not there or is none of these.
+    """
+    where, _, attribute = name.partition(":")
+    attribute = attribute or "script"
+    path = Path(where).expanduser().resolve() if where.endswith(".py") else None
+    namespace = _namespace(where, path)
+    if attribute not in namespace:
+        near = difflib.get_close_matches(attribute, namespace, n=1)
+        raise ModelError(f"{where} has no {attribute!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+    found = namespace[attribute]
+    if not isinstance(found, ScriptedEngine | Script | str) and not callable(found):
+        raise ModelError(
+            f"{attribute!r} in {where} is {type(found).__name__}: give a function of a request, a script or a "
+            "ScriptedEngine"
+        )
+    engine = found if isinstance(found, ScriptedEngine) else ScriptedEngine(found)
+    facts: dict[str, object] = {"details": {"source": f"scripted:{path or where}:{attribute}"}}
+    if path is not None:  # another script is another model
+        facts["fingerprint"] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    engine._model = engine.model.model_copy(update=facts)
+    return engine
+
+
+def _namespace(where: str, path: Path | None) -> Mapping[str, Any]:
+    """The names of a file, which is run anew, or of a module."""
+    if path is not None and not path.is_file():
+        raise ModelError(f"there is no file {path}")
+    try:
+        return vars(importlib.import_module(where)) if path is None else runpy.run_path(str(path))
+    except Exception as error:  # somebody's program may run into anything
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelError(f"the script {where} cannot be run ({why})") from error

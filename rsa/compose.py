@@ -1,6 +1,7 @@
 """The composition root: the one module that builds engines, and only when asked to.
 
-A model is a name from configs/models, the path of a folder, or a hub id (`owner/name`).
+A model is a name from configs/models, the path of a folder, a hub id (`owner/name`), or KIND:NAME for an engine of
+another kind (see `engine.registry`); the others are of the kind `mlx`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from engine import registry
 from engine.api import Engine, ModelInfo
 from rsa.answers.checking import Checker, find_checker
 from rsa.errors import ConfigError, did_you_mean
@@ -25,10 +27,14 @@ if TYPE_CHECKING:
     from engine.files.inspection import ModelReport
 
 
+_MLX = "mlx"
+"""The kind of engine that runs what is called without a kind."""
+
+
 class ModelSpec(Record):
     """A file of configs/models.
 
-    path         what the engine loads: `nano` (built in), a folder, or a hub id.
+    path         what the engine loads: `nano` (built in), a folder, a hub id, or KIND:NAME.
     description  one line for people.
     note         what people should know before they trust its answers, told when a run starts.
     checker      the name of what checks its answers; see `rsa.answers.checking`.
@@ -51,7 +57,10 @@ def model_names() -> list[str]:
 
 
 def model_spec(model: str) -> ModelSpec:
-    """What a model's name stands for. Raises ConfigError for an unknown one, naming the nearest."""
+    """What a model's name stands for.
+
+    Raises ConfigError for an unknown one and engine.errors.RequestError for an unknown kind, naming the nearest.
+    """
     if model in model_names():
         table = read_toml(resources.find("models", model))
         unknown = [key for key in table if key not in ModelSpec.model_fields or key == "name"]
@@ -60,12 +69,33 @@ def model_spec(model: str) -> ModelSpec:
                 f"configs/models/{model}.toml: {f'unknown key {unknown[0]!r}' if unknown else 'path is missing'}"
             )
         return ModelSpec(name=model, **table)
+    kind, name = _kind_and_name(model)
+    if kind != _MLX:
+        registry.check_kind(kind)
+        return ModelSpec(name=model, path=model)
+    if name != model:
+        return model_spec(name)
     if "/" in model or Path(model).expanduser().is_dir():
         return ModelSpec(name=model, path=model)
     raise ConfigError(
         f"no model is called {model!r}{did_you_mean(model, model_names()) or '.'} There are "
-        f"{', '.join(model_names())}; or give a hub id (owner/name) or a folder"
+        f"{', '.join(model_names())}; or give a hub id (owner/name), a folder, or KIND:NAME"
     )
+
+
+def _kind_and_name(path: str) -> tuple[str, str]:
+    """The kind of engine that opens a model, and what it is called there; a folder may have a colon in its name."""
+    found = None if Path(path).expanduser().is_dir() else registry.split(path)
+    return found or (_MLX, path)
+
+
+def _files_of(model: str) -> str:
+    """What the MLX engine loads for a model. Raises as `model_spec`, and ConfigError for a model of another kind."""
+    path = model_spec(model).path
+    kind, _ = _kind_and_name(path)
+    if kind != _MLX:
+        raise ConfigError(f"{model} has no files here: it is opened by the kind of engine {kind!r}")
+    return path
 
 
 def model_settings(model: str) -> Mapping[str, Any]:
@@ -99,7 +129,7 @@ def fetch_model(model: str, *, to: Path | None = None, on_progress: OnProgress |
 
     Raises ConfigError for a model that is no hub's, engine.errors.ModelError if it cannot be had.
     """
-    path = model_spec(model).path
+    path = _files_of(model)
     from engine.files import hub
 
     if path == "nano" or Path(path).expanduser().is_dir() or not hub.is_hub_id(path):
@@ -114,6 +144,8 @@ def fetch_if_missing(model: str, on_progress: OnProgress) -> None:
     Raises what `open_engine` raises.
     """
     path = model_spec(model).path
+    if _kind_and_name(path)[0] != _MLX:
+        return
     from engine.loader import resolve
 
     resolve(path, on_progress)
@@ -121,7 +153,7 @@ def fetch_if_missing(model: str, on_progress: OnProgress) -> None:
 
 def model_report(model: str) -> ModelReport:
     """What the files of a model on this machine are and lack. Raises ConfigError, engine.errors.ModelError."""
-    path = model_spec(model).path
+    path = _files_of(model)
     from engine.files.inspection import inspect_model
     from engine.loader import locate
 
@@ -133,21 +165,23 @@ def convert_model(model: str, target: Path, **options: Any) -> Conversion:
 
     Raises ConfigError besides, for an unknown name.
     """
-    path = model_spec(model).path
+    path = _files_of(model)
     from engine import loader
 
     return loader.convert_model(path, target, **options)
 
 
 def open_engine(model: str, **options: Any) -> Engine:
-    """Build the engine of a model; `options` go to `engine.loader.load_engine`. Blocks until it is ready.
+    """Build the engine of a model; `options` go to what opens its kind (`engine.loader.load_engine` for most). Blocks
+    until it is ready.
 
     Raises ConfigError for an unknown name, engine.errors.EngineError if the model cannot be loaded.
     """
     spec = model_spec(model)
-    from engine.loader import load_engine
-
-    # A folder is called by its own name, wherever it is seen from.
-    name = model if model in model_names() else None
-    notes = (spec.note,) if spec.note else ()
-    return load_engine(spec.path, **{"name": name, "notes": notes, **options})
+    kind, name = _kind_and_name(spec.path)
+    facts: dict[str, Any] = {}
+    if spec.name in model_names():  # a folder is called by its own name, wherever it is seen from
+        facts["name"] = spec.name
+    if spec.note:
+        facts["notes"] = (spec.note,)
+    return registry.open_engine(kind, name, **{**facts, **options})

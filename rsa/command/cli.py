@@ -116,7 +116,7 @@ def doctor(
     *,
     smoke: Annotated[bool, typer.Option("--smoke", help="Ask a model easy questions as well.")] = False,
     model: Annotated[
-        str | None, typer.Option(envvar="RSA_MODEL", help="The model to ask: a name, a folder or a hub id.")
+        str | None, typer.Option(envvar="RSA_MODEL", help="The model to ask: a name, a folder, a hub id, or KIND:NAME.")
     ] = None,
 ) -> None:
     """Say what this machine has for the engine, and what is amiss.

@@ -39,7 +39,7 @@ ModelFlag = Annotated[
     str | None,
     typer.Option(
         envvar="RSA_MODEL",
-        help="A name (`rsa models list`), a folder or a hub id.",
+        help="A name (`rsa models list`), a folder, a hub id, or KIND:NAME.",
         show_default="nano",
         autocompletion=one_of("models"),
     ),

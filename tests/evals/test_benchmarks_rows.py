@@ -204,9 +204,7 @@ def test_a_benchmark_from_a_file_to_its_number(name: str, tmp_path: Path, monkey
 
 def test_images_and_a_model_that_reads_text_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Said once and before anything runs, not of each of thousands of problems."""
-    engine = ScriptedEngine("never asked")
-    blind = engine.model.model_copy(update={"images": False})
-    monkeypatch.setattr(ScriptedEngine, "model", property(lambda self: blind))
+    engine = ScriptedEngine("never asked", images=False)
     monkeypatch.setattr(compose, "open_engine", lambda model: engine)
     monkeypatch.setattr(compose, "fetch_if_missing", lambda model, show: None)
     file = parquet(tmp_path, CASES["docvqa"]["rows"])

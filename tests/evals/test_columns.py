@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from engine.scripted import ScriptedEngine
 from evals.data.benchmarks import load_benchmark
 from evals.data.columns import Found, find, paths, top
 from evals.data.open import open_data
@@ -27,11 +25,11 @@ from evals.errors import BenchmarkError, DataError
 from evals.folder import read_eval, read_results
 from evals.job import evaluate
 from evals.records import Sample
-from rsa import compose
 from rsa.command.cli import app
+from rsa.compose import open_engine
 
 Row = dict[str, Any]
-_CHILD = runpy.run_path(str(Path(__file__).with_name("eval_cli_child.py")))
+_ANSWERS = Path(__file__).with_name("answers_by_seed.py")
 SIZES = ["--n", "4", "--c", "2", "--t", "1", "--beta", "64", "--tau", "16", "--answer-budget", "32", "--no-report"]
 FLAGS = ["--column", "problem=prompt[0].content", "--column", "gold=reward_model.ground_truth"]
 MAPPED = {"problem": "prompt[0].content", "gold": "reward_model.ground_truth"}
@@ -75,14 +73,7 @@ def lines(rows: list[Row]) -> Path:
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the scripted engine in place of every model."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RSA_MODEL", raising=False)
-    for name in ("open_scripted", "no_settings", "nothing_to_fetch"):
-        there = {
-            "open_scripted": "open_engine",
-            "no_settings": "model_settings",
-            "nothing_to_fetch": "fetch_if_missing",
-        }
-        monkeypatch.setattr(compose, there[name], _CHILD[name])
+    monkeypatch.setenv("RSA_MODEL", f"scripted:{_ANSWERS}")
 
 
 def rsa(*words: object) -> Any:
@@ -337,7 +328,7 @@ def test_other_columns_are_another_evaluation() -> None:
 
 def test_columns_in_a_program() -> None:
     async def main() -> None:
-        engine = ScriptedEngine(_CHILD["script"])
+        engine = open_engine(f"scripted:{_ANSWERS}")
         settings: dict[str, Any] = {"n": 4, "c": 2, "t": 1, "beta": 64, "tau": 16, "answer_budget": 32}
         await evaluate("aime25", engine, data=jsonl(ROWS), columns=MAPPED, out="program", **settings)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import runpy
 import signal
 import sys
 from pathlib import Path
@@ -22,8 +21,7 @@ from evals.results import EvalResults
 from rsa import compose
 from rsa.command.cli import app
 
-CHILD = Path(__file__).with_name("eval_cli_child.py")
-_CHILD = runpy.run_path(str(CHILD))
+MODEL = f"scripted:{Path(__file__).with_name('answers_by_seed.py')}"
 ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "engine" / "weights" / "nano" / "model.safetensors"
 SIZES = ["--n", "4", "--c", "2", "--t", "1", "--beta", "64", "--tau", "16", "--answer-budget", "32"]
@@ -48,17 +46,10 @@ def rsa(*words: object) -> Outcome:
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a data set of five problems, and the scripted engine in place of every model."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RSA_MODEL", raising=False)
+    monkeypatch.setenv("RSA_MODEL", MODEL)
     monkeypatch.setattr(display, "QUIET_S", 3600.0)  # a slow machine has nothing to say between the lines
     rows = [{"problem": f"what is number {i}?", "answer": gold, "problem_idx": i + 1} for i, gold in GOLDS.items()]
     Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for name in ("open_scripted", "no_settings", "nothing_to_fetch"):
-        there = {
-            "open_scripted": "open_engine",
-            "no_settings": "model_settings",
-            "nothing_to_fetch": "fetch_if_missing",
-        }
-        monkeypatch.setattr(compose, there[name], _CHILD[name])
 
 
 def evaluated(*words: object, out: str = "out") -> Outcome:
@@ -284,11 +275,9 @@ def test_mistakes(words: list[str], says: str) -> None:
     assert not Path("runs").exists()
 
 
-def test_nothing_that_could_be_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_that_could_be_scored() -> None:
     Path("data.jsonl").write_text(json.dumps({"problem": "x" * 300, "answer": "1", "problem_idx": 1}) + "\n")
-    tiny = _CHILD["ScriptedEngine"](_CHILD["script"], context_tokens=200)
-    monkeypatch.setattr(compose, "open_engine", lambda model, **options: tiny)
-    done = evaluated()
+    done = evaluated("--model", f"{MODEL}:tiny")
     assert (done.code, done.out) == (4, "")
     assert "failed: aime25-I-01: the problem does not fit" in done.err
     assert done.err.endswith("error: no problem could be scored; out/results.json says why, under warnings\n")
@@ -309,7 +298,7 @@ def test_an_engine_that_breaks_down(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_interrupted_it_can_go_on(tmp_path: Path) -> None:
     words = ["eval", "aime25", "--data", "data.jsonl", *SIZES, "--out", "an out", "--no-report"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RSA_TEST_HOLD": "1"}
-    with started([sys.executable, CHILD, *words], env=environment) as child:
+    with started([sys.executable, "-m", "rsa", *words], env=environment) as child:
         assert child.stderr is not None
         for line in child.stderr:
             if line.startswith("  4 of 5 "):  # the fifth never ends
