@@ -11,6 +11,7 @@ import pytest
 
 from engine.api import Completion, EngineEvent, GenerationRequest, GenerationStream, ModelInfo, TokenChunk, Tokenizer
 from engine.errors import OutOfMemoryError, RequestError
+from engine.families.mlx_lm.model import AdaptedModel
 from engine.loader import load_engine
 from engine.mlx.engine import MLXEngine
 from engine.mlx.scheduler import CacheCost
@@ -69,7 +70,7 @@ def endless_llama(folder: Path) -> MLXEngine:
 def with_room_for_one_short(folder: Path) -> MLXEngine:
     from mlx_lm.utils import load_model
 
-    return load_engine(folder, kv_bytes=CacheCost.of(load_model(folder)[0]).of_rows(1, 100))
+    return load_engine(folder, kv_bytes=CacheCost.of(AdaptedModel(load_model(folder)[0])).of_rows(1, 100))
 
 
 @pytest.fixture(scope="module")
