@@ -115,6 +115,7 @@ class ScriptedEngine:
     max_rows         rows that may run together, further ones wait; None: all.
     thinks           False: a model without think tags.
     images           False: it reads text only.
+    conclude         False: it cannot be made to answer in the midst of its reasoning.
     sampling         what the makers of the model recommend, if they say.
 
     What tests look at: `requests` (all it ever got, in order), `cancelled` and `concluded` (request ids),
@@ -131,6 +132,7 @@ class ScriptedEngine:
         max_rows: int | None = None,
         thinks: bool = True,
         images: bool = True,
+        conclude: bool = True,
         sampling: RecommendedSampling | None = None,
         name: str = "scripted",
         fingerprint: str = "scripted-1",
@@ -150,6 +152,7 @@ class ScriptedEngine:
             sampling=sampling,
             max_rows=max_rows,
             images=images,
+            conclude=conclude,
         )
         self._tokenizer = ByteTokenizer(thinks=thinks)
         self.requests: list[GenerationRequest] = []
@@ -194,6 +197,12 @@ class ScriptedEngine:
             self._change = anyio.Event()
         await self._change.wait()
 
+    def _as_it_can(self, request: GenerationRequest) -> GenerationRequest:
+        if self._model.conclude:
+            return request
+        unforced = request.sampling.model_copy(update={"force_answer": False})
+        return request.model_copy(update={"sampling": unforced})
+
     def _may_run(self, row: ScriptedRow) -> bool:
         """False for a row that is held, and for one behind as many others as may run together."""
         if row.finish_reason is not None:  # what is left is to say so
@@ -214,9 +223,10 @@ class ScriptedEngine:
             raise EngineClosedError("the engine is closed: open a new one")
         check_requests(requests, self._model)
         rows: dict[str, ScriptedRow] = {}
+        context = self._model.context_tokens
         for request in requests:
             script = as_script(self._script(request) if callable(self._script) else self._script)
-            row = ScriptedRow(request, script, self._tokenizer, context_tokens=self._model.context_tokens)
+            row = ScriptedRow(self._as_it_can(request), script, self._tokenizer, context_tokens=context)
             check_room(request, len(row.prompt_ids), self._model)
             rows[request.id] = row
         self.requests.extend(requests)

@@ -282,11 +282,15 @@ class Run:
             "reasoning_budget": self.budgets.beta,
             "answer_budget": self.budgets.answer_budget if may_answer else 0,
             "force_answer": config.force_answer and answers_now,
-            "cue": None if self.engine.model.thinks else CUES.get(self.prompts.answer),
+            "cue": CUES.get(self.prompts.answer) if self._takes_cue else None,
             **noise,
         }
         name = "select" if kind == "selection" else f"r{number}-c{index:02}"
         return GenerationRequest(id=name, messages=(message,), sampling=SamplingParams(**sampling))
+
+    @property
+    def _takes_cue(self) -> bool:
+        return self.engine.model.conclude and not self.engine.model.thinks
 
     def _tail_of(self, number: int, index: int) -> Tail:
         tail = self.rounds[number].candidates[index].tail

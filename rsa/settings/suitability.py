@@ -7,6 +7,7 @@ Who decides on sampling, the first that says something: the settings that were a
 from __future__ import annotations
 
 from engine.api import ModelInfo, RecommendedSampling
+from rsa.errors import ConfigError
 from rsa.settings.config import RSAConfig
 
 CHAT = RecommendedSampling(temperature=0.7, top_p=0.95)
@@ -25,10 +26,18 @@ def trained_to_aggregate(model: ModelInfo) -> bool:
 
 
 def suited(config: RSAConfig, model: ModelInfo) -> RSAConfig:
-    """`config` with its sampling settled for a model; what it says already stays."""
+    """`config` with its sampling settled for a model, without defaults that its engine cannot do; what it says already
+    stays.
+
+    Raises ConfigError for a setting that was asked for and that the engine cannot do.
+    """
     best = AS_TRAINED if trained_to_aggregate(model) else model.sampling or CHAT
-    missing = {name: value for name, value in best.model_dump().items() if getattr(config, name) is None}
-    return config.with_defaults(**missing) if missing else config
+    changes = {name: value for name, value in best.model_dump().items() if getattr(config, name) is None}
+    if config.force_answer and (why := model.lacks("conclude")) is not None:
+        if "force_answer" in config.model_fields_set:
+            raise ConfigError(f"force_answer cannot be had: {why}, or leave it out")
+        changes["force_answer"] = False
+    return config.with_defaults(**changes) if changes else config
 
 
 def rounds_may_harm(config: RSAConfig, model: ModelInfo) -> bool:

@@ -17,7 +17,8 @@ from engine.mlx.engine import MLXEngine
 from engine.mlx.scheduler import CacheCost
 from engine.scripted import Script, ScriptedEngine
 
-from .contract import ENDLESS_TOKENS, PROMISES, Promise, Subject
+from .contract import PROMISES, Promise
+from .subject import ENDLESS_TOKENS, Subject
 
 pytestmark = pytest.mark.anyio
 

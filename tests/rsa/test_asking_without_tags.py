@@ -48,6 +48,18 @@ async def test_who_is_not_asked_so(settings: dict[str, Any], answer: str | None)
     assert result.answer == answer
 
 
+@pytest.mark.parametrize("thinks", [True, False])
+async def test_nobody_is_asked_on_an_engine_that_cannot(thinks: bool) -> None:
+    """The default gives way; whoever is out of budget ends there, concluded or not."""
+    engine = ScriptedEngine(ENDLESS, thinks=thinks, conclude=False, tokens_per_step=4)
+    result = await MarkovianRSA(engine, **{**SMALL, "beta": 4000, "t": 0}, limits={"total_tokens": 600}).solve("why?")
+    assert {(asked.sampling.force_answer, asked.sampling.cue) for asked in engine.requests} == {(False, None)}
+    assert engine.concluded
+    for candidate in result.rounds[0].candidates:
+        assert candidate.completion is not None
+        assert (candidate.completion.finish_reason, candidate.completion.forced) == ("budget", False)
+
+
 async def test_a_limit_asks_too() -> None:
     engine = ScriptedEngine(ENDLESS, thinks=False, tokens_per_step=4)
     result = await MarkovianRSA(engine, **{**SMALL, "beta": 4000, "t": 0}, limits={"total_tokens": 600}).solve("why?")

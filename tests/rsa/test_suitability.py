@@ -11,6 +11,7 @@ import pytest
 from engine.api import ModelInfo, RecommendedSampling
 from engine.scripted import ScriptedEngine
 from rsa import MarkovianRSA
+from rsa.errors import ConfigError
 from rsa.runlog import read_events, read_run
 from rsa.settings.config import RSAConfig
 from rsa.settings.profiles import load_config
@@ -45,6 +46,18 @@ def test_the_first_that_says_something_decides(config: RSAConfig, model: ModelIn
     assert values(settled) == found
     assert settled.model_fields_set == config.model_fields_set, "nobody asked for what was settled"
     assert suited(settled, ModelInfo(name="another")) == settled
+
+
+def test_what_the_engine_cannot_do_gives_way_unless_it_was_asked_for() -> None:
+    model = ModelInfo(name="far", conclude=False)
+    settled = suited(RSAConfig(), model)
+    assert not settled.force_answer
+    assert "force_answer" not in settled.model_fields_set
+    assert suited(settled, model) == settled
+    says = "force_answer cannot be had: far cannot be made to answer in the midst of its reasoning"
+    with pytest.raises(ConfigError, match=says):
+        suited(RSAConfig(force_answer=True), model)
+    assert not suited(RSAConfig(force_answer=False), model).force_answer
 
 
 def test_only_models_of_our_architecture_are_known_to_aggregate() -> None:
