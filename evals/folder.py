@@ -5,7 +5,7 @@ runs/NAME/      a run folder of `rsa` for each problem and epoch; beside its fil
   scores.json     what the run was worth, written when it ended: a run with scores is done
   failed.json     what there is of a run that failed as a whole
 progress.json   seconds spent so far
-samples.jsonl   one `CandidateRecord` a line, in order of the data  ┐
+candidates.jsonl   one `CandidateRecord` a line, in order of the data  ┐
 timings.json    seconds                                             │ written when all runs are done
 results.json    the summary, written last                           ┘
 lock            held while a process works in the folder
@@ -45,7 +45,7 @@ from rsa.settings.methods import Method
 
 FORMAT = 1
 """The number of the format of results folders: raised when an older reader could not understand one."""
-EVAL, RUNS, SAMPLES, RESULTS, TIMINGS = "eval.json", "runs", "samples.jsonl", "results.json", "timings.json"
+EVAL, RUNS, CANDIDATES, RESULTS, TIMINGS = "eval.json", "runs", "candidates.jsonl", "results.json", "timings.json"
 SCORES, FAILED, PROGRESS = "scores.json", "failed.json", "progress.json"
 PACKAGES = ("markovian-rsa", "math-verify", "mlx", "mlx-lm", "pydantic")
 MAX_NAME = 40
@@ -246,9 +246,9 @@ class ResultsFolder:
                 raise ResultsError(f"{self.run_folder(problem, epoch)} has no scores: it was changed or deleted")
             yield scores
 
-    def write_samples(self, runs: Iterable[RunScores]) -> Iterator[RunScores]:
-        """Pass scores on, writing the lines of samples.jsonl; the file is in place when the last one was passed on."""
-        with _writing(self.folder), written_aside(self.folder / SAMPLES) as file:
+    def write_candidates(self, runs: Iterable[RunScores]) -> Iterator[RunScores]:
+        """Pass scores on, writing the lines of candidates.jsonl; the file is in place when the last was passed on."""
+        with _writing(self.folder), written_aside(self.folder / CANDIDATES) as file:
             for scores in runs:
                 for candidate in scores.candidates:
                     file.write(candidate.model_dump_json().encode() + b"\n")

@@ -1,4 +1,4 @@
-"""What an evaluation writes: one record a candidate (`samples.jsonl`) and the summary (`results.json`).
+"""What an evaluation writes: one record a candidate (`candidates.jsonl`) and the summary (`results.json`).
 
 Both depend on the questions, the settings and the engine's tokens alone, not on clocks or on the order in which
 things happened: a run that was killed and resumed writes the same bytes. Seconds are in `timings.json`.
@@ -19,7 +19,7 @@ from rsa.settings.config import RSAConfig
 from rsa.settings.methods import Method
 
 SCHEMA_VERSION = 1
-"""The version of results.json and samples.jsonl: raised when an older reader could not understand them."""
+"""The version of results.json and candidates.jsonl: raised when an older reader could not understand them."""
 
 
 class DataInfo(Record):
@@ -46,7 +46,7 @@ class DataInfo(Record):
 
 
 class CandidateRecord(Record):
-    """One candidate of one round: a line of samples.jsonl, in order of problem, epoch, round and index.
+    """One candidate of one round: a line of candidates.jsonl, in order of problem, epoch, round and index.
 
     prompt_sha256  of its whole prompt (messages and images).
     sampling       what the engine was given for it, budgets included.

@@ -174,7 +174,7 @@ class Evaluation:
 
         record = self._folder.record
         scores = self._folder.scores(self._queue.runs)
-        results = summarise(record, noting(self._folder.write_samples(scores)))
+        results = summarise(record, noting(self._folder.write_candidates(scores)))
         wall_s = self._folder.spent_s
         timings = Timings(
             started_at=record.created_at,

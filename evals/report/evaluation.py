@@ -158,7 +158,7 @@ class _Problems:
                     continue
                 yield _note(
                     f"From here on only the figures, {number:,} of {len(problems):,} problems are in detail: the page "
-                    "would grow too large. Everything is in samples.jsonl and runs/."
+                    "would grow too large. Everything is in candidates.jsonl and runs/."
                 )
             yield row
         if self._listed < len(problems):

@@ -11,7 +11,7 @@ from typing import IO, Literal
 from pydantic import BaseModel, ValidationError
 
 from evals.errors import ResultsError
-from evals.folder import RESULTS, RUNS, SAMPLES, SCORES, TIMINGS, read_json, read_results, run_name
+from evals.folder import CANDIDATES, RESULTS, RUNS, SCORES, TIMINGS, read_json, read_results, run_name
 from evals.results import SCHEMA_VERSION, CandidateRecord, EvalResults, Timings
 from evals.run_scores import RunScores
 
@@ -30,7 +30,7 @@ class Lengths:
 
 @dataclass(slots=True)
 class Survey:
-    """What one reading of samples.jsonl leaves in memory.
+    """What one reading of candidates.jsonl leaves in memory.
 
     places   by problem: where its lines are in the file, (offset, bytes).
     lengths  by round.
@@ -75,7 +75,7 @@ class EvalReader:
 
     def _survey(self) -> Survey:
         survey = Survey()
-        with self._samples() as file:
+        with self._lines() as file:
             offset = 0
             for number, line in enumerate(file, 1):
                 survey.take(self._record(line, f"line {number}"), offset, len(line))
@@ -84,7 +84,7 @@ class EvalReader:
 
     def records(self, problem: str) -> list[CandidateRecord]:
         """The candidates of one problem, in order of epoch, round and index."""
-        with self._samples() as file:
+        with self._lines() as file:
             lines: list[bytes] = []
             for offset, size in self.survey.places.get(problem, []):
                 file.seek(offset)
@@ -109,17 +109,17 @@ class EvalReader:
         except ResultsError:
             return None
 
-    def _samples(self) -> IO[bytes]:
+    def _lines(self) -> IO[bytes]:
         try:
-            return (self.folder / SAMPLES).open("rb")
+            return (self.folder / CANDIDATES).open("rb")
         except OSError as error:
-            raise ResultsError(f"cannot read {self.folder / SAMPLES}: {error.strerror}") from None
+            raise ResultsError(f"cannot read {self.folder / CANDIDATES}: {error.strerror}") from None
 
     def _record(self, line: bytes, where: str) -> CandidateRecord:
         try:
             return CandidateRecord.model_validate_json(line)
         except ValidationError:
-            raise ResultsError(f"{self.folder / SAMPLES}, {where}, is no candidate's record: score again") from None
+            raise ResultsError(f"{self.folder / CANDIDATES}, {where}, is no candidate's record: score again") from None
 
 
 class _Version(BaseModel):

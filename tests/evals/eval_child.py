@@ -111,12 +111,14 @@ def run(folder: Path, engine: ScriptedEngine | None = None, *, of: Benchmark | N
 
 def written(folder: Path) -> list[bytes]:
     """What must not depend on what happened on the way."""
-    return [(folder / name).read_bytes() for name in ("results.json", "samples.jsonl")]
+    return [(folder / name).read_bytes() for name in ("results.json", "candidates.jsonl")]
 
 
 def records(folder: Path) -> list[CandidateRecord]:
-    """The lines of samples.jsonl."""
-    return [CandidateRecord.model_validate_json(line) for line in (folder / "samples.jsonl").read_bytes().splitlines()]
+    """The lines of candidates.jsonl."""
+    return [
+        CandidateRecord.model_validate_json(line) for line in (folder / "candidates.jsonl").read_bytes().splitlines()
+    ]
 
 
 class Dying(ScriptedEngine):

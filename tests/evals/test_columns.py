@@ -334,7 +334,7 @@ def test_columns_in_a_program() -> None:
 
     anyio.run(main)
     evaluated("--data", "data.jsonl", *FLAGS)
-    assert Path("program/samples.jsonl").read_bytes() == Path("out/samples.jsonl").read_bytes()
+    assert Path("program/candidates.jsonl").read_bytes() == Path("out/candidates.jsonl").read_bytes()
 
 
 def test_the_report_says_which_columns_were_read() -> None:

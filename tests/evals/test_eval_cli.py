@@ -311,7 +311,7 @@ def test_interrupted_it_can_go_on(tmp_path: Path) -> None:
     assert rsa("eval", "--resume", "an out", "--no-report").code == 0
     evaluated(out="whole")
     assert Path("an out/results.json").read_bytes() == Path("whole/results.json").read_bytes()
-    assert Path("an out/samples.jsonl").read_bytes() == Path("whole/samples.jsonl").read_bytes()
+    assert Path("an out/candidates.jsonl").read_bytes() == Path("whole/candidates.jsonl").read_bytes()
 
 
 # ---- for real

@@ -84,7 +84,7 @@ def test_folders_that_cannot_be_used(finished: Path, tmp_path: Path) -> None:
         run(finished, epochs=2, resume=True)
 
 
-@pytest.mark.parametrize("name", ["samples.jsonl", "results.json", "timings.json", "progress.json"])
+@pytest.mark.parametrize("name", ["candidates.jsonl", "results.json", "timings.json", "progress.json"])
 def test_what_cannot_be_written_is_told(name: str, tmp_path: Path) -> None:
     (tmp_path / name / "in the way").mkdir(parents=True)
     with pytest.raises(ResultsError, match=r"cannot (write into|read) .*: Is a directory"):
@@ -137,7 +137,7 @@ def test_scored_again_it_is_the_same(finished: Path, tmp_path: Path) -> None:
     run(tmp_path / "out", epochs=2)
     for path in (tmp_path / "out").rglob("scores.json"):
         path.write_text(path.read_text().replace('"scored"', '"too_hard"'))
-    (tmp_path / "out" / "samples.jsonl").unlink()
+    (tmp_path / "out" / "candidates.jsonl").unlink()
     results = anyio.run(lambda: rescore(tmp_path / "out", benchmark=benchmark()))
     assert written(tmp_path / "out") == written(finished)
     assert results == read_results(finished)

@@ -176,7 +176,8 @@ def test_every_candidate_has_its_verdict(evaluation: Path) -> None:
     verdicts = {anchor: (tone, sign, word) for anchor, tone, sign, word in drawn}
     places = {problem.id: number for number, problem in enumerate(results_of(evaluation).problems, 1)}
     records = [
-        CandidateRecord.model_validate_json(line) for line in (evaluation / "samples.jsonl").read_bytes().splitlines()
+        CandidateRecord.model_validate_json(line)
+        for line in (evaluation / "candidates.jsonl").read_bytes().splitlines()
     ]
     expected = {
         f"p{places[each.problem]}-{each.epoch}-{each.round}-{each.index}": VERDICTS[each.score.status, each.score.value]
@@ -496,8 +497,8 @@ def test_a_folder_of_something_else_is_named(tmp_path: Path) -> None:
     [
         ("results.json", '{"schema_version": 99, "more": 1}', "newer version"),
         ("results.json", "{}", "cannot be understood"),
-        ("samples.jsonl", "{}\n", "line 1, is no candidate"),
-        ("samples.jsonl", None, "cannot read"),
+        ("candidates.jsonl", "{}\n", "line 1, is no candidate"),
+        ("candidates.jsonl", None, "cannot read"),
         ("timings.json", "[", "cannot be understood"),
         (
             "timings.json",
