@@ -81,8 +81,8 @@ class Tally:
             self.done += 1
             self.found += event.found
             self.failed += event.scores.error is not None
-            self._values.setdefault(event.scores.problem, []).append(event.value)
-            self._clusters[event.scores.problem] = event.scores.cluster
+            self._values.setdefault(event.scores.problem_id, []).append(event.value)
+            self._clusters[event.scores.problem_id] = event.scores.cluster
 
     def headline(self) -> Estimate:
         """Of the problems done so far; an epoch that still runs is not waited for."""
@@ -249,7 +249,7 @@ def describe_failure(event: RunEnded) -> str | None:
     """Why a run failed; None if it did not."""
     if event.scores.error is None:
         return None
-    return f"failed: {event.scores.problem}: {_one_line(event.scores.error)}"
+    return f"failed: {event.scores.problem_id}: {_one_line(event.scores.error)}"
 
 
 def loading_line(tally: Tally) -> str:

@@ -180,21 +180,21 @@ class ResultsFolder:
 
     # ---- one run
 
-    def run_folder(self, problem: str, epoch: int) -> Path:
+    def run_folder(self, problem_id: str, epoch: int) -> Path:
         """Where a problem's run of an epoch lives."""
-        return self.folder / RUNS / run_name(problem, epoch)
+        return self.folder / RUNS / run_name(problem_id, epoch)
 
-    def read_scores(self, problem: str, epoch: int) -> RunScores | None:
+    def read_scores(self, problem_id: str, epoch: int) -> RunScores | None:
         """The scores of a run that is done, by the evaluation's metric; None if there are none, or unreadable ones."""
         try:
-            scores = read_json(self.run_folder(problem, epoch) / SCORES, RunScores)
+            scores = read_json(self.run_folder(problem_id, epoch) / SCORES, RunScores)
         except ResultsError:
             return None  # what the run generated is kept beside it: it is scored again
         return scores if scores.metric == self.record.metric else None
 
     def write_scores(self, scores: RunScores, failed: RunResult | None = None) -> None:
         """Mark a run as done. `failed`: what there is of it if it failed as a whole."""
-        folder = self.run_folder(scores.problem, scores.epoch)
+        folder = self.run_folder(scores.problem_id, scores.epoch)
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if failed is not None:
@@ -203,16 +203,16 @@ class ResultsFolder:
             if scores.error is None:
                 (folder / FAILED).unlink(missing_ok=True)
 
-    def read_result(self, problem: str, epoch: int) -> RunResult | None:
+    def read_result(self, problem_id: str, epoch: int) -> RunResult | None:
         """What a run generated; None if it did not get so far."""
-        folder = self.run_folder(problem, epoch)
+        folder = self.run_folder(problem_id, epoch)
         path = next((folder / name for name in (RUN_RESULT, FAILED) if (folder / name).exists()), None)
         return None if path is None else read_json(path, RunResult)
 
-    def read_error(self, problem: str, epoch: int) -> str | None:
+    def read_error(self, problem_id: str, epoch: int) -> str | None:
         """Why a run failed as a whole; None if it did not, or is not done."""
         try:
-            return read_json(self.run_folder(problem, epoch) / SCORES, RunScores).error
+            return read_json(self.run_folder(problem_id, epoch) / SCORES, RunScores).error
         except ResultsError:
             return None
 
@@ -239,11 +239,11 @@ class ResultsFolder:
             write_atomically(self.folder / EVAL, self.record.model_dump_json(indent=1).encode())
 
     def scores(self, runs: Iterable[tuple[str, int]]) -> Iterator[RunScores]:
-        """The scores of these runs (problem, epoch), read one at a time. Raises ResultsError if one has none."""
-        for problem, epoch in runs:
-            scores = self.read_scores(problem, epoch)
+        """The scores of these runs (problem_id, epoch), read one at a time. Raises ResultsError if one has none."""
+        for problem_id, epoch in runs:
+            scores = self.read_scores(problem_id, epoch)
             if scores is None:
-                raise ResultsError(f"{self.run_folder(problem, epoch)} has no scores: it was changed or deleted")
+                raise ResultsError(f"{self.run_folder(problem_id, epoch)} has no scores: it was changed or deleted")
             yield scores
 
     def write_candidates(self, runs: Iterable[RunScores]) -> Iterator[RunScores]:
@@ -261,10 +261,10 @@ class ResultsFolder:
             write_atomically(self.folder / RESULTS, results.model_dump_json(indent=1).encode())
 
 
-def run_name(problem: str, epoch: int) -> str:
+def run_name(problem_id: str, epoch: int) -> str:
     """A folder's name for a problem's run: readable, safe on every file system, different for different ids."""
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", problem).strip("-.")[:MAX_NAME]
-    digest = hashlib.sha256(problem.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", problem_id).strip("-.")[:MAX_NAME]
+    digest = hashlib.sha256(problem_id.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return f"{readable or 'problem'}-{digest}-e{epoch}"
 
 

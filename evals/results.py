@@ -53,7 +53,7 @@ class CandidateRecord(Record):
     status         how it ended as a candidate; `score.status` says what it was worth and why.
     """
 
-    problem: str
+    problem_id: str
     epoch: int
     round: int
     index: int
@@ -159,7 +159,7 @@ class EvalResults(Record):
 class ProblemTiming(Record):
     """Wall-clock seconds of one problem and epoch; `generating_s` sums the candidates' own times."""
 
-    problem: str
+    problem_id: str
     epoch: int
     wall_s: FiniteFloat
     generating_s: FiniteFloat

@@ -54,7 +54,7 @@ class RunScores(Record):
     wall_s      seconds of the run; `generating_s` sums those of its candidates.
     """
 
-    problem: str
+    problem_id: str
     epoch: int
     cluster: str | None = None
     metric: str
@@ -110,7 +110,7 @@ async def score_run(
         records += [_record(sample, epoch, c, score) for c, score in zip(played.candidates, scores, strict=True)]
     everyone = [*result.rounds, *([result.selection] if result.selection else [])]
     return RunScores(
-        problem=sample.id,
+        problem_id=sample.id,
         epoch=epoch,
         cluster=sample.cluster,
         metric=metric,
@@ -132,7 +132,7 @@ def failed_scores(sample: Sample, *, metric: str, epoch: int, error: str) -> Run
     """The scores of a run that failed before it had any candidates: none."""
     question = question_sha256(sample)
     return RunScores(
-        problem=sample.id,
+        problem_id=sample.id,
         epoch=epoch,
         cluster=sample.cluster,
         metric=metric,
@@ -183,7 +183,7 @@ def _record(sample: Sample, epoch: int, candidate: Candidate, score: Score) -> C
     usage = completion.usage if completion else Usage()
     sampling = candidate.sampling.model_dump(exclude={"seed", "stop", "cue"}) if candidate.sampling else {}
     return CandidateRecord(
-        problem=sample.id,
+        problem_id=sample.id,
         epoch=epoch,
         round=candidate.round,
         index=candidate.index,

@@ -169,7 +169,7 @@ class Evaluation:
         def noting(runs: Iterable[RunScores]) -> Iterator[RunScores]:
             for run in runs:
                 seconds = {"wall_s": run.wall_s, "generating_s": run.generating_s}
-                timed.append(ProblemTiming(problem=run.problem, epoch=run.epoch, **seconds))
+                timed.append(ProblemTiming(problem_id=run.problem_id, epoch=run.epoch, **seconds))
                 yield run
 
         record = self._folder.record

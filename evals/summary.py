@@ -62,41 +62,41 @@ class Summary:
 
     def add(self, runs: Sequence[RunScores]) -> None:
         """Take in all epochs of one problem."""
-        problem = runs[0].problem
+        problem_id = runs[0].problem_id
         played = [run.rounds() for run in runs]
         votes = [_votes(run, rounds) for run, rounds in zip(runs, played, strict=True)]
         for number in range(max(map(len, played))):
             rows = [rounds[number] for rounds in played if number < len(rounds)]
-            self._add_round(problem, number, rows, [each[number] for each in votes if number < len(each)])
+            self._add_round(problem_id, number, rows, [each[number] for each in votes if number < len(each)])
         for run, rounds, each in zip(runs, played, votes, strict=True):
             self._add_run(run, rounds, each)
-        means = tuple(self._rounds[number].means[problem] for number in range(max(map(len, played))))
+        means = tuple(self._rounds[number].means[problem_id] for number in range(max(map(len, played))))
         final_mean = mean_of([row.score.value for rounds in played if rounds for row in rounds[-1]])
         final_vote = mean_of([each[-1] if each else None for each in votes])
         self._problems.append(
             ProblemStats(
-                id=problem,
+                id=problem_id,
                 cluster=runs[0].cluster,
                 value=final_vote if headline_of(self._record.method) == "vote" else final_mean,
                 final_mean=final_mean,
                 final_vote=final_vote,
                 answer=mean_of([run.answer.value if run.answer else None for run in runs]),
                 means=means,
-                votes=tuple(self._rounds[number].votes[problem] for number in range(len(means))),
+                votes=tuple(self._rounds[number].votes[problem_id] for number in range(len(means))),
                 tokens=mean_of([run.usage.completion_tokens if run.candidates else None for run in runs]),
             )
         )
 
-    def _add_round(self, problem: str, number: int, epochs: Sequence[Rows], votes: list[float | None]) -> None:
+    def _add_round(self, problem_id: str, number: int, epochs: Sequence[Rows], votes: list[float | None]) -> None:
         tally = self._rounds[number]
-        tally.means[problem] = mean_of([row.score.value for rows in epochs for row in rows])
-        tally.votes[problem] = mean_of(votes)
+        tally.means[problem_id] = mean_of([row.score.value for rows in epochs for row in rows])
+        tally.votes[problem_id] = mean_of(votes)
         scored = [values for rows in epochs if (values := _values(rows))]
         tally.fewest = min([tally.fewest, *map(len, scored)])
         for k in powers_of_two(self._n):
             best = mean_of([best_of(values, k) for values in scored])
             if best is not None:
-                tally.best.setdefault(k, {})[problem] = best
+                tally.best.setdefault(k, {})[problem_id] = best
         for rows in epochs:
             tally.runs += 1
             tally.present += len(rows)
@@ -176,7 +176,7 @@ def summarise(record: EvalRecord, runs: Iterable[RunScores]) -> EvalResults:
     runs  in order of the data, all epochs of a problem together; read once, and none is kept.
     """
     summary = Summary(record)
-    for _, epochs in groupby(runs, lambda run: run.problem):
+    for _, epochs in groupby(runs, lambda run: run.problem_id):
         summary.add(list(epochs))
     return summary.results()
 
@@ -226,7 +226,7 @@ class _Notes:
         self._runs += 1
         self._said.update(run.warnings)
         if run.error is not None:
-            self._failed.setdefault(run.problem, run.error)
+            self._failed.setdefault(run.problem_id, run.error)
         lowered = lowered_of_asked(self._config, run.budgets) if run.budgets is not None else {}
         self._runs_lowered += bool(lowered)
         for name, (was, used) in lowered.items():
@@ -236,7 +236,7 @@ class _Notes:
         """One sentence each."""
         yield from self._of_data
         if self._failed:
-            reasons = [f"{problem}: {why}" for problem, why in self._failed.items()]
+            reasons = [f"{problem_id}: {why}" for problem_id, why in self._failed.items()]
             yield f"problems that failed: {len(reasons)}; {_listed(reasons)}"
         if present < asked:
             yield f"the final rounds have {present} of the {asked} candidates asked for"

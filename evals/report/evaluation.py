@@ -202,8 +202,8 @@ class _Problems:
             epochs=tuple(epochs),
         )
 
-    def _transcript(self, problem: str, epoch: int) -> tuple[Transcript | None, str]:
-        folder = self._reader.run_folder(problem, epoch)
+    def _transcript(self, problem_id: str, epoch: int) -> tuple[Transcript | None, str]:
+        folder = self._reader.run_folder(problem_id, epoch)
         if not folder.is_dir():
             return None, "Its run folder is gone, so its texts are not here."
         try:

@@ -45,7 +45,7 @@ class Survey:
     def take(self, record: CandidateRecord, offset: int, size: int) -> None:
         """Count a line of the file."""
         self.candidates += 1
-        places = self.places[record.problem]
+        places = self.places[record.problem_id]
         if places and sum(places[-1]) == offset:
             places[-1] = (places[-1][0], places[-1][1] + size)
         else:
@@ -82,30 +82,30 @@ class EvalReader:
                 offset += len(line)
         return survey
 
-    def records(self, problem: str) -> list[CandidateRecord]:
+    def records(self, problem_id: str) -> list[CandidateRecord]:
         """The candidates of one problem, in order of epoch, round and index."""
         with self._lines() as file:
             lines: list[bytes] = []
-            for offset, size in self.survey.places.get(problem, []):
+            for offset, size in self.survey.places.get(problem_id, []):
                 file.seek(offset)
                 lines += file.read(size).splitlines()
-        return [self._record(line, f"problem {problem}") for line in lines]
+        return [self._record(line, f"problem {problem_id}") for line in lines]
 
     def seconds(self) -> dict[str, float]:
         """Wall-clock seconds by problem, mean over epochs."""
         walls: dict[str, list[float]] = defaultdict(list)
         for timing in self.timings.problems if self.timings else ():
-            walls[timing.problem].append(timing.wall_s)
-        return {problem: sum(values) / len(values) for problem, values in walls.items()}
+            walls[timing.problem_id].append(timing.wall_s)
+        return {problem_id: sum(values) / len(values) for problem_id, values in walls.items()}
 
-    def run_folder(self, problem: str, epoch: int) -> Path:
+    def run_folder(self, problem_id: str, epoch: int) -> Path:
         """Where the run of a problem is; it may not be there any more."""
-        return self.folder / RUNS / run_name(problem, epoch)
+        return self.folder / RUNS / run_name(problem_id, epoch)
 
-    def scores(self, problem: str, epoch: int) -> RunScores | None:
+    def scores(self, problem_id: str, epoch: int) -> RunScores | None:
         """What is known of the run besides its candidates; None if its folder is gone or broken."""
         try:
-            return read_json(self.run_folder(problem, epoch) / SCORES, RunScores)
+            return read_json(self.run_folder(problem_id, epoch) / SCORES, RunScores)
         except ResultsError:
             return None
 

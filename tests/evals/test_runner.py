@@ -149,20 +149,20 @@ def test_another_epoch_is_the_same_problems_with_another_seed(finished: Path, tm
 
 def test_samples_are_in_order_of_problem_epoch_round_and_index(finished: Path) -> None:
     order = [sample.id for sample in samples()]
-    places = [(order.index(r.problem), r.epoch, r.round, r.index) for r in records(finished)]
+    places = [(order.index(r.problem_id), r.epoch, r.round, r.index) for r in records(finished)]
     assert places == sorted(places)
     assert len(places) == len(set(places))
 
 
 def test_a_record_says_what_was_asked_and_how_it_ended(finished: Path) -> None:
     record = records(finished)[0]
-    assert (record.problem, record.epoch, record.round, record.index) == ("p/0", 0, 0, 0)
+    assert (record.problem_id, record.epoch, record.round, record.index) == ("p/0", 0, 0, 0)
     assert record.sampling["reasoning_budget"] == SETTINGS["beta"]
     assert (record.sampling["temperature"], record.sampling["top_p"]) == (0.7, 0.95)
     assert len(record.prompt_sha256) == 64
     assert (record.status, record.finish_reason, record.forced) == ("ok", "stop", False)
     assert record.completion_tokens > record.reasoning_tokens > 0
-    assert len({r.prompt_sha256 for r in records(finished) if r.problem == "p/0" and r.round == 0}) == 1
+    assert len({r.prompt_sha256 for r in records(finished) if r.problem_id == "p/0" and r.round == 0}) == 1
 
 
 # ---- failures
@@ -174,7 +174,7 @@ def test_a_problem_that_fails_is_recorded_and_the_others_go_on(finished: Path) -
     assert (failing.value, failing.answer, failing.final_vote) == (None, None, None)
     assert results.mean.problems == 7
     assert any("p/4: all 4 candidates of round 0 failed: OutOfMemoryError" in each for each in results.warnings)
-    rows = [record for record in records(finished) if record.problem == failing.id]
+    rows = [record for record in records(finished) if record.problem_id == failing.id]
     assert {(row.status, row.score.status, row.score.value) for row in rows} == {("failed", "failed", None)}
     assert results.statuses["failed"] == 2 + 2 * 4  # one candidate of the halting problem, all of the failing one
 
@@ -277,7 +277,7 @@ def test_events_tell_the_whole_story(finished: Path, tmp_path: Path) -> None:
     spare = 2 * len(records(tmp_path / "out"))  # chunks lack the tags, and those that failed count
     assert abs(events[0].meter.tokens - results.usage.completion_tokens) <= spare
     ended = [event for event in events if isinstance(event, RunEnded)]
-    assert sorted((event.scores.problem, event.scores.epoch) for event in ended) == sorted(
+    assert sorted((event.scores.problem_id, event.scores.epoch) for event in ended) == sorted(
         (sample.id, epoch) for sample in samples() for epoch in range(2)
     )
     assert [event for event in events if isinstance(event, EvalFinished)] == [EvalFinished(results)] == events[-1:]
@@ -312,7 +312,7 @@ def test_seconds_are_kept_apart_and_add_up_over_processes(tmp_path: Path) -> Non
     timings = Timings.model_validate_json((tmp_path / "out" / "timings.json").read_bytes())
     assert timings.wall_s > 100.0
     assert timings.tokens_per_s == pytest.approx(results.usage.completion_tokens / timings.wall_s)
-    assert [timing.problem for timing in timings.problems] == [sample.id for sample in samples()]
+    assert [timing.problem_id for timing in timings.problems] == [sample.id for sample in samples()]
     assert all(timing.wall_s > 0 for timing in timings.problems)
 
 

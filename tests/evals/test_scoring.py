@@ -135,7 +135,13 @@ def scored(result: RunResult, **more: Any) -> Any:
 
 def test_what_is_kept_of_a_run() -> None:
     scores = scored(run_of(*three(), warnings=("an odd thing",)), epoch=2)
-    assert (scores.problem, scores.epoch, scores.cluster, scores.metric, scores.gold) == ("p", 2, "c", "exactly", "7")
+    assert (scores.problem_id, scores.epoch, scores.cluster, scores.metric, scores.gold) == (
+        "p",
+        2,
+        "c",
+        "exactly",
+        "7",
+    )
     assert [record.score.value for record in scores.candidates] == [0.0, 1.0, 0.0]
     assert scores.groups == (((0,), (1,)),)
     assert scores.answer is not None

@@ -48,7 +48,7 @@ def run_of(problem: str, *rounds: Sequence[Mark], epoch: int = 0, **more: Any) -
     """A run whose candidates took ten tokens each, three of them reasoning."""
     candidates = [
         CandidateRecord(
-            problem=problem,
+            problem_id=problem,
             epoch=epoch,
             round=number,
             index=index,
@@ -75,7 +75,7 @@ def run_of(problem: str, *rounds: Sequence[Mark], epoch: int = 0, **more: Any) -
         "budgets": (64, 16, 8),
         "groups": tuple(_groups(marks) for marks in rounds),
     }
-    return RunScores(**{"problem": problem, "epoch": epoch, "candidates": tuple(candidates), **fields, **more})
+    return RunScores(**{"problem_id": problem, "epoch": epoch, "candidates": tuple(candidates), **fields, **more})
 
 
 def _groups(marks: Sequence[Mark]) -> tuple[tuple[int, ...], ...]:
@@ -279,7 +279,7 @@ def test_means_pass_at_k_and_counts_are_those_of_a_plain_computation(made: tuple
     results = summarise(record, iter(runs))
     by_problem: dict[str, list[RunScores]] = {}
     for run in runs:
-        by_problem.setdefault(run.problem, []).append(run)
+        by_problem.setdefault(run.problem_id, []).append(run)
     clusters = {problem: each[0].cluster for problem, each in by_problem.items()}
     for played in results.rounds:
         number = played.round
@@ -326,5 +326,5 @@ def _counts(rows: Sequence[CandidateRecord]) -> dict[str, int]:
 def test_running_figures_end_where_the_results_are(made: tuple[EvalRecord, list[RunScores]]) -> None:
     record, runs = made
     if record.epochs == 1:
-        running = {run.problem: headline_value(record, run) for run in runs}
+        running = {run.problem_id: headline_value(record, run) for run in runs}
         assert running == {problem.id: problem.value for problem in summarise(record, runs).problems}

@@ -129,7 +129,7 @@ def timings(results: EvalResults) -> Timings:
         wall_s=3725.0,
         tokens_per_s=1234.5,
         problems=tuple(
-            ProblemTiming(problem=each.id, epoch=epoch, wall_s=20.0 + place, generating_s=80.0)
+            ProblemTiming(problem_id=each.id, epoch=epoch, wall_s=20.0 + place, generating_s=80.0)
             for place, each in enumerate(results.problems)
             for epoch in range(results.epochs)
         ),

@@ -180,7 +180,9 @@ def test_every_candidate_has_its_verdict(evaluation: Path) -> None:
         for line in (evaluation / "candidates.jsonl").read_bytes().splitlines()
     ]
     expected = {
-        f"p{places[each.problem]}-{each.epoch}-{each.round}-{each.index}": VERDICTS[each.score.status, each.score.value]
+        f"p{places[each.problem_id]}-{each.epoch}-{each.round}-{each.index}": VERDICTS[
+            each.score.status, each.score.value
+        ]
         for each in records
     }
     assert verdicts == expected
