@@ -51,11 +51,11 @@ class Meter:
 
     def deadline(self) -> float | None:
         """When candidates are cut off, on anyio's clock."""
-        return None if self._limits.wall_clock_s is None else self._started + self._limits.wall_clock_s
+        return None if self._limits.deadline_s is None else self._started + self._limits.deadline_s
 
     def conclude_at(self) -> float | None:
         """When candidates are asked for their answers, on anyio's clock."""
-        deadline, allowed = self.deadline(), self._limits.wall_clock_s
+        deadline, allowed = self.deadline(), self._limits.deadline_s
         if deadline is None or allowed is None:
             return None
         return deadline - min(MAX_ANSWER_TIME_S, allowed * ANSWER_TIME_SHARE)
@@ -79,7 +79,7 @@ class Meter:
 
     def time_hit(self) -> Hit:
         """The time limit, as used by now."""
-        return Hit("wall_clock_s", round(self.elapsed_s(), 3), self._limits.wall_clock_s or 0.0)
+        return Hit("deadline_s", round(self.elapsed_s(), 3), self._limits.deadline_s or 0.0)
 
     def _tokens_within(self, reserve: int) -> Hit | None:
         allowed = self._limits.total_tokens

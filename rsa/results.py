@@ -21,8 +21,8 @@ failed      the engine failed on it: no answer, never a parent
 cancelled   a limit of the run cut it off; a complete answer it had written by then counts
 """
 RoundKind = Literal["population", "selection"]
-LimitName = Literal["total_tokens", "wall_clock_s"]
-StopReason = Literal["finished", "consensus", "total_tokens", "wall_clock_s", "no_candidates"]
+LimitName = Literal["total_tokens", "deadline_s"]
+StopReason = Literal["finished", "consensus", "total_tokens", "deadline_s", "no_candidates"]
 
 
 class Record(BaseModel):

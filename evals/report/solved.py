@@ -26,7 +26,7 @@ _STOPPED = {
     "finished": "",
     "consensus": "It stopped early: enough candidates agreed.",
     "total_tokens": "It stopped early: the limit on tokens was reached.",
-    "wall_clock_s": "It stopped early: the limit on time was reached.",
+    "deadline_s": "It stopped early: the limit on time was reached.",
     "no_candidates": "It stopped early: every candidate of a round failed.",
 }
 _ACTIONS = {

@@ -15,7 +15,7 @@ import typer
 
 from rsa.settings import resources
 
-_LIMITS = {"total_tokens": "total_tokens", "deadline": "wall_clock_s", "prompt_tokens": "prompt_tokens"}
+_LIMITS = {"total_tokens": "total_tokens", "deadline": "deadline_s", "prompt_tokens": "prompt_tokens"}
 """Flags that are keys of `rsa.settings.config.Limits`."""
 
 

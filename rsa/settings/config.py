@@ -64,7 +64,6 @@ class _Settings(BaseModel):
 
 def _sentence(detail: Any) -> str:
     field = ".".join(str(part) for part in detail["loc"])
-    field += " (--deadline)" if field == "wall_clock_s" else ""  # the one flag of another name
     message = detail["msg"].removeprefix("Value error, ").replace("Input should", "should")
     given = repr(detail["input"])
     return f"{field}: {message}" if message.startswith(given) else f"{field} = {given}: {message}"
@@ -75,18 +74,18 @@ class Limits(_Settings):
 
     total_tokens   generated tokens of all candidates of all rounds together, to within the tokens that are in
                    flight when it is reached (one engine step of each running candidate).
-    wall_clock_s   seconds from the start of the run; time before a resume counts.
+    deadline_s     seconds from the start of the run; time before a resume counts.
     prompt_tokens  the longest prompt that is ever sent; aggregation prompts shorten their tails for it.
     """
 
     total_tokens: Tokens | None = Field(None, ge=1)
-    wall_clock_s: float | None = Field(None, gt=0, allow_inf_nan=False)
+    deadline_s: float | None = Field(None, gt=0, allow_inf_nan=False)
     prompt_tokens: Tokens | None = Field(None, ge=1)
 
     @property
     def can_end_early(self) -> bool:
         """Whether a round before the last may turn out to be the one that answers."""
-        return self.total_tokens is not None or self.wall_clock_s is not None
+        return self.total_tokens is not None or self.deadline_s is not None
 
 
 class RSAConfig(_Settings):

@@ -147,7 +147,7 @@ def test_flags_win_over_a_profile_file(writer: list[object]) -> None:
     config = read_run("run")[0].config
     assert (config.n, config.c, config.t, config.beta, config.tau, config.seed) == (2, 1, 0, 30, 8, 5)
     assert config.force_answer is False
-    assert config.limits == Limits(total_tokens=4096, wall_clock_s=99)
+    assert config.limits == Limits(total_tokens=4096, deadline_s=99)
 
 
 def test_every_flag_is_a_setting_too() -> None:
@@ -156,7 +156,7 @@ def test_every_flag_is_a_setting_too() -> None:
     others = {"file", "image", "model", "method", "profile", "out", "resume", "json_", "quiet"}
     settings = {name for name in RSAConfig.model_fields if name not in ("limits", "answers")}
     assert flags - others == settings | {"total_tokens", "prompt_tokens", "deadline"}
-    assert set(Limits.model_fields) == {"total_tokens", "prompt_tokens", "wall_clock_s"}
+    assert set(Limits.model_fields) == {"total_tokens", "prompt_tokens", "deadline_s"}
 
 
 def test_the_model_may_come_from_the_environment(writer: list[object]) -> None:
@@ -196,8 +196,8 @@ def test_model_names_are_listed() -> None:
         (["--beta", "0", "--tau", "0"], ["beta = 0", "tau = 0"]),
         (["--answer-budget", "1.3"], ["answer_budget", "'1.3' is not a whole number of tokens"]),
         (["--total-tokens", "4q"], ["total_tokens", "'4q' is no size"]),
-        (["--deadline", "-1"], ["(--deadline) = -1.0", "greater than 0"]),
-        (["--deadline", "nan"], ["(--deadline) = nan"]),
+        (["--deadline", "-1"], ["deadline_s = -1.0", "greater than 0"]),
+        (["--deadline", "nan"], ["deadline_s = nan"]),
         (["--temperature", "-1"], ["temperature = -1.0"]),
         (["--top-p", "0"], ["top_p = 0.0"]),
         (["--min-p", "2"], ["min_p = 2.0"]),
@@ -436,7 +436,7 @@ def test_the_environment_does_not_change_the_model_of_a_run(finished: Path) -> N
         (["--n", "8"], "n is 3, not 8"),
         (["--beta", "2k", "--seed", "4"], "beta is 40, not 2048; seed is 0, not 4"),
         (["--total-tokens", "5k"], "total_tokens is None, not 5120"),
-        (["--deadline", "3"], "wall_clock_s is None, not 3.0"),
+        (["--deadline", "3"], "deadline_s is None, not 3.0"),
         (["--task", "math"], "task is general, not math"),
         (["--strict"], "strict is False, not True"),
         (["--profile", "light"], "n is 3, not 8; c is 2, not 4; t is 1, not 2; beta is 40, not 8192"),

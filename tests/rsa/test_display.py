@@ -59,8 +59,8 @@ def test_plain_lines_of_a_run(story: Any) -> None:
             "limit total_tokens (900 of 1000): asking for answers",
         ),
         (
-            LimitHit(limit="wall_clock_s", round=1, action="cancel", used=2.5, allowed=2.5),
-            "limit wall_clock_s (2.5 of 2.5): cutting off",
+            LimitHit(limit="deadline_s", round=1, action="cancel", used=2.5, allowed=2.5),
+            "limit deadline_s (2.5 of 2.5): cutting off",
         ),
         (
             LimitHit(limit="total_tokens", round=1, action="no_new_round", used=1.0, allowed=2.0),

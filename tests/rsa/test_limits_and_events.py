@@ -105,9 +105,7 @@ async def test_no_round_starts_without_tokens_for_it() -> None:
 
 
 async def test_a_limit_that_is_not_reached_changes_nothing() -> None:
-    result = await solve(
-        ScriptedEngine(Script("abc", r"\boxed{2}")), limits={"total_tokens": "1M", "wall_clock_s": 999}
-    )
+    result = await solve(ScriptedEngine(Script("abc", r"\boxed{2}")), limits={"total_tokens": "1M", "deadline_s": 999})
     assert (len(result.rounds), result.stopped_because, result.limits_hit) == (3, "finished", ())
 
 
@@ -122,8 +120,8 @@ async def test_the_prompt_limit_holds_for_every_prompt() -> None:
 
 async def test_a_deadline_ends_in_an_answer() -> None:
     engine = ScriptedEngine(ENDLESS, hold=lambda request: True)
-    result = await solve(engine, beta=10**9, limits={"wall_clock_s": 0.2})
-    assert (result.answer, result.stopped_because, result.limits_hit) == ("9", "wall_clock_s", ("wall_clock_s",))
+    result = await solve(engine, beta=10**9, limits={"deadline_s": 0.2})
+    assert (result.answer, result.stopped_because, result.limits_hit) == ("9", "deadline_s", ("deadline_s",))
     assert len(engine.concluded) == 4
     assert result.timings.wall_s >= 0.17
 
@@ -144,9 +142,9 @@ class SilentEngine(ScriptedEngine):
 async def test_an_engine_that_hangs_does_not_hang_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollouts, "CANCEL_GRACE_S", 0.05)
     engine = SilentEngine(lambda r: Script("a", r"\boxed{1}"), hold=lambda r: r.id in ("r0-c01", "r0-c02"))
-    result = await solve(engine, limits={"wall_clock_s": 0.2})
+    result = await solve(engine, limits={"deadline_s": 0.2})
     assert result.rounds[0].statuses == {"ok": 2, "cancelled": 2}
-    assert (result.answer, result.stopped_because) == ("1", "wall_clock_s")
+    assert (result.answer, result.stopped_because) == ("1", "deadline_s")
     assert engine.active == 0
 
 

@@ -240,12 +240,12 @@ def test_a_round_that_failed_as_a_whole_gets_another_try(tmp_path: Path) -> None
 def test_time_before_a_resume_counts(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     never = Script(" ".join(map(str, range(2000))), r"\boxed{1}", never_ends=True)
-    run(folder, ScriptedEngine(never), beta=10**9, limits={"wall_clock_s": 0.3})
+    run(folder, ScriptedEngine(never), beta=10**9, limits={"deadline_s": 0.3})
     hits = [event for event in read_events(folder) if isinstance(event, LimitHit)]
     assert hits[0].at_s >= 0.25
     (folder / "result.json").unlink()
-    again = run(folder, ScriptedEngine(never), resume=True, beta=10**9, limits={"wall_clock_s": 0.3})
-    assert (again.answer, again.stopped_because) == ("1", "wall_clock_s")
+    again = run(folder, ScriptedEngine(never), resume=True, beta=10**9, limits={"deadline_s": 0.3})
+    assert (again.answer, again.stopped_because) == ("1", "deadline_s")
     assert again.timings.wall_s >= hits[0].at_s
 
 

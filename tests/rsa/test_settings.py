@@ -69,9 +69,9 @@ def test_profiles(name: str, numbers: tuple[int, ...]) -> None:
 def test_layers_of_settings(tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text('n = 6\nbeta = "1k"\ntau = 64\n[limits]\ntotal_tokens = "2k"\n')
-    config = load_config(str(mine), {"n": 5, "limits": {"wall_clock_s": 3}})
+    config = load_config(str(mine), {"n": 5, "limits": {"deadline_s": 3}})
     assert (config.n, config.beta, config.tau) == (5, 1024, 64)
-    assert config.limits == Limits(total_tokens=2048, wall_clock_s=3)
+    assert config.limits == Limits(total_tokens=2048, deadline_s=3)
     # A model's own settings count unless a profile is asked for.
     assert load_config(None, {}, defaults={"beta": 8192}).beta == 8192
     assert load_config("light", {}, defaults={"n": 3}).n == 8
@@ -103,7 +103,7 @@ def test_what_was_asked_for_is_known_and_survives_json() -> None:
         ({"select": "vot"}, ["select = 'vot'", "'vote', 'aggregate' or 'first'"]),
         ({"stop_on_consensus": 1.5}, ["stop_on_consensus = 1.5"]),
         ({"limits": {"total_tokns": 1}}, ["'total_tokns'", "'total_tokens'"]),
-        ({"limits": {"wall_clock_s": -1}}, ["wall_clock_s (--deadline) = -1"]),
+        ({"limits": {"deadline_s": -1}}, ["deadline_s = -1"]),
         ({"temperature": float("nan")}, ["temperature"]),
     ],
 )
