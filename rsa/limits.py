@@ -40,6 +40,10 @@ class Meter:
         if limits.total_tokens is not None:
             self.reserve = max(1, min(self.reserve, int(limits.total_tokens * MAX_RESERVE_SHARE / n)))
 
+    def spend(self, tokens: int) -> None:
+        """Count tokens that were generated."""
+        self.tokens += tokens
+
     def elapsed_s(self) -> float:
         """Seconds since the run started."""
         return anyio.current_time() - self._started

@@ -115,7 +115,7 @@ class _Stage:
             case TokenChunk():
                 await self._grow(rollout, event, stream)
             case Completion():
-                self.meter.tokens += event.usage.completion_tokens - rollout.tokens
+                self.meter.spend(event.usage.completion_tokens - rollout.tokens)
                 rollout.completion = event
                 await self._end(rollout, self._status(rollout, event))
             case Failure():
@@ -123,7 +123,7 @@ class _Stage:
         await self._obey_token_limit(stream)
 
     async def _grow(self, rollout: Rollout, chunk: TokenChunk, stream: GenerationStream) -> None:
-        self.meter.tokens += len(chunk.token_ids)
+        self.meter.spend(len(chunk.token_ids))
         rollout.tokens += len(chunk.token_ids)
         if chunk.section != rollout.section:
             rollout.section, rollout.recent = chunk.section, ""

@@ -169,7 +169,7 @@ class Run:
         for index, parents in enumerate(subsets):
             done = self.log.finished.get((kind, number, index)) if self.log else None
             if done is not None:
-                self.meter.tokens += done.completion.usage.completion_tokens if done.completion else 0
+                self.meter.spend(done.completion.usage.completion_tokens if done.completion else 0)
                 await self._record(done, kind)
             else:
                 waiting.append(await self._prepare(number, kind, index, parents))
