@@ -1,7 +1,7 @@
 """The batch that decodes: one forward pass a step for all rows, which join and leave between steps.
 
 The device is kept one step ahead of Python: step t+1 is launched on tokens not yet known here, then the tokens of
-step t are read and told to their rollouts. A rollout that finishes has thus one draw too many, which nobody reads;
+step t are read and told to their rows. A row that finishes has thus one draw too many, which nobody reads;
 a token that must be forced replaces the draw before it is fed.
 """
 
@@ -29,7 +29,7 @@ class DecodeBatch:
         self.rows: list[Row] = []
         self._caches: Sequence[BatchCache] = []
         self._inputs = mx.zeros((0,), dtype=mx.uint32)  # [B] the next tokens to feed; not yet read
-        self._inputs_are_prompt: list[bool] = []  # the last token of a prompt is fed, but is no news to its rollout
+        self._inputs_are_prompt: list[bool] = []  # the last token of a prompt is fed, but is no news to its row
         self._sampler = BatchSampler([])
         self._steps = 0
 
@@ -54,7 +54,7 @@ class DecodeBatch:
         self._sampler = BatchSampler([row.request.sampling for row in self.rows])
 
     def step(self) -> list[Row]:
-        """Feed the waiting tokens, draw the next, tell each rollout its token. Returns the rows that finished."""
+        """Feed the waiting tokens, draw the next, tell each row its token. Returns the rows that finished."""
         inputs = self._with_forced(self._inputs)
         logits = self._model(inputs[:, None], cache=self._caches)[:, -1, :]  # [B, V]
         draws = [len(row.token_ids) + (not p) for row, p in zip(self.rows, self._inputs_are_prompt, strict=True)]

@@ -149,7 +149,7 @@ class MLXEngine:
                         ) from None
         return prepared
 
-    def rollouts(
+    def rows_of(
         self,
         requests: Sequence[GenerationRequest],
         emit: Callable[[EngineEvent], None],
@@ -201,7 +201,7 @@ class MLXEngine:
                 running = self._run_commands(scheduler)
                 if running:
                     scheduler.step()
-            except Exception as error:  # the worker outlives a command or a step that fails, its rollouts do not
+            except Exception as error:  # the worker outlives a command or a step that fails, its rows do not
                 scheduler.fail_all(explain(error))
         scheduler.fail_all(EngineClosedError("the engine was closed while this request ran"))
 
@@ -238,7 +238,7 @@ class MLXStream:
         self._engine = engine
         self._requests = requests
         self._prepared: dict[ImagePart, PreparedImage] = {}
-        self._rollouts: dict[str, Row] = {}  # filled by the worker before it accepts
+        self._rows: dict[str, Row] = {}  # filled by the worker before it accepts
         self._open = len(requests)
 
     async def __aenter__(self) -> Self:
@@ -273,7 +273,7 @@ class MLXStream:
 
     def cancel(self, request_id: str) -> None:
         """End a request now; its `Completion` (`cancelled`) still comes. Unknown or finished: no effect."""
-        self._tell(request_id, lambda rollout: rollout.finish("cancelled"))
+        self._tell(request_id, lambda row: row.finish("cancelled"))
 
     def conclude(self, request_id: str) -> None:
         """Treat the reasoning budget as used up now: the request answers, or ends with `budget`."""
@@ -282,26 +282,26 @@ class MLXStream:
     def _submit(self, scheduler: Scheduler) -> None:
         """On the worker: check the requests and queue them, or say what is wrong."""
         try:
-            rollouts = self._engine.rollouts(self._requests, self._events.put, self._prepared)
+            rows = self._engine.rows_of(self._requests, self._events.put, self._prepared)
         except Exception as error:
             self._events.put(_Rejected(explain(error)))
             return
-        self._rollouts = {rollout.request.id: rollout for rollout in rollouts}
-        self._prepared = {}  # the rollouts have them, until their prompt is computed
+        self._rows = {row.request.id: row for row in rows}
+        self._prepared = {}  # the rows have them, until their prompt is computed
         self._events.put(_Accepted())
-        scheduler.submit(rollouts)
+        scheduler.submit(rows)
 
     def _end_all(self) -> None:
         for request in self._requests:
             self.cancel(request.id)
 
     def _tell(self, request_id: str, order: Callable[[Row], None]) -> None:
-        """Give an order to a rollout, on the worker, between two steps."""
+        """Give an order to a row, on the worker, between two steps."""
 
         def command(_: Scheduler) -> None:
-            rollout = self._rollouts.get(request_id)
-            if rollout is not None and rollout.finish_reason is None:
-                order(rollout)
+            row = self._rows.get(request_id)
+            if row is not None and row.finish_reason is None:
+                order(row)
 
         try:
             self._engine.call(command)

@@ -36,7 +36,7 @@ _MANY_TOKENS = 8192
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """Rollouts of one prompt that wait to run."""
+    """Rows of one prompt that wait to run."""
 
     waiting: deque[Row]
     prefill: Prefill
@@ -62,7 +62,7 @@ class CacheCost:
 
 
 class Scheduler:
-    """Runs rollouts to their end. All methods are for the one thread that touches MLX.
+    """Runs rows to their end. All methods are for the one thread that touches MLX.
 
     max_rows        rows that may decode together.
     kv_bytes        memory for their caches; a row is admitted when its longest possible completion fits. What rows
@@ -94,19 +94,19 @@ class Scheduler:
     def idle(self) -> bool:
         return not self._queue and not self._batch.rows
 
-    def submit(self, rollouts: Iterable[Row]) -> None:
-        """Queue rollouts, those of one prompt together, in order of their first. What can never run fails at once."""
+    def submit(self, rows: Iterable[Row]) -> None:
+        """Queue rows, those of one prompt together, in order of their first. What can never run fails at once."""
         groups: dict[tuple[object, ...], Group] = {}
-        for rollout in rollouts:
-            key = (tuple(rollout.prompt_ids), tuple(image.sha256 for image in rollout.images))
+        for row in rows:
+            key = (tuple(row.prompt_ids), tuple(image.sha256 for image in row.images))
             try:
-                self._check_size(rollout)
+                self._check_size(row)
                 if key not in groups:
-                    groups[key] = Group(deque(), self._prefiller.plan(rollout.prompt_ids, rollout.images))
+                    groups[key] = Group(deque(), self._prefiller.plan(row.prompt_ids, row.images))
             except Exception as error:  # of this prompt alone
-                rollout.emit(Failure(rollout.request.id, explain(error)))
+                row.emit(Failure(row.request.id, explain(error)))
             else:
-                groups[key].waiting.append(rollout)
+                groups[key].waiting.append(row)
         self._queue.extend(groups.values())
 
     def step(self) -> None:
@@ -119,22 +119,22 @@ class Scheduler:
         self._flush()
 
     def fail_all(self, error: EngineError) -> None:
-        """End every rollout, running or waiting, with `error`, and let go of beginnings: it may have been their memory
+        """End every row, running or waiting, with `error`, and let go of beginnings: it may have been their memory
         that was missing."""
-        waiting = [rollout for group in self._queue for rollout in group.waiting]
+        waiting = [row for group in self._queue for row in group.waiting]
         self._queue.clear()
         self._prefiller.prefixes.shrink(0)
-        for rollout in [*self._batch.clear(), *waiting]:
-            rollout.emit(Failure(rollout.request.id, error))
+        for row in [*self._batch.clear(), *waiting]:
+            row.emit(Failure(row.request.id, error))
 
     def _drop_finished(self) -> None:
         """Let go of what was cancelled since the last step."""
         for row in self._batch.drop_finished():
             _send_completion(row)
         for group in list(self._queue):
-            for rollout in [r for r in group.waiting if r.finish_reason is not None]:
-                group.waiting.remove(rollout)
-                _send_completion(rollout)
+            for row in [r for r in group.waiting if r.finish_reason is not None]:
+                group.waiting.remove(row)
+                _send_completion(row)
             if not group.waiting:
                 self._queue.remove(group)
 
@@ -193,32 +193,32 @@ class Scheduler:
 
     def _fail(self, group: Group, error: EngineError) -> None:
         self._queue.remove(group)
-        for rollout in group.waiting:
-            rollout.emit(Failure(rollout.request.id, error))
+        for row in group.waiting:
+            row.emit(Failure(row.request.id, error))
 
     def _free_bytes(self, more: list[Row]) -> int:
         """What rows leave free of the memory for caches, with `more` beside those of the batch."""
         rows = [*self._batch.rows, *more]
         return self._kv_bytes - self._cost.of_rows(len(rows), max(map(self._tokens, rows), default=0))
 
-    def _has_room(self, rollout: Row, beside: Sequence[Row] = ()) -> bool:
-        """True if this rollout may run with those of the batch and `beside`."""
-        rows = [*self._batch.rows, *beside, rollout]
+    def _has_room(self, row: Row, beside: Sequence[Row] = ()) -> bool:
+        """True if this row may run with those of the batch and `beside`."""
+        rows = [*self._batch.rows, *beside, row]
         return (
             len(rows) <= self.max_rows and self._cost.of_rows(len(rows), max(map(self._tokens, rows))) <= self._kv_bytes
         )
 
-    def _check_size(self, rollout: Row) -> None:
-        needed = self._cost.of_rows(1, self._tokens(rollout))
+    def _check_size(self, row: Row) -> None:
+        needed = self._cost.of_rows(1, self._tokens(row))
         if needed > self._kv_bytes:
             raise OutOfMemoryError(
-                f"one rollout of {self._tokens(rollout):,} tokens needs {needed / 2**30:.1f} GiB of KV cache and "
+                f"one completion of {self._tokens(row):,} tokens needs {needed / 2**30:.1f} GiB of KV cache and "
                 f"{self._kv_bytes / 2**30:.1f} GiB are free: lower --beta, --tau or --answer-budget"
-                f"{', or use smaller images' if rollout.images else ''}"
+                f"{', or use smaller images' if row.images else ''}"
             )
 
-    def _tokens(self, rollout: Row) -> int:
-        return rollout.total_tokens or self._unbounded_tokens
+    def _tokens(self, row: Row) -> int:
+        return row.total_tokens or self._unbounded_tokens
 
     def _flush(self) -> None:
         start = monotonic()

@@ -374,7 +374,7 @@ def test_out_of_memory_says_what_to_lower(writer: list[object]) -> None:
         patch.setattr(mlx_engine, "free_memory_bytes", lambda: 50_000)
         done = rsa("solve", "problem.txt", *writer, "--out", "a run")
     assert (done.code, done.out) == (4, "")
-    assert "all 3 candidates of round 0 failed: OutOfMemoryError: one rollout of" in done.err
+    assert "all 3 candidates of round 0 failed: OutOfMemoryError: one completion of" in done.err
     assert "lower --beta, --tau or --answer-budget" in done.err
     assert done.err.endswith("what was done until then is kept; go on with: rsa solve --resume 'a run'\n")
     assert rsa("solve", "--resume", "a run").code == 0, "with more memory it goes on"

@@ -90,7 +90,7 @@ async def test_image_tokens_count_in_admission(fresh: Callable[..., MLXEngine]) 
     failure = ends["does not"]
     assert isinstance(failure, Failure)
     assert isinstance(failure.error, OutOfMemoryError)
-    assert "one rollout of 276 tokens" in str(failure.error)
+    assert "one completion of 276 tokens" in str(failure.error)
 
 
 async def test_a_prompt_that_ends_with_its_image_fails_alone(
