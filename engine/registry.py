@@ -3,7 +3,7 @@
 An engine is called KIND:NAME. What stands before the colon says who opens it, what stands after it is that one's
 business: `mlx:nano`, `scripted:play.py`. A package of one's own adds a kind by an entry point:
 
-    [project.entry-points."markovian_rsa.engines"]
+    [project.entry-points."rsa.engines"]
     toy = "toy_engine:open_toy"
 
 `open_toy("x")` is called for `toy:x`. It returns an `engine.api.Engine` and blocks until that is ready; an error for
@@ -23,7 +23,7 @@ from typing import Any
 from engine.api import Engine
 from engine.errors import EngineError, ModelError, RequestError
 
-GROUP = "markovian_rsa.engines"
+GROUP = "rsa.engines"
 """The entry-point group of kinds; an entry's object takes a name (and options, if it has any) and gives an engine."""
 _OURS = (
     EntryPoint("mlx", "engine.loader:load_engine", GROUP),
