@@ -115,7 +115,7 @@ def evaluate(
     """
     # RSA_MODEL is for new evaluations: one goes on with the model it was started with.
     named = model if typed(context, "model") else None
-    with errors_for_people(), ExitStack() as stack:
+    with errors_for_people("limit", "ids", "data"), ExitStack() as stack:
         from evals.data.columns import from_flags
         from evals.folder import absolute
         from evals.job import benchmark_source
@@ -159,7 +159,7 @@ def compare(
 
     Differences are B - A with 95% intervals; tokens say what they cost.
     """
-    with errors_for_people():
+    with errors_for_people("limit", "ids"):
         from evals.comparison import compare as compare_folders
         from evals.display import comparison_lines
 

@@ -68,7 +68,7 @@ def compare_results(first: EvalResults, second: EvalResults) -> Comparison:
     theirs = {problem.id: problem for problem in second.problems}
     shared = [key for key in ours if key in theirs]
     if not shared:
-        raise ResultsError("the two evaluations have no problem in common: give both the same --limit, --ids and seeds")
+        raise ResultsError("the two evaluations have no problem in common: give both the same `limit`, `ids` and seeds")
     clusters = {key: ours[key].cluster for key in shared}
 
     def contrast(value: Callable[[ProblemStats], float | None]) -> Contrast:

@@ -93,8 +93,8 @@ def _no_id(hub_id: str, error: Exception) -> ModelError:
 def _advice(hub_id: str) -> str:
     return (
         f"{hub_id} is not on this machine and the hub cannot be reached. Where there is a network, run "
-        f"`hf download {hub_id} --local-dir {hub_id.split('/')[1]}`, copy the folder here and pass its path "
-        "with --model"
+        f"`hf download {hub_id} --local-dir {hub_id.split('/')[1]}`, copy the folder here and give its path "
+        "as the model"
     )
 
 

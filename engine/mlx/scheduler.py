@@ -213,7 +213,7 @@ class Scheduler:
         if needed > self._kv_bytes:
             raise OutOfMemoryError(
                 f"one completion of {self._tokens(row):,} tokens needs {needed / 2**30:.1f} GiB of KV cache and "
-                f"{self._kv_bytes / 2**30:.1f} GiB are free: lower --beta, --tau or --answer-budget"
+                f"{self._kv_bytes / 2**30:.1f} GiB are free: lower `beta`, `tau` or `answer_budget`"
                 f"{', or use smaller images' if row.images else ''}"
             )
 
@@ -243,5 +243,5 @@ def explain(error: Exception) -> EngineError:
         return error
     text = str(error)
     if isinstance(error, MemoryError) or any(words in text.lower() for words in _OUT_OF_MEMORY):
-        return OutOfMemoryError(f"out of memory while generating ({text}): lower --n, --beta or --tau")
+        return OutOfMemoryError(f"out of memory while generating ({text}): lower `n`, `beta` or `tau`")
     return EngineError(f"the model failed while generating: {type(error).__name__}: {text}")

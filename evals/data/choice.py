@@ -35,9 +35,9 @@ class Choice:
     def wanted(cls, limit: int | None, ids: Sequence[str] | None, seed: int) -> Choice:
         """Raises DataError if nothing can be left."""
         if limit is not None and limit < 1:
-            raise DataError(f"--limit {limit} leaves no problem: ask for 1 or more")
+            raise DataError(f"`limit` {limit} leaves no problem: ask for 1 or more")
         if ids is not None and not ids:
-            raise DataError("--ids leaves no problem: name one or more")
+            raise DataError("`ids` leaves no problem: name one or more")
         return cls(limit, None if ids is None else tuple(dict.fromkeys(ids)), seed)
 
     def options(self, takes: LimitTakes) -> Options:
@@ -82,4 +82,4 @@ def refuse_unknown(unknown: Sequence[str], known: Sequence[str], place: str, lik
     near = did_you_mean(unknown[0], known)
     examples = ", ".join(like or known[:2])
     hint = near or (f"; ids are like {examples}" if examples else "")
-    raise DataError(f"--ids: {place} has no problem {', '.join(unknown[:MAX_NAMED])}{more}{hint}")
+    raise DataError(f"`ids`: {place} has no problem {', '.join(unknown[:MAX_NAMED])}{more}{hint}")

@@ -62,7 +62,7 @@ def find(benchmark: str, sources: Sequence[Source], revision: str | None = None)
     if hub.answers:
         raise DataError(
             f"benchmark {benchmark} cannot be loaded: {'; '.join(failures)}. A .jsonl, .json or .parquet "
-            "file may be given with --data; where its columns are others, --column says which"
+            "file may be given as `data`; where its columns are others, say which they are"
         )
     ids = ", ".join(" + ".join(source.hub) for source in sources)
     raise DataError(
@@ -87,8 +87,8 @@ def how_to_bring(name: str, source: Source, revision: str | None = None) -> str:
         for hub, commit, folder in zip(source.hub, commits, _folders(name, source), strict=True)
     )
     return (
-        f"Where there is a network: `{commands}`. Bring the folder `{name}` here and add `--data {name}`; "
-        "or give a .jsonl, .json or .parquet file, and with --column its columns where they are others"
+        f"Where there is a network: `{commands}`. Bring the folder {name} here and give it as `data`; "
+        "or give a .jsonl, .json or .parquet file, and say what its columns are where they are others"
     )
 
 

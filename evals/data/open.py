@@ -78,7 +78,7 @@ def open_data(
     choice = Choice.wanted(limit, ids, seed)
     if benchmark.columns is None and (data is not None or revision is not None or columns):
         raise DataError(
-            f"benchmark {benchmark.name} reads no data set: it has no use for --data, --column or a revision"
+            f"benchmark {benchmark.name} reads no data set: it has no use for a data file, columns or a revision"
         )
     if benchmark.generate is not None:
         return _generated(benchmark.name, benchmark.generate, choice)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -155,6 +156,18 @@ def flag_of(setting: str, value: object) -> str:
     if setting == "limits" and isinstance(value, Mapping):
         setting = next(flag for flag, limit in _LIMITS.items() if limit in value)
     return f"--{setting.replace('_', '-')}"
+
+
+def with_flags(message: str, own: Iterable[str] = ()) -> str:
+    """A message of the library, which names settings (`answer_budget`), with the flags that give them.
+
+    Settings stand between backticks there, and what else does stays as it is. `own` are names that the running command
+    has beside the settings of a run.
+    """
+    from rsa.settings.config import RSAConfig
+
+    names = {*RSAConfig.model_fields, *_LIMITS, *own}
+    return re.sub(r"`(\w+)`", lambda found: flag_of(found[1], None) if found[1] in names else found[0], message)
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:

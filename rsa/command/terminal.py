@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -24,10 +24,11 @@ RUNS = Path("runs")
 
 
 @contextmanager
-def errors_for_people() -> Iterator[None]:
+def errors_for_people(*flags: str) -> Iterator[None]:
     """Turn this project's errors into one line and an exit code; other errors are bugs and keep their traceback.
 
-    An interruption that nobody had more to say about becomes a word.
+    An interruption that nobody had more to say about becomes a word. Settings that a message names become flags, with
+    `flags` those that the running command has beside the settings of a run.
     """
     from engine.errors import EngineError, RequestError
     from rsa.errors import NoCandidatesError, RSAError
@@ -35,10 +36,10 @@ def errors_for_people() -> Iterator[None]:
     try:
         yield
     except (RequestError, RSAError) as error:
-        _say_error(error)
+        _say_error(error, flags)
         raise typer.Exit(EXIT_TROUBLE if isinstance(error, NoCandidatesError) else EXIT_USAGE) from None
     except EngineError as error:
-        _say_error(error)
+        _say_error(error, flags)
         raise typer.Exit(EXIT_TROUBLE) from None
     except KeyboardInterrupt:
         raise interrupted("interrupted") from None
@@ -144,5 +145,7 @@ def _bars(console: Any, stack: ExitStack) -> Callable[[Progress], None]:
     return tell
 
 
-def _say_error(error: Exception) -> None:
-    say(f"error: {error}", *getattr(error, "__notes__", ()), sep="\n")
+def _say_error(error: Exception, flags: Iterable[str]) -> None:
+    from rsa.command.options import with_flags
+
+    say(with_flags(f"error: {error}", flags), *getattr(error, "__notes__", ()), sep="\n")

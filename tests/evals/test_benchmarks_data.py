@@ -177,7 +177,7 @@ def test_ids_choose_exactly(tmp_path: Path) -> None:
     data = open_data(benchmark, data=file, ids=["aime25-II-01", "aime25-I-03", "aime25-II-01"])
     assert [sample.id for sample in data] == ["aime25-I-03", "aime25-II-01"]
     assert open_data(benchmark, data=file, ids=data.ids, limit=1).ids == ("aime25-I-03",)
-    with pytest.raises(DataError, match=r"--ids: .* has no problem aime25-II-1; did you mean 'aime25-II-1"):
+    with pytest.raises(DataError, match=r"`ids`: .* has no problem aime25-II-1; did you mean 'aime25-II-1"):
         open_data(benchmark, data=file, ids=["aime25-I-03", "aime25-II-1"])
     with pytest.raises(DataError, match="has no problem a, b, c, d, e and 1 more; ids are like aime25-I-01"):
         open_data(benchmark, data=file, ids=list("abcdef"))
@@ -185,9 +185,9 @@ def test_ids_choose_exactly(tmp_path: Path) -> None:
 
 def test_filters_that_leave_nothing_are_named(tmp_path: Path) -> None:
     file, benchmark = thirty(tmp_path), load_benchmark("aime25")
-    with pytest.raises(DataError, match="--limit 0 leaves no problem"):
+    with pytest.raises(DataError, match="`limit` 0 leaves no problem"):
         open_data(benchmark, data=file, limit=0)
-    with pytest.raises(DataError, match="--ids leaves no problem"):
+    with pytest.raises(DataError, match="`ids` leaves no problem"):
         open_data(benchmark, data=file, ids=[])
 
 

@@ -139,7 +139,7 @@ def test_another_source_stands_in_and_says_so(hub: Hub) -> None:
         f"the data come from a/good, because a/old: has no revision {COMMIT}",
         "the data come from a/good, because a/other: no file is called test.jsonl; it has stuff.jsonl",
     )
-    with pytest.raises(DataError, match=r"cannot be loaded: a/none: .*; a/gated: .* given with --data"):
+    with pytest.raises(DataError, match=r"cannot be loaded: a/none: .*; a/gated: .* given as `data`"):
         open_data(benchmark(*sources[:2]))
 
 
@@ -196,7 +196,7 @@ def test_without_a_network_or_a_copy_it_says_how_to_bring_one(hub: Hub, tmp_path
     assert hub.asked == ["MathArena/aime_2025"], "the Hub is not waited for again"
     command = "hf download MathArena/aime_2025 --repo-type dataset --revision {} --include 'data/train-*'"
     assert f"`{command.format(COMMIT)} --local-dir aime25`" in str(caught.value)
-    assert "add `--data aime25`; or give a .jsonl, .json or .parquet file, and with --column its" in str(caught.value)
+    assert "folder aime25 here and give it as `data`; or give a .jsonl" in str(caught.value)
 
     folder = tmp_path / "aime25"  # as that command fills it
     for name in ("data/train-00000-of-00001.jsonl", ".cache/huggingface/download/data/train-0.metadata"):
@@ -306,7 +306,7 @@ def test_ids_of_a_remote_set(remote: tuple[Benchmark, list[int]]) -> None:
     benchmark, groups = remote
     assert [sample.id for sample in open_data(benchmark, ids=["57", "3", "51"])] == ["3", "51", "57"]
     assert groups == [0, 50], "only the groups they are in"
-    with pytest.raises(DataError, match="--ids: lmms-lab-encoder/VQAv2 has no problem 500"):
+    with pytest.raises(DataError, match="`ids`: lmms-lab-encoder/VQAv2 has no problem 500"):
         list(open_data(benchmark, ids=["57", "500"]))
 
 

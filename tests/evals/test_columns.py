@@ -284,7 +284,7 @@ def test_what_reads_no_data_set_has_no_columns() -> None:
     done = rsa("eval", "countdown", "--column", "problem=x")
     assert (done.exit_code, done.stderr) == (
         2,
-        "error: benchmark countdown reads no data set: it has no use for --data, --column or a revision\n",
+        "error: benchmark countdown reads no data set: it has no use for a data file, columns or a revision\n",
     )
     with pytest.raises(BenchmarkError, match="reads no data set: it has no use for columns"):
         load_benchmark("countdown").with_columns({"problem": "x"})

@@ -257,7 +257,7 @@ def test_what_cannot_be_compared() -> None:
         (["countdown", "--limit", "0"], "--limit 0 leaves no problem"),
         (["countdown", "--ids", ","], "--ids leaves no problem"),
         (["countdown", "--ids", "countdown-0-x"], "has no problem countdown-0-x"),
-        (["countdown", "--data", "data.jsonl"], "it has no use for --data"),
+        (["countdown", "--data", "data.jsonl"], "it has no use for a data file"),
         (["aime25", "--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["countdown", "--n", "2", "--c", "4"], "c = 4 is more than n = 2"),
         (["countdown", "--beta", "4q"], "no size"),

@@ -19,6 +19,7 @@ from rsa import load_config
 from rsa.command import terminal
 from rsa.command.cli import app
 from rsa.command.job import SolveJob
+from rsa.command.options import with_flags
 from rsa.compose import model_settings
 from rsa.errors import RunFolderError
 from rsa.settings import resources
@@ -220,3 +221,10 @@ def test_what_is_no_number_is_called_that(flag: str) -> None:
     code, _, err = rsa("solve", "problem.txt", f"--{flag}", "nan")
     assert code == 2
     assert err.endswith("= nan: should be a finite number")
+
+
+def test_settings_in_messages_of_the_library_become_flags() -> None:
+    message = "the `data` of `papers` do not fit: lower `answer_budget` or `deadline`, or give `limit`"
+    assert with_flags(message, ["limit"]) == (
+        "the `data` of `papers` do not fit: lower --answer-budget or --deadline, or give --limit"
+    )

@@ -141,7 +141,7 @@ async def test_what_can_never_fit_fails_alone(llama_folder: Path) -> None:
     failure = next(event for event in events if isinstance(event, Failure))
     assert failure.request_id == "big"
     assert isinstance(failure.error, OutOfMemoryError)
-    assert "lower --beta" in str(failure.error)
+    assert "lower `beta`" in str(failure.error)
     assert any(isinstance(event, Completion) and event.request_id == "small" for event in events)
     await engine.aclose()
 
