@@ -11,16 +11,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from reach import is_thorough
 
 from engine.backend import load_mlx
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A script's background jobs start with Ctrl-C ignored, and the processes that tests start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts background jobs, and children inherit it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 load_mlx()  # test files import MLX themselves: the BLAS must be loaded first
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make quick` leaves out; a test may also mark itself."""
+    for item in items:
+        if isinstance(item, pytest.Function) and is_thorough(item):
+            item.add_marker(pytest.mark.thorough)
+
 
 TURNS = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
 REPLY = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

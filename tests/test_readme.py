@@ -63,6 +63,7 @@ def test_docstrings_with_programs_are_found() -> None:
     assert {"rsa", "rsa.controller", "evals", "engine.scripted"} <= set(modules())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("program", programs.of_markdown(ROOT / "README.md"), ids=[0, 1])
 def test_programs_of_the_readme_run_and_are_right(
     program: str, solved: list[Solved], capsys: pytest.CaptureFixture[str]
@@ -72,6 +73,7 @@ def test_programs_of_the_readme_run_and_are_right(
     assert "mark='verified'" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", modules())
 def test_programs_in_docstrings_run_and_are_right(name: str, solved: list[Solved]) -> None:
     module = importlib.import_module(name)
@@ -94,6 +96,7 @@ def assert_right(program: str, solved: list[Solved]) -> None:
         assert each.result.check.mark == "verified", (each.problem, each.result.answer)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "command", [c for c in COMMANDS if "rsa solve" in c and ("--model" not in c or "--model nano" in c)]
 )

@@ -176,6 +176,7 @@ WORTH: dict[str, tuple[tuple[str, ...], float, dict[str, int]]] = {
 they count."""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", WORTH)
 def test_a_benchmark_from_a_file_to_its_number(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the command, with the scripted engine as the model."""

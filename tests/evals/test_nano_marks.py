@@ -18,6 +18,8 @@ from rsa.answers.checking import find_checker
 from rsa.command.display import describe
 from rsa.events import CandidateFinished, RunFinished
 
+pytestmark = pytest.mark.thorough
+
 PROBLEMS: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data" / "nano_problems.json").read_text())
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 

@@ -67,6 +67,7 @@ async def test_scores_come_in_order_with_a_summary(write: Write) -> None:
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_slow_lines_keep_their_place_and_what_is_too_hard_is_left_out_of_the_mean(write: Write) -> None:
     answers = ["\\boxed{\\sqrt{8}}", "\\boxed{1}", "\\boxed{9^{9^9}}", "\\boxed{2\\sqrt 2}"]

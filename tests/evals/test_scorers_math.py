@@ -16,6 +16,8 @@ from evals.scorers import NAMES, make
 from rsa.answers.equivalence import quick_verdict
 from rsa.answers.math_pool import SAME, MathWorkers
 
+pytestmark = pytest.mark.thorough
+
 pytestmark = pytest.mark.anyio
 DATA = Path(__file__).parent.parent / "data"
 FIELDS: dict[str, dict[str, Any]] = {

@@ -37,6 +37,7 @@ def wrapped() -> Any:
 # ---------------------------------------------------------------- tokenizer
 
 
+@pytest.mark.thorough
 def test_the_shipped_tokenizer_is_what_the_recipe_makes(nano: Tokenizer) -> None:
     """The weights know this vocabulary only: whoever changes the texts it is made from must not ship another one."""
     made = tokenizer.build(tokenizer.sample_texts())
@@ -64,6 +65,7 @@ def test_special_ids(nano: Tokenizer) -> None:
     assert nano.encode("x").ids[0] == tokenizer.BOS_ID
 
 
+@pytest.mark.thorough
 def test_mlx_lm_sees_a_thinking_tokenizer(wrapped: Any) -> None:
     assert wrapped.has_thinking
     assert (wrapped.think_start, wrapped.think_end) == ("<think>", "</think>")

@@ -90,6 +90,7 @@ async def test_an_evaluation_finds_the_answers_that_a_run_finds(case: dict[str, 
     assert (score.extracted, score.value) == (case["answer"], float(case["answer"] is not None))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.anyio
 async def test_equivalence_table() -> None:

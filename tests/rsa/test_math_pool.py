@@ -18,6 +18,8 @@ from rsa.answers import math_pool
 from rsa.answers.equivalence import AnswerMatcher, compare
 from rsa.answers.math_pool import DIFFERENT, SAME, MathWorkers
 
+pytestmark = pytest.mark.thorough
+
 pytestmark = pytest.mark.anyio
 HANG = "h_{0}"
 

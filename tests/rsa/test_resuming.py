@@ -76,6 +76,7 @@ def cut(folder: Path, copy: Path, length: int) -> Path:
     return copy
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "settings",
     [
@@ -104,6 +105,7 @@ def test_resumed_at_any_line_it_ends_as_if_never_broken(tmp_path: Path, settings
             assert len(engine.requests) == len(keys) - before, "what was finished is not generated again"
 
 
+@pytest.mark.thorough
 def test_a_log_cut_at_any_byte_is_repaired_to_its_whole_lines(finished: Path) -> None:
     log = finished / "events.jsonl"
     data, events = log.read_bytes(), read_events(finished)

@@ -20,6 +20,8 @@ from rsa.answers.checking import find_checker
 from rsa.command.cli import app
 from rsa.command.smoke import QUESTIONS, questions_for
 
+pytestmark = pytest.mark.thorough
+
 TINY = Path(__file__).resolve().parents[1] / "golden" / "tiny_hf"
 RIGHT = {
     "2 + 2": "2 + 2 is 4.",
