@@ -1,6 +1,9 @@
 # make demo    install into .venv and solve a problem with the built-in model
-# make test    install with the development tools and run every test
-# make check   lint, types and import rules
+# make test    install with the development tools and run every test but the slow ones
+# make quick   the tests that start no process and run no model: what most changes need
+# make check   lint, types, import rules and the documentation
+# make docs    build the documentation into site/, strictly
+# make coverage   the quick tests with their coverage, which must not fall below its floor
 # make test-slow   what takes ten minutes: the proof of examples/nano in small
 SHELL  := /bin/bash -o pipefail
 PYTHON ?= python3
@@ -18,7 +21,11 @@ EXTRAS  = $(if $(BACKEND),$(BACKEND))
 INSTALL = $(BIN)/python -m pip install -q --no-compile -e
 DEV     = $(if $(BACKEND),$(BACKEND)$(comma))dev
 
-.PHONY: demo test test-slow check format bench clean
+# Whole files go to a worker each, so that what a file's tests share is made once.
+WORKERS ?= 2
+QUICK   = -m "not thorough and not slow" $(addprefix --ignore=tests/engine/,mlx families vision)
+
+.PHONY: demo test quick test-slow check docs coverage format bench clean
 
 demo: $(VENV)/.installed-$(BACKEND)
 	@cat examples/countdown.txt
@@ -26,6 +33,9 @@ demo: $(VENV)/.installed-$(BACKEND)
 
 test: $(VENV)/.dev-$(BACKEND)
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+quick: $(VENV)/.dev-$(BACKEND)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(QUICK) $(ARGS)
 
 test-slow: $(VENV)/.dev-$(BACKEND)
 	$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)
@@ -35,6 +45,14 @@ check: $(VENV)/.dev-$(BACKEND)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
+
+docs: $(VENV)/.dev-$(BACKEND)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+coverage: $(VENV)/.dev-$(BACKEND)
+	$(BIN)/coverage run -m pytest -q $(QUICK) $(ARGS)
+	$(BIN)/coverage report
 
 format: $(VENV)/.dev-$(BACKEND)
 	$(BIN)/ruff check --fix .
@@ -45,7 +63,7 @@ bench: $(VENV)/.dev-$(BACKEND)
 	$(BIN)/python benchmarks/fanout.py
 
 clean:
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) dist build site
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""What happens in a run, as it happens: the same objects in the run log, the progress display and the server.
+"""What happens in a run, as it happens: the same objects in the run log, the display and the streams of programs.
 
 A run is RunStarted, [BudgetsLowered, Warned...], then for each round RoundStarted, CandidateStarted,
 CandidateProgress and CandidateFinished of its candidates in any order, RoundFinished; LimitHit and Consensus

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from processes import Done, run
 
 ROOT = Path(__file__).resolve().parents[1]
+NAMED = f"markovian_rsa-{tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['version']}"
 WEIGHTS = ROOT / "engine" / "weights" / "nano" / "model.safetensors"
 EXTRA = "" if sys.platform == "darwin" else "[cpu]"
 
@@ -35,18 +37,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.timeout(300)
 def test_what_the_wheel_holds(wheel: Path) -> None:
-    assert wheel.name == "markovian_rsa-0.1.0-py3-none-any.whl"
+    assert wheel.name == f"{NAMED}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        metadata = archive.read("markovian_rsa-0.1.0.dist-info/METADATA").decode()
-        entry_points = archive.read("markovian_rsa-0.1.0.dist-info/entry_points.txt").decode()
+        metadata = archive.read(f"{NAMED}.dist-info/METADATA").decode()
+        entry_points = archive.read(f"{NAMED}.dist-info/entry_points.txt").decode()
     configs = {f"rsa/_configs/{path.relative_to(ROOT / 'configs')}" for path in (ROOT / "configs").rglob("*.toml")}
     nano = {str(path.relative_to(ROOT)) for path in (ROOT / "engine" / "weights").rglob("*") if path.is_file()}
     templates = {str(path.relative_to(ROOT)) for path in (ROOT / "evals" / "report" / "templates").iterdir()}
     modules = {str(path.relative_to(ROOT)) for top in ("rsa", "engine", "evals") for path in (ROOT / top).rglob("*.py")}
     assert configs | nano | templates | modules | {"rsa/py.typed", "engine/py.typed"} <= names
     assert "engine/weights/nano/config.json" in nano
-    assert {name.partition("/")[0] for name in names} <= {"rsa", "engine", "evals", "markovian_rsa-0.1.0.dist-info"}
+    assert {name.partition("/")[0] for name in names} <= {"rsa", "engine", "evals", f"{NAMED}.dist-info"}
     assert not [name for name in names if "test" in name or name.endswith(".pyc")]
     assert "License-Expression: Apache-2.0" in metadata
     assert {"Provides-Extra: cpu", "Provides-Extra: cuda"} <= set(metadata.splitlines())

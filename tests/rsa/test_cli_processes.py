@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ def test_doctor_on_this_machine(tmp_path: Path) -> None:
     found = findings(done.stdout)
     assert done.returncode == (4 if "!!" in {mark for mark, _ in found.values()} else 0)
     assert found["python"][0] == "ok"
-    assert found["markovian-rsa"] == ("ok", "0.1.0")
+    assert found["markovian-rsa"] == ("ok", metadata.version("markovian-rsa"))
     assert found["import-name"] == ("ok", f"`import rsa` is {ROOT / 'rsa'}")
     assert found["configs"] == ("ok", str(ROOT / "configs"))
     assert (found["nano"][0] == "ok") == (NANO / "model.safetensors").is_file()

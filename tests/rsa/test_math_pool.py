@@ -18,9 +18,7 @@ from rsa.answers import math_pool
 from rsa.answers.equivalence import AnswerMatcher, compare
 from rsa.answers.math_pool import DIFFERENT, SAME, MathWorkers
 
-pytestmark = pytest.mark.thorough
-
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.thorough]
 HANG = "h_{0}"
 
 STAND_IN = """
