@@ -19,6 +19,9 @@ _WORD_BITS = 32  # codes are packed into words
 
 # Half a unit in the last place of 1: how far a rounded scale or bias may be off, relative to itself.
 _ROUNDING = {mx.float32: 2.0**-24, mx.float16: 2.0**-11, mx.bfloat16: 2.0**-8}
+_LEAST_ROUNDING = {mx.float16: 2.0**-25}
+"""How far a scale or bias may be off at least: float16 has no finer numbers than 2^-24, and small matrices have scales
+of that size. The other types reach further down than any matrix."""
 _MXFP4_STEPS = 2.5
 """The largest deviation of MXFP4 in units of a group's scale 2^e. That is the group's largest number over 6, rounded to
 a power of two: the number may be up to 6 sqrt(2) 2^e, and the largest code is 6."""
@@ -221,7 +224,9 @@ def _bound(quantised: Quantised) -> mx.array:
     rounding = _ROUNDING[quantised.scales.dtype]
     steps = mx.abs(quantised.scales.astype(mx.float32))
     biases = mx.abs(quantised.biases.astype(mx.float32))
-    return _SLACK * (steps * (1 + 2**quantised.scheme.bits * rounding) + biases * rounding)
+    least = _LEAST_ROUNDING.get(quantised.scales.dtype, 0.0)
+    scale_off, bias_off = mx.maximum(steps * rounding, least), mx.maximum(biases * rounding, least)
+    return _SLACK * (steps + 2**quantised.scheme.bits * scale_off + bias_off)
 
 
 def _alternatives(numbers: Sequence[int]) -> str:
