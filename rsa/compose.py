@@ -21,8 +21,8 @@ from rsa.settings import resources
 from rsa.settings.profiles import read_toml
 
 if TYPE_CHECKING:
-    from engine.families.zaya.convert import Conversion
     from engine.files.checkpoint import OnProgress
+    from engine.files.conversion import Conversion
     from engine.files.hub import Fetched
     from engine.files.inspection import ModelReport
 
@@ -154,10 +154,9 @@ def fetch_if_missing(model: str, on_progress: OnProgress) -> None:
 def model_report(model: str) -> ModelReport:
     """What the files of a model on this machine are and lack. Raises ConfigError, engine.errors.ModelError."""
     path = _files_of(model)
-    from engine.files.inspection import inspect_model
-    from engine.loader import locate
+    from engine.loader import inspect_model
 
-    return inspect_model(locate(path))
+    return inspect_model(path)
 
 
 def convert_model(model: str, target: Path, **options: Any) -> Conversion:

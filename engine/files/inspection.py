@@ -10,9 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from engine.backend import load_mlx
 from engine.errors import EngineError, ModelError
 from engine.files.checkpoint import (
     CONFIG,
@@ -24,17 +23,7 @@ from engine.files.checkpoint import (
     listed,
     read_json,
 )
-
-LAYOUTS = {
-    "vl": "hub checkpoint, ZAYA1-VL",
-    "native": "hub checkpoint, ZAYA1 as transformers names it",
-    "legacy": "hub checkpoint, ZAYA1 as first released",
-    "jang": "community 4-bit bundle (JANG)",
-    "ours": "converted by rsa or mlx-lm, ZAYA1",
-    "mlx-lm": "converted by mlx-lm",
-    "hub": "hub checkpoint of another model",
-}
-"""The names of the layouts, for people."""
+from engine.files.folder import ModelFolder
 
 _SMALL_FILES = (
     "tokenizer.json",
@@ -72,12 +61,13 @@ class Part:
 class ModelReport:
     """What is known of a model folder; None: its files do not tell.
 
-    layout     a key of `LAYOUTS`.
+    layout     the name of a `Layout`; layout_title: its title.
     problems   what keeps it from being loaded, one sentence each; none: it should load.
     """
 
     path: str
     layout: str | None
+    layout_title: str | None
     model_type: str | None
     layers: int | None
     experts: int | None
@@ -93,36 +83,50 @@ class ModelReport:
     problems: tuple[str, ...]
 
 
-def inspect_model(folder: Path) -> ModelReport:
-    """Look at a folder. Raises ModelError if it is none, and BackendError for a ZAYA1 model without a working MLX."""
-    if not folder.is_dir():
-        raise ModelError(f"{folder} is not a folder; a model is a folder with config.json and *.safetensors")
+class Layout(NamedTuple):
+    """Where the files of a model come from: a name for programs, and a few words for people."""
+
+    name: str
+    title: str
+
+
+class Describer(Protocol):
+    """What a family knows of its models' files: see `engine.families.family.Family`."""
+
+    def layers(self, folder: ModelFolder) -> int | None: ...
+    def layout(self, folder: ModelFolder, tensors: Mapping[str, TensorInfo]) -> Layout | None: ...
+    def problems(self, folder: ModelFolder, files: list[Path]) -> list[str]: ...
+
+
+def describe(folder: ModelFolder, family: Describer) -> ModelReport:
+    """Look at a folder, whose model is of that family. Raises ModelError if it is none."""
+    path = folder.path
+    if not path.is_dir():
+        raise ModelError(f"{path} is not a folder; a model is a folder with config.json and *.safetensors")
     problems: list[str] = []
     config = _config(folder, problems)
-    files, tensors = _weights(folder, problems)
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+    files, tensors = _weights(path, problems)
+    if not any((path / name).is_file() for name in TOKENIZER_FILES):
         problems.append(f"no tokenizer: none of {', '.join(TOKENIZER_FILES)} is there")
-    problems += _unreadable(folder)
-    zaya = str(config.get("model_type", "")).startswith("zaya")
-    if zaya:
-        load_mlx()
-    layout = _layout(config, tensors, zaya)
-    if zaya:
-        problems += _misfits(folder, config, files)
+    problems += _unreadable(path)
+    if config:
+        problems += family.problems(folder, files)
     text = config.get("text_config")
     sizes = {**(text if isinstance(text, dict) else {}), **config}
     parts = _parts(config, tensors)
+    layout = family.layout(folder, tensors) if config else None
     return ModelReport(
-        path=str(folder),
-        layout=layout,
+        path=str(path),
+        layout=layout and layout.name,
+        layout_title=layout and layout.title,
         model_type=_word(config.get("model_type")),
-        layers=_layers(config, sizes),
+        layers=family.layers(folder) if config else None,
         experts=_number(sizes, "num_experts", "num_local_experts", "n_routed_experts"),
         hidden_size=_number(sizes, "hidden_size"),
         vocabulary=_number(sizes, "vocab_size"),
         context_tokens=_number(sizes, "max_position_embeddings"),
         sees=isinstance(config.get("vision_config"), dict) if config else None,
-        thinks=_thinks(folder),
+        thinks=_thinks(path),
         parameters=sum(part.parameters for part in parts),
         nbytes=sum(file.stat().st_size for file in files),
         files=len(files),
@@ -131,15 +135,15 @@ def inspect_model(folder: Path) -> ModelReport:
     )
 
 
-def _config(folder: Path, problems: list[str]) -> dict[str, Any]:
-    if not (folder / CONFIG).is_file():
-        unfinished = (folder / RECORD).is_file()
+def _config(folder: ModelFolder, problems: list[str]) -> dict[str, Any]:
+    if not (folder.path / CONFIG).is_file():
+        unfinished = (folder.path / RECORD).is_file()
         problems.append(
             "an unfinished conversion: the same `rsa convert` goes on with it" if unfinished else f"no {CONFIG}"
         )
         return {}
     try:
-        return read_json(folder / CONFIG)
+        return folder.config
     except ModelError as error:
         problems.append(str(error))
         return {}
@@ -180,39 +184,6 @@ def _complaints(look: Callable[..., object], *arguments: object) -> list[str]:
     except EngineError as error:
         return [str(error)]
     return []
-
-
-def _layout(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], zaya: bool) -> str | None:
-    if not zaya:
-        return None if not config else "mlx-lm" if isinstance(config.get("quantization"), dict) else "hub"
-    from engine.families.zaya.jang import is_bundle
-    from engine.families.zaya.tensors import detect_naming
-
-    if is_bundle(config):
-        return "jang"
-    try:
-        return detect_naming(tensors)
-    except ModelError:
-        return None
-
-
-def _misfits(folder: Path, config: dict[str, Any], files: list[Path]) -> list[str]:
-    """What loading would say of the configuration, the image processor's settings and the tensors, of which no more
-    than the shapes are looked at."""
-    from engine.families.zaya.config import ModelArgs
-    from engine.families.zaya.weights import build, load_lazily, read_checkpoint
-    from engine.vision.preprocess import ImageProcessor
-
-    try:
-        args = ModelArgs.from_dict(config)
-    except EngineError as error:
-        return [str(error)]
-
-    def fit() -> None:
-        build(args, read_checkpoint(folder, config, args, load_lazily(files), None), None, keep_quantised=True)
-
-    problems = [] if args.vision is None else _complaints(ImageProcessor.from_folder, folder, args.vision)
-    return problems + (_complaints(fit) if files else [])
 
 
 def _parts(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> tuple[Part, ...]:
@@ -256,12 +227,6 @@ def _thinks(folder: Path) -> bool | None:
         return None
     text = file.read_bytes()
     return any(opening in text and closing in text for opening, closing in _THINK_TAGS)
-
-
-def _layers(config: Mapping[str, Any], sizes: Mapping[str, Any]) -> int | None:
-    count = _number(sizes, "num_hidden_layers")
-    # ZAYA1's first release counts attention and experts apart.
-    return count // 2 if count and config.get("model_type") == "zaya" and "cca_num_q_heads" in config else count
 
 
 def _number(sizes: Mapping[str, Any], *names: str) -> int | None:

@@ -60,6 +60,10 @@ class TextModel(Protocol):
         `filter`."""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of how it runs, a sentence each."""
+
+    @property
     def takes_padding(self) -> bool:
         """True if prompts may share a pass: then `make_cache` gives `PaddedCache`s."""
 
@@ -110,6 +114,13 @@ class SeeingModel(TextModel, Protocol):
         image_mask: mx.array | None = None,
     ) -> mx.array:
         """As a `TextModel`; what `embed` gives stands for the inputs."""
+
+    @property
+    def image_masks(self) -> Sequence[str]:
+        """Names of the ways in which it can read images."""
+
+    def set_image_mask(self, how: Any) -> None:
+        """Read images in one of these ways. Caches made before are not to be used any more."""
 
     def embed(self, ids: mx.array, features: mx.array | None = None) -> tuple[mx.array, mx.array | None]:
         """Token ids [B, n] and the features of their images, in order -> embeddings [B, n, H], and which of the tokens

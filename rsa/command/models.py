@@ -136,13 +136,11 @@ def _print_report(report: ModelReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from engine.files.inspection import LAYOUTS
-
     console = Console(highlight=False)
     known = {True: "yes", False: "no", None: "unknown"}
     facts = {
         "folder": report.path,
-        "layout": LAYOUTS.get(report.layout or "", "unknown"),
+        "layout": report.layout_title or "unknown",
         "model type": report.model_type or "unknown",
         "layers": _count(report.layers),
         "experts": _count(report.experts),

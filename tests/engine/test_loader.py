@@ -14,7 +14,8 @@ from engine.api import Completion, GenerationRequest, Message, RecommendedSampli
 from engine.backend import on_cpu
 from engine.errors import ModelError
 from engine.files.checkpoint import fingerprint
-from engine.loader import NANO, load_engine, recommended_sampling, resolve
+from engine.files.folder import ModelFolder
+from engine.loader import NANO, load_engine, resolve
 from engine.mlx.engine import MLXEngine
 
 
@@ -208,7 +209,7 @@ async def test_a_quantised_model_says_on_a_cpu_what_its_dequantised_weights_say(
             seen: list[set[Any]] = []
 
             def look(scheduler: Any, seen: list[set[Any]] = seen) -> None:
-                seen.append({x.dtype for _, x in tree_flatten(scheduler._model.parameters())})
+                seen.append({x.dtype for _, x in tree_flatten(scheduler._batch._model.module.parameters())})
 
             engine.call(look)
             said.append((await say(engine, temperature=1.0, seed=5)).token_ids)
@@ -292,7 +293,7 @@ async def test_the_built_in_model() -> None:
 def test_recommended_sampling(table: dict[str, Any] | None, found: dict[str, Any] | None, tmp_path: Path) -> None:
     if table is not None:
         (tmp_path / "generation_config.json").write_text(json.dumps(table))
-    assert recommended_sampling(tmp_path) == (None if found is None else RecommendedSampling(**found))
+    assert ModelFolder(tmp_path).recommended_sampling == (None if found is None else RecommendedSampling(**found))
 
 
 def test_an_engine_knows_what_its_makers_recommend(folder: Path) -> None:

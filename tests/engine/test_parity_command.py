@@ -59,8 +59,33 @@ def test_text_alone(run: Callable[..., tuple[int, Path]]) -> None:
     np.testing.assert_allclose(written["logits"], reference["text_logits"], rtol=0, atol=TOLERANCE)
 
 
-def test_all_image_masks_can_be_chosen() -> None:
-    assert get_args(ImageMask) == parity._IMAGE_MASKS
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [(MODEL, f"'all'; this model has {', '.join(get_args(ImageMask))}"), ("llama", "has one way to read images")],
+    ids=["vl", "llama"],
+)
+def test_an_image_mask_that_a_model_does_not_have(
+    run: Callable[..., tuple[int, Path]],
+    make_llama: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    model: Path | str,
+    message: str,
+) -> None:
+    folder = model if isinstance(model, Path) else make_llama(tmp_path / model)
+    assert run({"ids": np.array([5])}, "--image-mask", "all", model=folder)[0] == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_model_of_mlx_lm(
+    run: Callable[..., tuple[int, Path]], make_llama: Callable[..., Path], tmp_path: Path
+) -> None:
+    code, out = run({"ids": np.array([[5, 6, 7], [5, 6, 8]])}, model=make_llama(tmp_path / "llama"))
+    assert code == 0
+    logits = np.load(out)["logits"]
+    assert logits.shape[:2] == (2, 3)
+    np.testing.assert_allclose(logits[0, :2], logits[1, :2], atol=1e-5)
+    assert np.abs(logits[0, 2] - logits[1, 2]).max() > 0.01
 
 
 @pytest.mark.parametrize(

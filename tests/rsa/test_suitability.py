@@ -96,9 +96,10 @@ async def test_budgets_that_are_used_are_said_at_the_start(tmp_path: Path) -> No
 
 
 def test_the_builtin_model_is_sampled_as_it_was_trained() -> None:
-    from engine.loader import NANO, recommended_sampling
+    from engine.files.folder import ModelFolder
+    from engine.loader import NANO
 
-    assert recommended_sampling(NANO) == RecommendedSampling()
+    assert ModelFolder(NANO).recommended_sampling == RecommendedSampling()
     info = ModelInfo(name="nano", details={"architecture": "zaya"}, sampling=MAKERS)
     assert values(suited(load_config(), info)) == (1.0, 1.0, 0, 0.0)
 

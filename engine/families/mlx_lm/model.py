@@ -21,12 +21,14 @@ class AdaptedModel:
 
     module    the model: `module(tokens [B, n], cache=caches) -> logits [B, n, V]`.
     max_rows  1 for a model that does not batch (see `engine.families.mlx_lm.batching`); its caches need no `merge`.
+    notes     why it does not, for people.
     """
 
     takes_padding = False
 
-    def __init__(self, module: nn.Module, *, max_rows: int | None = None) -> None:
+    def __init__(self, module: nn.Module, *, max_rows: int | None = None, notes: tuple[str, ...] = ()) -> None:
         self.module = module
+        self.notes = notes
         self.max_rows = max_rows
 
     @property

@@ -10,14 +10,9 @@ unfinished folder is no model.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
@@ -34,33 +29,13 @@ from engine.files.checkpoint import (
     fingerprint,
     read_config,
     read_header,
-    read_json,
 )
+from engine.files.conversion import Conversion, aside, begin, check_space, claimed, settle, write_json
+from engine.files.folder import ModelFolder
 from engine.mlx.quantised import Quantised, deviation
 
-_SPARE_BYTES = 64 << 20
-"""Bytes left free on the disk beyond what a conversion writes."""
-_ASIDE = ".writing-"
 _COPIED = ("*.json", "*.model", "*.tiktoken", "*.txt", "*.jinja")
 _NOT_COPIED = (CONFIG, INDEX, RECORD, JANG_CONFIG)
-
-
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """A finished and verified conversion.
-
-    modules      quantised matrices; kept: those that stay float because no group size divides their width.
-    worst        the quantised module that lies furthest from its original.
-    worst_error  how far: the root mean square of the differences over that of the original. mean_error: of all.
-    """
-
-    nbytes: int
-    source_nbytes: int
-    modules: int
-    kept: tuple[str, ...]
-    worst: str
-    worst_error: float
-    mean_error: float
 
 
 def convert(source: Path, target: Path, settings: Settings, on_progress: OnProgress = lambda _: None) -> Conversion:
@@ -82,75 +57,23 @@ def convert(source: Path, target: Path, settings: Settings, on_progress: OnProgr
         **asdict(settings),
         "shards": [shard.name for shard in shards],
     }
-    with _claimed(target):
-        finished = _begin(target, record)
+    with claimed(target):
+        finished = begin(target, record)
         if finished is not None:
             return finished
         _write_all(target, shards, found, settings, on_progress)
         _write_rest(source, target, shards, settings)
         result = _verify(source, target, shards, settings, on_progress)
-        _write_json(target / RECORD, {**record, "result": asdict(result)})
+        write_json(target / RECORD, {**record, "result": asdict(result)})
     return result
 
 
 def _open(source: Path) -> Checkpoint:
-    args, found = open_checkpoint(source)
+    args, found = open_checkpoint(ModelFolder(source))
     if found.quantised:
         raise ModelError(f"{source} is quantised already ({next(iter(found.quantised.values())).scheme})")
     build(args, found, None, keep_quantised=False)  # are all parameters there?
     return found
-
-
-# ---- the folder ----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _claimed(target: Path) -> Iterator[None]:
-    """The target folder, made if need be, for this process alone."""
-    import fcntl
-
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        lock = os.open(target, os.O_RDONLY)
-    except FileExistsError:
-        raise ModelError(f"{target} is a file: a conversion needs a folder of its own") from None
-    except OSError as error:
-        raise ModelError(f"cannot write into {target}: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ModelError(f"another process is converting into {target}: wait for it or stop it") from None
-        yield
-    finally:
-        os.close(lock)
-
-
-def _begin(target: Path, record: dict[str, Any]) -> Conversion | None:
-    """Write the record of a conversion, or check that it is the one begun here; gives its result if it is finished."""
-    for left in target.glob(f"{_ASIDE}*"):
-        left.unlink()
-    if not (target / RECORD).is_file():
-        if any(target.iterdir()):
-            raise ModelError(f"{target} is not empty and holds no conversion: choose another folder")
-        _write_json(target / RECORD, record)
-        return None
-    held = read_json(target / RECORD)
-    differing = [key for key in record if held.get(key) != record[key]]
-    if differing:
-        told = "; ".join(f"{key} is {held.get(key)!r} there, {record[key]!r} here" for key in differing)
-        raise ModelError(f"{target} holds another conversion ({told}): choose another folder, or remove this one")
-    result = held.get("result")
-    return Conversion(**{**result, "kept": tuple(result["kept"])}) if result else None
-
-
-def _check_space(target: Path, nbytes: int) -> None:
-    free = shutil.disk_usage(target).free
-    if free < nbytes + _SPARE_BYTES:
-        raise ModelError(
-            f"the conversion writes {nbytes / 1e9:.2f} GB into {target}, where {free / 1e9:.2f} GB are free: make "
-            "room, or choose a folder on another disk"
-        )
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------
@@ -162,7 +85,7 @@ def _write_all(
     """Write the shards that are not there yet."""
     pending = [shard for shard in shards if not shard.is_whole(target)]
     total, left = (sum(shard.nbytes for shard in some) for some in (shards, pending))
-    _check_space(target, left)
+    check_space(target, left)
     on_progress(Progress("converting", total - left, total))
     for shard in pending:
         tensors: dict[str, mx.array] = {}
@@ -172,13 +95,13 @@ def _write_all(
             mx.clear_cache()
             left -= item.nbytes
             on_progress(Progress("converting", total - left, total))
-        aside = target / f"{_ASIDE}{shard.name}"
+        unnamed = aside(target / shard.name)
         try:
-            mx.save_safetensors(str(aside), tensors, metadata={"format": "mlx"})
+            mx.save_safetensors(str(unnamed), tensors, metadata={"format": "mlx"})
         except RuntimeError as error:
-            raise ModelError(f"{aside} cannot be written: {error}") from error
-        read_header(aside)  # all bytes there?
-        _settle(aside, target / shard.name)
+            raise ModelError(f"{unnamed} cannot be written: {error}") from error
+        read_header(unnamed)  # all bytes there?
+        settle(target / shard.name)
 
 
 def _taken(found: Checkpoint, item: Item, settings: Settings) -> mx.array:
@@ -195,11 +118,10 @@ def _write_rest(source: Path, target: Path, shards: list[Shard], settings: Setti
     """Everything but the weights; config.json last."""
     for file in sorted({file for pattern in _COPIED for file in source.glob(pattern)}):
         if file.name not in _NOT_COPIED and file.is_file():
-            aside = target / f"{_ASIDE}{file.name}"
-            shutil.copyfile(file, aside)
-            _settle(aside, target / file.name)
+            shutil.copyfile(file, aside(target / file.name))
+            settle(target / file.name)
     items = [(item, shard.name) for shard in shards for item in shard.items]
-    _write_json(
+    write_json(
         target / INDEX,
         {
             "metadata": {"total_size": sum(shard.nbytes for shard in shards)},
@@ -211,28 +133,7 @@ def _write_rest(source: Path, target: Path, shards: list[Shard], settings: Setti
     quantization = {**settings.scheme.as_config(), **others}
     # mlx-lm writes it under both names; the second is what the hub's own pages read.
     config = {**read_config(source), "quantization": quantization, "quantization_config": quantization}
-    _write_json(target / CONFIG, config)
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    aside = file.with_name(f"{_ASIDE}{file.name}")
-    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    _settle(aside, file)
-
-
-def _settle(aside: Path, file: Path) -> None:
-    """Give a file its name once its bytes are on the disk."""
-    _sync(aside)
-    aside.replace(file)
-    _sync(file.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_json(target / CONFIG, config)
 
 
 # ---- verifying -----------------------------------------------------------------------------------------------------
@@ -240,7 +141,7 @@ def _sync(path: Path) -> None:
 
 def _verify(source: Path, target: Path, shards: list[Shard], settings: Settings, on_progress: OnProgress) -> Conversion:
     """Read back everything and hold it against the source: floats must be equal, codes as near as they can be."""
-    args, written = open_checkpoint(target)
+    args, written = open_checkpoint(ModelFolder(target))
     build(args, written, None, keep_quantised=True)
     del written
     original = _open(source)

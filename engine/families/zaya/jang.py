@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -18,7 +17,7 @@ import mlx.core as mx
 from engine.errors import ModelError
 from engine.families.zaya.config import ModelArgs
 from engine.families.zaya.tensors import Shape, check, detect_naming
-from engine.files.checkpoint import read_json
+from engine.files.folder import ModelFolder
 from engine.mlx.quantised import Quantised, join, take
 
 JANG_CONFIG = "jang_config.json"
@@ -57,17 +56,15 @@ def unpack(
     return floats, _fused(args, quantised, naming)
 
 
-def check_settings(
-    folder: Path, args: ModelArgs, config: Mapping[str, Any], quantised: Mapping[str, Quantised]
-) -> None:
+def check_settings(folder: ModelFolder, args: ModelArgs, quantised: Mapping[str, Quantised]) -> None:
     """Hold `config.json` and `jang_config.json`, if there is one, against what is known here and what was found.
 
     quantised: by the path of our module; what is not there is not compared. Raises ModelError, naming what disagrees.
     """
-    file = folder / JANG_CONFIG
-    jang = read_json(file) if file.is_file() else {}
+    config, jang = folder.config, folder.json(JANG_CONFIG) or {}
     version = jang.get("version", _KNOWN_VERSION)
     if version != _KNOWN_VERSION:
+        file = folder.path / JANG_CONFIG
         raise ModelError(f"{file} is of version {version!r}; {_KNOWN_VERSION} is the only one that is known here")
     own, theirs = _table(config.get("quantization")), _table(jang.get("quantization"))
     embedding = quantised.get("model.embed_tokens")
@@ -86,7 +83,7 @@ def check_settings(
         for where, value in (("config.json", said), (JANG_CONFIG, repeated)):
             if value is not None and actual is not None and value != actual:
                 raise ModelError(
-                    f"The bundle in {folder} contradicts itself, or is of a kind not known here: {where} says "
+                    f"The bundle in {folder.path} contradicts itself, or is of a kind not known here: {where} says "
                     f"{value!r} for {what}, where {actual!r} was found or is the only one known"
                 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import mlx.core as mx
 import numpy as np
@@ -189,6 +190,8 @@ class Model(nn.Module):
     """
 
     max_rows: int | None = None
+    notes: tuple[str, ...] = ()
+    image_masks: tuple[str, ...] = get_args(ImageMask)
     takes_padding = True
 
     def __init__(self, args: ModelArgs) -> None:

@@ -17,7 +17,7 @@ from engine.families.zaya import jang
 from engine.families.zaya.config import MODEL_TYPES, ModelArgs
 from engine.families.zaya.model import Model
 from engine.families.zaya.tensors import FLOAT32, check, convert, detect_naming
-from engine.files.checkpoint import read_config, read_headers, weight_files
+from engine.files.folder import ModelFolder
 from engine.mlx.cpu import on_cpu
 from engine.mlx.quantised import Quantised, install, take
 
@@ -40,9 +40,16 @@ def load(
     Raises ModelError: no folder, no weights, a file that is missing or cannot be read, a configuration that is
     not understood. CheckpointError: the tensors are not those that the configuration asks for.
     """
+    return load_folder(ModelFolder(Path(path)), dtype, keep_quantised=keep_quantised)
+
+
+def load_folder(
+    folder: ModelFolder, dtype: mx.Dtype | None = None, *, keep_quantised: bool | None = None
+) -> tuple[Model, ModelArgs]:
+    """See `load`."""
     if dtype is None and on_cpu():
         dtype = mx.float32
-    args, found = open_checkpoint(Path(path), dtype)
+    args, found = open_checkpoint(folder, dtype)
     if keep_quantised is None:
         keep_quantised = stays_quantised(found)
     if found.quantised and not keep_quantised and dtype is None:
@@ -84,16 +91,14 @@ def stays_quantised(found: Checkpoint) -> bool:
     return not mx.cuda.is_available() or bfloat16_bytes > free_memory_bytes() // 2
 
 
-def open_checkpoint(folder: Path, dtype: mx.Dtype | None = None) -> tuple[ModelArgs, Checkpoint]:
+def open_checkpoint(folder: ModelFolder, dtype: mx.Dtype | None = None) -> tuple[ModelArgs, Checkpoint]:
     """What a folder holds. dtype: of the floats that quantised matrices would become; None: that of their scales.
 
     Raises what `load` raises, except for tensors that `build` has no place for.
     """
-    config = read_config(folder)
-    args = ModelArgs.from_dict(config)
-    files = weight_files(folder)
-    read_headers(files)
-    return args, read_checkpoint(folder, config, args, load_lazily(files), dtype)
+    args = ModelArgs.from_dict(folder.config)
+    _ = folder.tensors  # headers, before anything large
+    return args, read_checkpoint(folder, args, load_lazily(folder.weight_files), dtype)
 
 
 def load_lazily(files: list[Path]) -> dict[str, mx.array]:
@@ -108,13 +113,14 @@ def load_lazily(files: list[Path]) -> dict[str, mx.array]:
 
 
 def read_checkpoint(
-    folder: Path, config: Mapping[str, Any], args: ModelArgs, tensors: dict[str, mx.array], dtype: mx.Dtype | None
+    folder: ModelFolder, args: ModelArgs, tensors: dict[str, mx.array], dtype: mx.Dtype | None
 ) -> Checkpoint:
     """Bring tensors under the names of this model's parameters. Raises ModelError, CheckpointError."""
+    config = folder.config
     if jang.is_bundle(config):
-        jang.check_settings(folder, args, config, {})  # of an unknown kind, the tensors would say less
+        jang.check_settings(folder, args, {})  # of an unknown kind, the tensors would say less
         floats, quantised = jang.unpack(args, config, tensors, dtype)
-        jang.check_settings(folder, args, config, quantised)
+        jang.check_settings(folder, args, quantised)
         found = Checkpoint("jang", convert(args, floats), quantised)
     else:
         layout = detect_naming(tensors)
@@ -122,7 +128,8 @@ def read_checkpoint(
         quantised = take(tensors, table) if isinstance(table, dict) else {}
         if quantised and layout != "ours":
             raise CheckpointError(
-                f"{folder} holds quantised matrices ({next(iter(quantised))}) in the {layout} layout, which has none"
+                f"{folder.path} holds quantised matrices ({next(iter(quantised))}) in the {layout} layout, which has "
+                "none"
             )
         # What `convert` passes on unchanged, it need not see.
         found = Checkpoint(layout, convert(args, tensors), quantised)

@@ -14,8 +14,8 @@ import pytest
 from engine.errors import ModelError
 from engine.families.zaya.convert import convert
 from engine.families.zaya.shards import Settings
-from engine.files.inspection import LAYOUTS, Part, inspect_model
-from engine.loader import NANO, locate
+from engine.files.inspection import Part
+from engine.loader import NANO, inspect_model, locate
 from engine.mlx.quantised import Scheme
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -82,7 +82,8 @@ def test_the_first_text_release_counts_layers_twice(folder: Path) -> None:
 def test_other_models(tmp_path: Path, make_llama: Callable[..., Path]) -> None:
     folder = make_llama(tmp_path / "llama")
     report = inspect_model(folder)
-    assert (report.layout, report.model_type, report.layers, report.sees) == ("hub", "llama", 2, False)
+    assert (report.layout, report.layout_title) == ("hub", "hub checkpoint of another model")
+    assert (report.model_type, report.layers, report.sees) == ("llama", 2, False)
     assert report.problems == ()
     assert report.thinks
     assert {"attention", "feed-forward", "embeddings"} <= set(codes(report.parts))
@@ -175,10 +176,6 @@ def test_an_empty_folder_and_no_folder(tmp_path: Path) -> None:
     assert len(report.problems) == 3
     with pytest.raises(ModelError, match="is not a folder"):
         inspect_model(tmp_path / "absent")
-
-
-def test_every_layout_has_a_name() -> None:
-    assert {"vl", "native", "legacy", "jang", "ours", "mlx-lm", "hub"} == set(LAYOUTS)
 
 
 def test_locate_neither_fetches_nor_judges(tmp_path: Path) -> None:

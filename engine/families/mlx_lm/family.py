@@ -1,0 +1,57 @@
+"""What mlx-lm can load as a family: everything that no other claims."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from engine.backend import on_cpu
+from engine.errors import CheckpointError, EngineError, ModelError
+from engine.families.family import Family
+from engine.files.checkpoint import LISTED
+from engine.files.folder import ModelFolder
+
+if TYPE_CHECKING:
+    from engine.families.mlx_lm.model import AdaptedModel
+
+
+class MLXLM(Family):
+    """Any text model of mlx-lm."""
+
+    def load(self, folder: ModelFolder) -> AdaptedModel:
+        """On a CPU in float32 and dequantised: MLX is slow there with the rest."""
+        import mlx.core as mx
+        from mlx_lm.utils import dequantize_model, load_model
+
+        from engine.families.mlx_lm.model import AdaptedModel
+
+        _ = folder.tensors  # headers: a file that is cut off is better told here
+        try:
+            module, config = load_model(folder.path)
+            if on_cpu():
+                if "quantization" in config:
+                    module = dequantize_model(module)
+                module.set_dtype(mx.float32)
+                mx.eval(module.parameters())
+        except EngineError:
+            raise
+        except Exception as error:  # mlx-lm raises what it happens to run into
+            raise _explain(folder, error) from error
+        return AdaptedModel(module)
+
+
+def _explain(folder: ModelFolder, error: Exception) -> ModelError:
+    """What mlx-lm says of a model that it cannot load, in one line; of tensors the first few."""
+    head, *names = str(error).splitlines() or [""]
+    tensors = re.match(r"(Missing|Received) (\d+) parameters", head)
+    if tensors is not None:
+        kind, count = "missing" if tensors[1] == "Missing" else "not part of this model", int(tensors[2])
+        more = f" and {count - LISTED} more" if count > LISTED else ""
+        listed = ", ".join(name.strip(",.") for name in names[:LISTED])
+        return CheckpointError(f"{folder.path} does not fit its config.json: {count} tensors {kind}: {listed}{more}")
+    if head.startswith("Expected shape"):
+        return CheckpointError(f"{folder.path} does not fit its config.json: {head[0].lower()}{head[1:]}")
+    return ModelError(f"mlx-lm cannot load the model in {folder.path} ({type(error).__name__}: {head})")
+
+
+FAMILY = MLXLM()
