@@ -19,11 +19,12 @@ class MLXLM(Family):
     """Any text model of mlx-lm."""
 
     def load(self, folder: ModelFolder) -> AdaptedModel:
-        """On a CPU in float32 and dequantised: MLX is slow there with the rest."""
+        """On a CPU in float32 and dequantised: MLX is slow there with the rest. Whether its rows are right in a batch
+        is tried once; if not, they run one by one, and `notes` say so."""
         import mlx.core as mx
         from mlx_lm.utils import dequantize_model, load_model
 
-        from engine.families.mlx_lm.model import AdaptedModel
+        from engine.families.mlx_lm.batching import adapted
 
         _ = folder.tensors  # headers: a file that is cut off is better told here
         try:
@@ -37,7 +38,7 @@ class MLXLM(Family):
             raise
         except Exception as error:  # mlx-lm raises what it happens to run into
             raise _explain(folder, error) from error
-        return AdaptedModel(module)
+        return adapted(module, folder.model_type)
 
 
 def _explain(folder: ModelFolder, error: Exception) -> ModelError:

@@ -1,0 +1,112 @@
+"""Whether rows of a model of mlx-lm may share a batch: tried once, when it is loaded.
+
+mlx-lm's own programs batch some of its models; nobody promises that all can be. Here two prompts of unequal length are
+decoded as the engine does it, and each alone:
+
+    pass          0    1    2
+    first row     a    a         leaves
+    second row    b    b    b    begins behind padding, stays alone
+
+The numbers must be the same, up to the rounding of the type that the model computes in. It takes seven short passes: 3
+seconds of processor time, half of that on two cores, for a model of 0.5 billion parameters in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_flatten
+
+from engine.errors import ModelError
+from engine.families.mlx_lm.model import AdaptedModel
+
+_PROMPT_TOKENS = (5, 2)
+"""Tokens of the two prompts that are computed before the rows meet."""
+_TOGETHER = 2
+"""Passes that both rows share."""
+_FEWEST_WORDS = 32
+"""Words that any vocabulary has."""
+_TOLERANCE = {mx.float32: 1e-3}
+_TOLERANCE_16_BITS = 0.05
+"""How far logits may be off, root mean square over that of the logits: of models of mlx-lm that batch rightly at most
+1e-5 in float32. Fewer bits round more; one that reads wrong positions is off by a tenth and more."""
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """A row as it is without company: its prompt's caches, the tokens that follow and their logits [n, V] float32."""
+
+    caches: Sequence[Any]
+    tokens: list[int]
+    logits: mx.array
+
+    @classmethod
+    def run(cls, model: AdaptedModel, row: int) -> _Alone:
+        words = min(model.vocab_size or _FEWEST_WORDS, _FEWEST_WORDS)
+        prompt = _PROMPT_TOKENS[row]
+        tokens = [(5 + 11 * row + 7 * i) % words for i in range(prompt + _TOGETHER + row)]
+        caches = model.make_cache()
+        mx.eval(model(mx.array([tokens[:prompt]]), caches)[0, -1])
+        logits = model(mx.array([tokens[prompt:]]), deepcopy(caches))[0].astype(mx.float32)
+        mx.eval(logits)
+        return cls(caches, tokens[prompt:], logits)
+
+
+def adapted(module: nn.Module, model_type: str) -> AdaptedModel:
+    """A model of mlx-lm for the engine; one whose rows are not right in a batch runs one row at a time, and says so.
+
+    Raises ModelError if it cannot even run one.
+    """
+    model = AdaptedModel(module)
+    try:
+        rows = [_Alone.run(model, 0), _Alone.run(model, 1)]
+    except Exception as error:  # a model's code raises what it happens to run into
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelError(f"mlx-lm's {model_type} fails on a short prompt ({what})") from error
+    why = _why_not(model, rows)
+    if why is None:
+        return model
+    note = f"{model_type} runs one candidate at a time, which takes many times as long: in mlx-lm {why}"
+    return AdaptedModel(module, max_rows=1, notes=(note,))
+
+
+def _why_not(model: AdaptedModel, rows: Sequence[_Alone]) -> str | None:
+    """What is wrong with rows that share a batch; None: nothing."""
+    lacking = sorted({type(cache).__name__ for cache in rows[0].caches if not hasattr(cache, "merge")})
+    if lacking:
+        return f"its caches ({', '.join(lacking)}) cannot be merged"
+    try:
+        off = _difference(model, *rows)
+    except Exception as error:  # as above
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        return f"rows of unequal length fail in a batch ({what})"
+    if off <= _tolerance(model):
+        return None
+    return f"rows of unequal length get other logits in a batch than alone (off by {off:.1%})"
+
+
+def _difference(model: AdaptedModel, first: _Alone, second: _Alone) -> float:
+    """How far the logits of a batch are from those of each row alone, relative to these."""
+    caches = model.repeat_cache(first.caches, 1)
+    for cache, more in zip(caches, model.repeat_cache(second.caches, 1), strict=True):
+        cache.extend(more)
+    found: list[mx.array] = []  # [V] each
+    for i in range(_TOGETHER):
+        logits = model(mx.array([[first.tokens[i]], [second.tokens[i]]]), caches)  # [2, 1, V]
+        found += [logits[0, 0], logits[1, 0]]
+    for cache in caches:
+        cache.filter([1])
+    found.append(model(mx.array([second.tokens[-1:]]), caches)[0, 0])
+    expected = mx.stack([row.logits[i] for i in range(_TOGETHER) for row in (first, second)] + [second.logits[-1]])
+    off = mx.stack(found).astype(mx.float32) - expected
+    return float(mx.sqrt(mx.mean(off**2) / mx.mean(expected**2)))
+
+
+def _tolerance(model: AdaptedModel) -> float:
+    kinds = {x.dtype for _, x in tree_flatten(model.module.parameters()) if mx.issubdtype(x.dtype, mx.floating)}
+    return max(_TOLERANCE.get(kind, _TOLERANCE_16_BITS) for kind in kinds)
