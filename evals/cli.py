@@ -1,7 +1,8 @@
 """The commands about measuring: `rsa eval`, `rsa compare`, `rsa report`, `rsa score`.
 
-`rsa.command.cli` mounts them; what they need is imported when they run. Figures go to standard output, everything
-else to standard error. Exit codes as of `rsa solve`; 4 also if no problem could be scored at all.
+They reach the command line as entry points of `rsa.commands`; what they need is imported when they run. Figures go to
+standard output, everything else to standard error. Exit codes as of `rsa solve`; 4 also if no problem could be scored
+at all.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evals.report.command import report
-from evals.score_command import score
 from rsa.command.options import (
     DEFAULT_METHOD,
     MethodFlag,
@@ -45,14 +44,7 @@ if TYPE_CHECKING:
 BENCHMARK = "BENCHMARK"
 
 
-def mount(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-    app.command("eval")(with_settings(evaluate))
-    app.command()(compare)
-    app.command()(errors_for_people()(report))
-    app.command()(errors_for_people()(score))
-
-
+@with_settings
 def evaluate(
     context: typer.Context,
     benchmark: Annotated[

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsa.command.terminal import say
+from rsa.command.terminal import errors_for_people, say
 
 if TYPE_CHECKING:
     from evals.score_file import Summary
 
 
+@errors_for_people()
 def score(
     file: Annotated[
         str,

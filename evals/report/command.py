@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from rsa.command.terminal import errors_for_people
 
+
+@errors_for_people()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Of an evaluation or of a solved problem.")],
 ) -> None:

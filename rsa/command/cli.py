@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evals.cli import mount
 from rsa.command import signals
 from rsa.command.models import convert, models_app
 from rsa.command.options import MethodFlag, ModelFlag, ProfileFlag, folder_flag, with_settings
+from rsa.command.plugins import add_commands
 from rsa.command.streams import standard_streams
 from rsa.command.terminal import (
     DEFAULT_MODEL,
@@ -51,6 +51,8 @@ def main() -> None:
     """Run the command line of this process, whatever its streams are and whoever asks it to end."""
     signals.end_in_order()
     with standard_streams(EXIT_TROUBLE):
+        for line in LEFT_OUT:
+            say(f"warning: {line}")
         app(prog_name="rsa")
 
 
@@ -106,7 +108,6 @@ def solve(
     raise typer.Exit(EXIT_ANSWERED if result.answer is not None else EXIT_NO_ANSWER)
 
 
-mount(app)
 app.command()(convert)
 
 
@@ -143,6 +144,10 @@ def doctor(
 
             well = smoke_model(model, tell) and well
     raise typer.Exit(EXIT_ANSWERED if well else EXIT_TROUBLE)
+
+
+LEFT_OUT = add_commands(app)
+"""Why commands that other packages bring are not there."""
 
 
 def _run(job: SolveJob, *, quiet: bool) -> RunResult:
