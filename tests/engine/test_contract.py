@@ -95,7 +95,7 @@ def mlx_subject(tmp_path_factory: pytest.TempPathFactory, make_llama: Callable[.
 # ---- both keep it
 
 
-@pytest.mark.parametrize("kind", ["scripted", "mlx"])
+@pytest.mark.parametrize("kind", ["scripted", pytest.param("mlx", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
 async def test_the_engine_keeps(promise: Promise, kind: str, request: pytest.FixtureRequest) -> None:
     await promise(request.getfixturevalue(f"{kind}_subject"))

@@ -22,6 +22,7 @@ def samples(name: str, *, options: dict[str, Any] | None = None, **choice: Any) 
     return list(open_data(load_benchmark(name).with_options(options or {}), **choice))
 
 
+@pytest.mark.thorough
 @given(NAMES, st.integers(0, 2**64), st.integers(1, 12), st.integers(1, 12))
 @settings(max_examples=25, deadline=None)
 def test_the_seed_decides_and_a_larger_limit_extends_a_smaller_one(name: str, seed: int, some: int, more: int) -> None:
@@ -31,6 +32,7 @@ def test_the_seed_decides_and_a_larger_limit_extends_a_smaller_one(name: str, se
     assert first != samples(name, seed=seed + 1, limit=some)
 
 
+@pytest.mark.thorough
 @given(NAMES, st.integers(0, 2**32))
 @settings(max_examples=15, deadline=None)
 def test_problems_are_of_the_test_split_and_all_different(name: str, seed: int) -> None:
@@ -65,6 +67,7 @@ def test_options_of_sums_and_ranges() -> None:
         assert sample.fields["length"] in (3, 4, 9)
 
 
+@pytest.mark.thorough
 def test_ids_name_any_problem_of_a_seed() -> None:
     wanted = ["countdown-7-0003", "countdown-7-0530"]
     chosen = samples("countdown", seed=7, ids=wanted)
@@ -75,6 +78,7 @@ def test_ids_name_any_problem_of_a_seed() -> None:
             samples("countdown", seed=7, ids=[unknown])
 
 
+@pytest.mark.thorough
 def test_what_is_recorded() -> None:
     data = open_data(load_benchmark("chain").with_options({"lengths": 12}), seed=3, limit=5)
     assert (data.info.kind, data.info.name, data.info.selected) == ("generated", "chain", 5)

@@ -145,6 +145,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.thorough
 @given(st.dictionaries(KEYS, VALUES, max_size=4))
 def test_every_column_of_a_row_is_found_by_its_literal_name(row: Row) -> None:
     for key, value in row.items():
@@ -162,6 +163,7 @@ NESTED = st.recursive(
 )
 
 
+@pytest.mark.thorough
 @given(st.dictionaries(PLAIN, NESTED, min_size=1, max_size=4))
 def test_every_path_that_a_message_names_leads_somewhere(row: Row) -> None:
     for path in paths(row):
@@ -337,6 +339,7 @@ def test_columns_in_a_program() -> None:
     assert Path("program/candidates.jsonl").read_bytes() == Path("out/candidates.jsonl").read_bytes()
 
 
+@pytest.mark.thorough
 def test_the_report_says_which_columns_were_read() -> None:
     evaluated("--data", jsonl(ROWS), *FLAGS)
     rsa("report", "out")

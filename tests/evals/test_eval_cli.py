@@ -85,6 +85,7 @@ def test_the_help_is_in_whole_paragraphs() -> None:
     assert "Everything is kept in the results folder: after Ctrl-C or a crash, --resume goes on where it was." in said
 
 
+@pytest.mark.thorough
 def test_a_folder_of_its_own_and_the_report() -> None:
     done = rsa("eval", "aime25", "--data", "data.jsonl", *SIZES, "--limit", "1")
     (folder,) = Path("runs").iterdir()

@@ -16,9 +16,7 @@ from evals.scorers import NAMES, make
 from rsa.answers.equivalence import quick_verdict
 from rsa.answers.math_pool import SAME, MathWorkers
 
-pytestmark = pytest.mark.thorough
-
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.thorough]
 DATA = Path(__file__).parent.parent / "data"
 FIELDS: dict[str, dict[str, Any]] = {
     "mathvista": {"question_type": "free_form", "answer_type": "integer"},

@@ -272,6 +272,7 @@ def average(numbers: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+@pytest.mark.thorough
 @settings(max_examples=150, deadline=None)
 @given(evaluations())
 def test_means_pass_at_k_and_counts_are_those_of_a_plain_computation(made: tuple[EvalRecord, list[RunScores]]) -> None:

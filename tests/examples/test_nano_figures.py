@@ -113,6 +113,7 @@ def test_tables(out: Path) -> None:
     assert gains[3].startswith("| that majority vote | +75.0")
 
 
+@pytest.mark.thorough
 def test_plots_show_tokens_too_and_take_the_usual_setting_from_the_table(out: Path, tmp_path: Path) -> None:
     shown = figures.series(CHAIN, out)
     assert [point.value for point in shown["tau"]] == [32, 64, 128]

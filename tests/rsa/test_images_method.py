@@ -28,6 +28,8 @@ from rsa.prompts import load_prompts
 from rsa.results import RunResult
 from rsa.runlog import EVENTS
 
+pytestmark = pytest.mark.thorough
+
 TINY = Path(__file__).resolve().parents[1] / "golden" / "tiny_hf"
 SMALL: dict[str, Any] = {"n": 3, "c": 2, "t": 2, "beta": 12, "tau": 8, "answer_budget": 8, "temperature": 3.0}
 FLAGS = [word for key, value in SMALL.items() for word in (f"--{key.replace('_', '-')}", str(value))]

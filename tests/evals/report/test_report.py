@@ -35,6 +35,8 @@ from rsa.folders import written_aside
 from rsa.results import RunResult
 from rsa.settings.config import Limits, RSAConfig
 
+pytestmark = pytest.mark.thorough
+
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 VERDICTS = {
     ("scored", 1.0): ("right", "✓", "right"),
@@ -392,7 +394,6 @@ def test_a_large_picture_is_made_smaller(tmp_path: Path, make: Any) -> None:
 # ---- how large it gets
 
 
-@pytest.mark.thorough
 def test_a_small_page_leaves_out_details_then_problems(tmp_path: Path, make: Any) -> None:
     folder = make.evaluate(tmp_path / "eval", make.sums(30), make.reasoner(words=80), n=2, t=1)
     whole = write_report(folder).stat().st_size
