@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import signal
+import tomllib
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A script's background jobs start with Ctrl-C ignored, and the processes that tests start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+ROOT = Path(__file__).resolve().parents[1]
+
 load_mlx()  # test files import MLX themselves: the BLAS must be loaded first
+
+
+def pytest_configure() -> None:
+    """Refuse an installation that lacks entry points of pyproject.toml: commands and checkers would be gone."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {(group, *entry) for group, entries in project["entry-points"].items() for entry in entries.items()}
+    installed = {
+        (point.group, point.name, point.value) for point in metadata.distribution("markovian-rsa").entry_points
+    }
+    if not wanted <= installed:
+        raise pytest.UsageError("pyproject.toml has changed since it was installed: pip install -e . --no-deps")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
