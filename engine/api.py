@@ -11,8 +11,10 @@ think tags has one section: all it writes counts as reasoning and is also the an
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,6 +41,11 @@ class ImagePart(_Record):
     """An image of a message, as the bytes of its file (PNG, JPEG, ...)."""
 
     data: bytes = Field(repr=False)
+
+    @cached_property
+    def sha256(self) -> str:
+        """What logs call it: the digest of `data`, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
 
 
 class Message(_Record):

@@ -24,7 +24,6 @@ from engine.api import FinishReason, Usage
 from evals.records import Sample, Score, Scorer
 from evals.results import CandidateRecord
 from rsa.budgets import lowered_of_asked
-from rsa.problem import image_sha256
 from rsa.results import Candidate, Record, Round, RunResult
 
 Ask = Callable[[str], Awaitable[Score]]
@@ -144,7 +143,7 @@ def failed_scores(sample: Sample, *, metric: str, epoch: int, error: str) -> Run
 
 def question_sha256(sample: Sample) -> str:
     """Changes with everything about a problem that its scores depend on."""
-    images = [image_sha256(image) for image in sample.images]
+    images = [image.sha256 for image in sample.images]
     content = json.dumps([sample.problem, images, sample.gold, sample.cluster, sample.fields], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 

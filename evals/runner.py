@@ -28,6 +28,7 @@ from rsa.answers.math_pool import MathWorkers
 from rsa.controller import MarkovianRSA
 from rsa.errors import ConfigError, NoCandidatesError, ProblemError
 from rsa.folders import this_machine
+from rsa.problem import Problem
 from rsa.results import RunResult
 
 UNBOUNDED_ROWS = 64
@@ -59,15 +60,9 @@ class Solving:
         self._began = anyio.current_time() - folder.spent_s
         self._folder = folder
         self._scorer = scorer
-        self._solvers = [
-            MarkovianRSA(
-                MeteredEngine(engine, self.meter),
-                config=record.config.replace(seed=epoch_seed(record.config.seed, epoch)),
-                sync="round",
-                math_workers=math,
-            )
-            for epoch in range(record.epochs)
-        ]
+        self._rsa = MarkovianRSA(
+            MeteredEngine(engine, self.meter), config=record.config, sync="round", math_workers=math
+        )
 
     async def scores(self, sample: Sample, epoch: int) -> RunScores:
         """Run a problem to its end and score it. A failure that is the problem's own is part of the scores.
@@ -93,12 +88,11 @@ class Solving:
         return scores
 
     async def _solve(self, sample: Sample, epoch: int) -> RunResult:
-        return await self._solvers[epoch].solve(
-            sample.problem,
-            images=sample.images,
-            problem_id=sample.id,
+        return await self._rsa.solve(
+            Problem(sample.problem, images=sample.images, problem_id=sample.id),
             out=self._folder.run_folder(sample.id, epoch),
             resume=True,
+            seed=epoch_seed(self._folder.record.config.seed, epoch),
         )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         RunFolderError,
         RunLockedError,
     )
+    from rsa.problem import Problem, Turn
     from rsa.results import Candidate, Check, Round, RunResult, Tail, Vote
     from rsa.runlog import read_events, read_run
     from rsa.settings.config import Limits, RSAConfig
@@ -37,6 +38,7 @@ __all__ = [
     "Limits",
     "MarkovianRSA",
     "NoCandidatesError",
+    "Problem",
     "ProblemError",
     "PromptError",
     "RSAConfig",
@@ -47,6 +49,7 @@ __all__ = [
     "RunLockedError",
     "RunResult",
     "Tail",
+    "Turn",
     "Vote",
     "load_config",
     "open_engine",
@@ -59,6 +62,7 @@ _HOME = {
     **dict.fromkeys(("Limits", "RSAConfig"), "rsa.settings.config"),
     **dict.fromkeys(("EventStream", "MarkovianRSA"), "rsa.controller"),
     **dict.fromkeys(("Candidate", "Check", "Round", "RunResult", "Tail", "Vote"), "rsa.results"),
+    **dict.fromkeys(("Problem", "Turn"), "rsa.problem"),
     **dict.fromkeys(("load_config", "profile_names"), "rsa.settings.profiles"),
     **dict.fromkeys(("read_events", "read_run"), "rsa.runlog"),
     "open_engine": "rsa.compose",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from engine.api import Engine, Message
 from engine.errors import ImageError
@@ -61,15 +61,15 @@ def plan(engine: Engine, config: RSAConfig, problem: Problem, prompts: PromptSet
         except ImageError as error:
             raise ProblemError(f"image {number} of the problem cannot be used: {error}") from error
     lengths = PromptLengths(
-        initial=count((prompts.initial(problem),)),
-        aggregate=count((prompts.aggregate(problem, [""] * config.c),)),
+        initial=count(prompts.initial(problem)),
+        aggregate=count(prompts.aggregate(problem, [""] * config.c)),
     )
     try:
         return fit_budgets(config, lengths, engine.model.context_tokens)
     except ProblemError as error:
         if not problem.images:
             raise
-        without = count((prompts.initial(replace(problem, images=())),))
+        without = count([message.model_copy(update={"images": ()}) for message in prompts.initial(problem)])
         raise ProblemError(
             f"{error} (images take {lengths.initial - without} tokens: use fewer or smaller ones)"
         ) from None

@@ -12,11 +12,12 @@ Where nothing is asynchronous:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import anyio
 import anyio.to_thread
@@ -29,7 +30,8 @@ from rsa.answers.math_pool import MathWorkers
 from rsa.budgets import plan
 from rsa.errors import ConfigError, RSAError
 from rsa.events import Event
-from rsa.problem import ImageLike, Problem
+from rsa.folders import folder_named
+from rsa.problem import Problem
 from rsa.prompts import PromptSet, load_prompts
 from rsa.results import RunResult
 from rsa.run import Run, Send
@@ -41,6 +43,18 @@ from rsa.settings.suitability import suited
 
 EVENT_BUFFER = 64
 """Events a slow reader of a stream may lag behind before the run waits for it."""
+_OF_THE_PROBLEM = ("images", "system", "earlier", "problem_id")
+"""Keywords that look like settings of a run, and belong to its `Problem`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What one call asks for, checked."""
+
+    problem: Problem
+    config: RSAConfig
+    out: Path | None
+    resume: bool
 
 
 class MarkovianRSA:
@@ -63,9 +77,8 @@ class MarkovianRSA:
 
     def __init__(
         self,
-        engine: Engine | str | None = None,
+        engine: Engine | str,
         *,
-        model: str | None = None,
         config: RSAConfig | None = None,
         profile: str | None = None,
         method: str | None = None,
@@ -74,91 +87,68 @@ class MarkovianRSA:
         sync: Sync = "candidate",
         **settings: Any,
     ) -> None:
-        if (engine is None) == (model is None):
-            raise ConfigError("give either an engine or the name of a model")
+        if not isinstance(engine, str | Engine):
+            raise ConfigError(f"engine = {engine!r}: should be an engine or the name of a model")
         if config is not None and profile is not None:
             raise ConfigError("give either a config or a profile, not both")
-        name = engine if isinstance(engine, str) else model
-        self._model_name = name
-        self._engine: Engine | None = None if isinstance(engine, str) else engine
-        self._owns_engine = name is not None
+        if sync not in get_args(Sync):
+            raise ConfigError(f"sync = {sync!r}: should be one of {', '.join(get_args(Sync))}")
+        self._model_name = engine if isinstance(engine, str) else None
+        self._engine = None if isinstance(engine, str) else engine
         self._opening = anyio.Lock()
         self._progress_every_s = progress_every_s
         self._math_workers = math_workers
         self._sync: Sync = sync
         self._prompts: dict[str, PromptSet] = {}
         named = method_settings(method, settings) if method is not None else settings
-        self.config = _config(config, profile, named, name)
+        self.config = _config(config, profile, named, self._model_name)
 
     async def solve(
-        self,
-        problem: str,
-        *,
-        images: Sequence[ImageLike] = (),
-        problem_id: str | None = None,
-        out: str | Path | None = None,
-        resume: bool = False,
+        self, problem: str | Problem, *, out: str | Path | None = None, resume: bool = False, **settings: Any
     ) -> RunResult:
         """Solve one problem.
 
-        images      of the problem: paths, bytes or `ImagePart`s; sent again in every round.
-        problem_id  names it in logs and seeds its draws; without one it is made from the content.
-        out         folder for the run log; it must not hold a run unless `resume` is true.
-        resume      go on with the run in `out`, if there is one: what is in its log is not generated again.
+        problem   its text, or a `Problem`: a conversation, images, an id of its own.
+        out       folder for the run log; it must not hold a run unless `resume` is true.
+        resume    go on with the run in `out`, if there is one: what is in its log is not generated again.
+        settings  of this run alone, as `RSAConfig` has them: `seed=1`.
 
         Raises ProblemError, ConfigError, PromptError, RunFolderError (and its kinds), NoCandidatesError,
         engine.errors.EngineError.
         """
-        job = Problem.read(problem, images, problem_id)
-        return await self._run(job, out=out, resume=resume)
+        return await self._run(self._order(problem, out, resume, settings))
 
     def stream(
-        self,
-        problem: str,
-        *,
-        images: Sequence[ImageLike] = (),
-        problem_id: str | None = None,
-        out: str | Path | None = None,
-        resume: bool = False,
+        self, problem: str | Problem, *, out: str | Path | None = None, resume: bool = False, **settings: Any
     ) -> EventStream:
         """The events of a run as they happen: `async with` it, then `async for`. Arguments as of `solve`.
 
-        The last event is `RunFinished`. What `solve` would raise, reading raises. Leaving the `async with`
-        early cancels the run and its rows in the engine.
+        The last event is `RunFinished`. What `solve` would raise, reading raises; faults of the arguments are raised at
+        once. Leaving the `async with` early cancels the run and its rows in the engine.
         """
-
-        async def run(send: Send) -> None:
-            job = Problem.read(problem, images, problem_id)
-            await self._run(job, out=out, resume=resume, send=send)
-
-        return EventStream(run)
+        return EventStream(partial(self._run, self._order(problem, out, resume, settings)))
 
     def solve_sync(
-        self,
-        problem: str,
-        *,
-        images: Sequence[ImageLike] = (),
-        problem_id: str | None = None,
-        out: str | Path | None = None,
-        resume: bool = False,
+        self, problem: str | Problem, *, out: str | Path | None = None, resume: bool = False, **settings: Any
     ) -> RunResult:
         """`solve` for code that is not asynchronous. An engine opened by name is closed again.
 
         Raises RSAError inside a running event loop: there, await `solve`.
         """
+        if _in_event_loop():
+            raise RSAError("an event loop is running here (a notebook?): use `await rsa.solve(...)`")
+        order = self._order(problem, out, resume, settings)
 
         async def main() -> RunResult:
             async with self:
-                return await self.solve(problem, images=images, problem_id=problem_id, out=out, resume=resume)
+                return await self._run(order)
 
-        if _in_event_loop():
-            raise RSAError("an event loop is running here (a notebook?): use `await rsa.solve(...)`")
         return anyio.run(main)
 
     async def aclose(self) -> None:
         """Close the engine if it was opened by name. It opens again on the next use. Idempotent."""
         engine = self._engine
-        if self._owns_engine and engine is not None:
+        if self._model_name is not None and engine is not None:
             self._engine = None
             await engine.aclose()
 
@@ -168,12 +158,26 @@ class MarkovianRSA:
     async def __aexit__(self, *exc: Any) -> None:
         await self.aclose()
 
-    async def _run(
-        self, problem: Problem, *, out: str | Path | None, resume: bool, send: Send | None = None
-    ) -> RunResult:
+    def _order(
+        self, problem: str | Problem, out: str | Path | None, resume: bool, settings: Mapping[str, Any]
+    ) -> _Order:
+        if not isinstance(problem, Problem):
+            problem = Problem(problem)
         if resume and out is None:
             raise ConfigError("resume needs the run's folder: give it as out")
-        config = self.config.for_images() if problem.images else self.config
+        misplaced = [name for name in settings if name in _OF_THE_PROBLEM]
+        if misplaced:
+            raise ConfigError(f"{misplaced[0]} is no setting but part of the problem: give Problem(text, ...)")
+        config = self.config.replace(**settings) if settings else self.config
+        return _Order(
+            problem,
+            config.for_images() if problem.images else config,
+            None if out is None else folder_named(out),
+            resume,
+        )
+
+    async def _run(self, order: _Order, send: Send | None = None) -> RunResult:
+        problem, config = order.problem, order.config
         if config.task not in self._prompts:
             self._prompts[config.task] = load_prompts(config.task)
         prompts = self._prompts[config.task]
@@ -185,9 +189,9 @@ class MarkovianRSA:
             budgets = plan(engine, config, problem, prompts)  # what cannot be run leaves no folder behind
         with ExitStack() as stack:
             log = None
-            if out is not None:
+            if order.out is not None:
                 record = RunRecord.of(problem, config, engine.model, prompts)
-                opening = partial(RunLog.open, out, record, problem, resume=resume, sync=self._sync)
+                opening = partial(RunLog.open, order.out, record, problem, resume=order.resume, sync=self._sync)
                 log = stack.enter_context(await anyio.to_thread.run_sync(opening))
             run = Run(
                 engine,
@@ -224,7 +228,7 @@ class MarkovianRSA:
 class EventStream:
     """Events of one run: enter it, then iterate it once. Leaving it cancels what still runs."""
 
-    def __init__(self, run: Callable[[Send], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, run: Callable[[Send], Coroutine[Any, Any, object]]) -> None:
         self._run = run
         self._group: TaskGroup | None = None
         self._events: MemoryObjectReceiveStream[Event] | None = None

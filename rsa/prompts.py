@@ -1,6 +1,6 @@
 """Prompt files: one TOML file a task, with the Jinja2 templates `initial`, `aggregate` and `refine`.
 
-`problem` is the user's text and `tails` the list of decoded tails. `answer` says where a candidate's answer is
+`problem` is the text of the problem and `tails` the list of decoded tails. `answer` says where a candidate's answer is
 found (`rsa.answers.extract.AnswerRule`; `boxed` if it is missing). The built-in files are in configs/prompts.
 """
 
@@ -24,6 +24,8 @@ from rsa.settings import resources
 if TYPE_CHECKING:
     from jinja2 import Template
 
+Prompt = tuple[Message, ...]
+"""What one candidate is given: the conversation until it is the model's turn."""
 TEMPLATES = ("initial", "aggregate", "refine")
 _KEYS = (*TEMPLATES, "answer")
 _PROBLEM_MARK, _TAIL_MARKS = "problem-goes-here", ("first-tail-goes-here", "second-tail-goes-here")
@@ -38,17 +40,19 @@ class PromptSet:
     answer: AnswerRule
     sources: dict[str, str]
 
-    def initial(self, problem: Problem) -> Message:
+    def initial(self, problem: Problem) -> Prompt:
         """The prompt of round 0."""
-        return self._message("initial", problem, ())
+        return self._prompt("initial", problem, ())
 
-    def aggregate(self, problem: Problem, tails: Sequence[str]) -> Message:
+    def aggregate(self, problem: Problem, tails: Sequence[str]) -> Prompt:
         """The prompt of a later round; a single tail gets the `refine` wording."""
-        return self._message("refine" if len(tails) == 1 else "aggregate", problem, tails)
+        return self._prompt("refine" if len(tails) == 1 else "aggregate", problem, tails)
 
-    def _message(self, template: str, problem: Problem, tails: Sequence[str]) -> Message:
-        text = self._render(template, problem.text, tails)
-        return Message(role="user", text=text, images=problem.images)
+    def _prompt(self, template: str, problem: Problem, tails: Sequence[str]) -> Prompt:
+        """The conversation with its last turn, the problem, in the words of a template."""
+        last = problem.messages[-1]
+        text = self._render(template, last.text, tails)
+        return (*problem.earlier, last.model_copy(update={"text": text}))
 
     def _render(self, template: str, problem: str, tails: Sequence[str]) -> str:
         return self._compiled[template].render(problem=problem, tails=list(tails))
@@ -82,10 +86,10 @@ class PromptSet:
                     raise PromptError(f"prompts {self.name}: template {template!r} does not show {{{{ {variable} }}}}")
 
 
-def message_sha256(message: Message, images: Sequence[str]) -> str:
-    """What a log calls a whole prompt; `images` are the SHA-256 of the message's images, in order."""
-    content = json.dumps([message.role, message.text, list(images)], ensure_ascii=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+def prompt_sha256(prompt: Prompt) -> str:
+    """What a log calls a whole prompt."""
+    turns = [[turn.role, turn.text, [image.sha256 for image in turn.images]] for turn in prompt]
+    return hashlib.sha256(json.dumps(turns, ensure_ascii=True).encode()).hexdigest()
 
 
 def load_prompts(task: str) -> PromptSet:

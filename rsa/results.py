@@ -55,7 +55,7 @@ class Candidate(Record):
     """One rollout.
 
     parents     indices in the previous round whose tails its prompt held, in prompt order; empty in round 0.
-    prompt_sha256, sampling   of the request that the engine was given; see `rsa.prompts.message_sha256`.
+    prompt_sha256, sampling   of the request that the engine was given; see `rsa.prompts.prompt_sha256`.
     completion  None if it failed, or if the engine did not end it in time after a limit.
     answer      as extracted from the answer section; None if there is none or none was asked for.
     check       of the answer; None without one, and for a model that has no checker (see `rsa.answers.checking`).

@@ -13,12 +13,12 @@ from typing import Literal
 import anyio
 import anyio.to_thread
 
-from engine.api import Engine, GenerationRequest, Message, SamplingParams, Usage
+from engine.api import Engine, Usage
 from rsa import rollouts, seeds
 from rsa import votes as selection
 from rsa.answers.checking import Checker
 from rsa.answers.equivalence import AnswerMatcher
-from rsa.answers.extract import CUES, answer_of
+from rsa.answers.extract import answer_of
 from rsa.answers.math_pool import MathWorkers
 from rsa.budgets import Budgets
 from rsa.errors import NoCandidatesError
@@ -37,8 +37,9 @@ from rsa.events import (
     Warned,
 )
 from rsa.limits import Hit, Meter
-from rsa.problem import Problem, image_sha256
-from rsa.prompts import PromptSet, message_sha256
+from rsa.problem import Problem
+from rsa.prompts import PromptSet, prompt_sha256
+from rsa.requests import Requests
 from rsa.results import (
     Candidate,
     LimitName,
@@ -52,10 +53,8 @@ from rsa.results import (
 from rsa.rollouts import Rollout
 from rsa.runlog import CandidateKey, RunLog
 from rsa.settings.config import RSAConfig
-from rsa.tails import aggregation_prompt, cut_tail
+from rsa.tails import cut_tail
 
-SELECTION_SAMPLING = {"temperature": 0.6, "top_p": 0.95, "top_k": 40}
-"""Sampling of the one more aggregation of `select="aggregate"`, after Zyphra's proxy."""
 Subset = tuple[int, ...]
 Send = Callable[[Event], Awaitable[None]]
 
@@ -83,6 +82,7 @@ class Run:
         self.engine, self.config, self.problem, self.prompts = engine, config, problem, prompts
         self.log, self.send, self.progress_every_s, self.checker = log, send, progress_every_s, checker
         self.budgets = budgets
+        self.requests = Requests(engine, config, problem, prompts, budgets)
         spent_s = log.elapsed_s if log else 0.0
         self.meter = Meter(config.limits, n=config.n, answer_budget=self.budgets.answer_budget, spent_s=spent_s)
         self.matcher = AnswerMatcher(prompts.answer, workers=math_workers)
@@ -91,7 +91,6 @@ class Run:
         self.selection: Round | None = None
         self.hits: list[LimitHit] = list(log.hits) if log else []
         self.warnings: list[str] = []
-        self._image_names = tuple(image_sha256(image) for image in problem.images)
         self._ended: dict[CandidateKey, Candidate] = {}
         self._emitting = anyio.Lock()
 
@@ -234,24 +233,14 @@ class Run:
     # ---- candidates
 
     async def _prepare(self, number: int, kind: RoundKind, index: int, parents: Subset) -> Rollout:
-        if parents:
-            tails = [self._tail_of(number - 1, parent) for parent in parents]
-            message, length = aggregation_prompt(
-                self.prompts,
-                self.problem,
-                tails,
-                tokenizer=self.engine.tokenizer,
-                bound=self.budgets.prompt_bound,
-            )
-        else:
-            message = self.prompts.initial(self.problem)
-            length = self.engine.tokenizer.prompt_tokens((message,))
+        tails = [self._tail_of(number - 1, parent) for parent in parents]
+        request, length = self.requests.of(number, kind, index, tails)
         rollout = Rollout(
             round=number,
             kind=kind,
             index=index,
             parents=parents,
-            request=self._request(number, kind, index, message),
+            request=request,
             started_s=self.meter.elapsed_s(),
         )
         await self._emit(
@@ -261,36 +250,11 @@ class Run:
                 kind=kind,
                 index=index,
                 parents=parents,
-                seed=rollout.request.sampling.seed,
+                seed=request.sampling.seed,
                 prompt_tokens=length,
             )
         )
         return rollout
-
-    def _request(self, number: int, kind: RoundKind, index: int, message: Message) -> GenerationRequest:
-        config = self.config
-        answers_now = number >= config.t or config.answers_every_round
-        # A carry of answers takes those that come by themselves; forcing more would only cost tokens.
-        may_answer = answers_now or config.carry == "answer_or_reasoning"
-        noise = SELECTION_SAMPLING if kind == "selection" else {}
-        sampling = {
-            "temperature": config.temperature,
-            "top_p": config.top_p,
-            "top_k": config.top_k,
-            "min_p": config.min_p,
-            "seed": seeds.derive(config.seed, self.problem.id, number, index, "sample"),
-            "reasoning_budget": self.budgets.beta,
-            "answer_budget": self.budgets.answer_budget if may_answer else 0,
-            "force_answer": config.force_answer and answers_now,
-            "cue": CUES.get(self.prompts.answer) if self._takes_cue else None,
-            **noise,
-        }
-        name = "select" if kind == "selection" else f"r{number}-c{index:02}"
-        return GenerationRequest(id=name, messages=(message,), sampling=SamplingParams(**sampling))
-
-    @property
-    def _takes_cue(self) -> bool:
-        return self.engine.model.conclude and not self.engine.model.thinks
 
     def _tail_of(self, number: int, index: int) -> Tail:
         tail = self.rounds[number].candidates[index].tail
@@ -337,7 +301,7 @@ class Run:
             answer=answer,
             check=None if answer is None or self.checker is None else self.checker(self.problem.text, answer),
             error=rollout.error,
-            prompt_sha256=message_sha256(rollout.request.messages[0], self._image_names),
+            prompt_sha256=prompt_sha256(rollout.request.messages),
             sampling=rollout.request.sampling,
             started_s=rollout.started_s,
             finished_s=self.meter.elapsed_s(),

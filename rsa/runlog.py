@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Literal, Self
 
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from engine.api import ImagePart, ModelInfo
-from rsa.errors import ConfigError, ResumeMismatchError, RunFolderError
+from engine.api import ImagePart, Message, ModelInfo, Role
+from rsa.errors import ConfigError, ProblemError, ResumeMismatchError, RunFolderError
 from rsa.events import (
     CandidateFinished,
     CandidateProgress,
@@ -31,12 +31,12 @@ from rsa.events import (
     event_to_json,
 )
 from rsa.folders import lock_folder, make_folder, read_record, this_machine, versions_of, what_differs, write_atomically
-from rsa.problem import Problem, image_sha256
+from rsa.problem import Problem, Turn
 from rsa.prompts import PromptSet
 from rsa.results import Candidate, Record, RoundKind, RunResult
 from rsa.settings.config import RSAConfig
 
-FORMAT = 2
+FORMAT = 3
 """The number of the format of run folders: raised when an older reader could not understand one."""
 RUN, EVENTS, RESULT, IMAGES = "run.json", "events.jsonl", "result.json", "images"
 CandidateKey = tuple[RoundKind, int, int]
@@ -51,14 +51,25 @@ _SYNCED: dict[Sync, tuple[type, ...]] = {
 }
 
 
+class LoggedTurn(Record):
+    """A turn of the conversation. `images` are the names of files in images/: their SHA-256."""
+
+    role: Role
+    text: str
+    images: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, message: Message) -> LoggedTurn:
+        return cls(role=message.role, text=message.text, images=tuple(image.sha256 for image in message.images))
+
+
 class RunRecord(Record):
-    """The content of run.json. `images` are SHA-256 names of files in images/, in the problem's order."""
+    """The content of run.json. `conversation` ends with the problem itself."""
 
     format: int = FORMAT
     created_at: str
     problem_id: str
-    problem: str
-    images: tuple[str, ...]
+    conversation: tuple[LoggedTurn, ...] = Field(min_length=1)
     config: RSAConfig
     model: ModelInfo
     task: str
@@ -72,8 +83,7 @@ class RunRecord(Record):
         return cls(
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             problem_id=problem.id,
-            problem=problem.text,
-            images=tuple(image_sha256(image) for image in problem.images),
+            conversation=tuple(LoggedTurn.of(message) for message in problem.messages),
             config=config,
             model=model,
             task=prompts.name,
@@ -82,13 +92,29 @@ class RunRecord(Record):
             machine=this_machine(),
         )
 
+    @property
+    def problem(self) -> str:
+        """The text of the problem itself."""
+        return self.conversation[-1].text
+
+    @property
+    def earlier(self) -> tuple[LoggedTurn, ...]:
+        """What stands before it."""
+        return self.conversation[:-1]
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Names of the images of all turns, in order."""
+        return tuple(name for turn in self.conversation for name in turn.images)
+
     def identity(self) -> dict[str, object]:
         """What must be the same for a run to be resumed."""
         config = {f"config.{key}": value for key, value in self.config.values().items()}
         model = {"model fingerprint": self.model.fingerprint or self.model.name}
         return {
             "problem": self.problem,
-            "images": self.images,
+            "earlier turns": [(turn.role, turn.text) for turn in self.earlier],
+            "images": [turn.images for turn in self.conversation],
             "problem_id": self.problem_id,
             "prompts": self.prompt_sha256,
             **config,
@@ -101,14 +127,36 @@ def read_run(folder: str | Path) -> tuple[RunRecord, Problem]:
     folder = Path(folder)
     if not (folder / RUN).exists():
         raise RunFolderError(f"{folder} is no run folder: it has no {RUN}")
-    record = read_record(folder / RUN, RunRecord, RunFolderError)
-    if record.format > FORMAT:
-        raise RunFolderError(f"{folder} was written by a newer version (format {record.format}): update")
+    record = read_run_record(folder)
     try:
-        images = tuple(ImagePart(data=(folder / IMAGES / name).read_bytes()) for name in record.images)
+        turns = [
+            Turn(turn.role, turn.text, [ImagePart(data=(folder / IMAGES / name).read_bytes()) for name in turn.images])
+            for turn in record.conversation
+        ]
     except OSError as error:
         raise RunFolderError(f"cannot read an image of the run: {error.filename}: {error.strerror}") from None
-    return record, Problem(record.problem, images, record.problem_id)
+    try:
+        return record, Problem.conversation(turns, problem_id=record.problem_id)
+    except ProblemError as error:
+        raise RunFolderError(f"{folder / RUN} cannot be understood: {error}") from None
+
+
+def read_run_record(folder: Path) -> RunRecord:
+    """The content of run.json. Raises RunFolderError, also for a folder that another version wrote."""
+    found = read_record(folder / RUN, _Format, RunFolderError).format
+    if found > FORMAT:
+        raise RunFolderError(f"{folder} was written by a newer version (format {found}): update")
+    if found < FORMAT:
+        raise RunFolderError(
+            f"{folder} was written by an older version (format {found}), which this one cannot read: start a new run"
+        )
+    return read_record(folder / RUN, RunRecord, RunFolderError)
+
+
+class _Format(BaseModel):
+    """What every version writes in run.json."""
+
+    format: int
 
 
 class RunLog:
@@ -166,9 +214,9 @@ class RunLog:
         elif (self.folder / EVENTS).exists():
             raise RunFolderError(f"{self.folder} holds {EVENTS} but no {RUN}: choose another folder")
         else:
-            for image, name in zip(problem.images, record.images, strict=True):
+            for image in problem.images:
                 (self.folder / IMAGES).mkdir(exist_ok=True)
-                write_atomically(self.folder / IMAGES / name, image.data)
+                write_atomically(self.folder / IMAGES / image.sha256, image.data)
             write_atomically(self.folder / RUN, record.model_dump_json(indent=1).encode())
             self.created_at = record.created_at
         self._events = (self.folder / EVENTS).open("ab")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.api import Completion, Message, Tokenizer
+from engine.api import Completion, Tokenizer
 from rsa.errors import ProblemError
 from rsa.problem import Problem
-from rsa.prompts import PromptSet
+from rsa.prompts import Prompt, PromptSet
 from rsa.results import Tail
 from rsa.settings.config import Carry
 
@@ -32,7 +32,7 @@ def _finished(completion: Completion) -> bool:
 
 def aggregation_prompt(
     prompts: PromptSet, problem: Problem, tails: Sequence[Tail], *, tokenizer: Tokenizer, bound: int
-) -> tuple[Message, int]:
+) -> tuple[Prompt, int]:
     """The prompt that holds these tails, and its length in tokens: at most `bound`, measured as encoded.
 
     Text that was decoded may encode to more tokens than it came from; tails then lose tokens at their front,
@@ -42,10 +42,10 @@ def aggregation_prompt(
     longest = max((len(tail.ids) for tail in tails), default=0)
     while True:
         texts = [tokenizer.decode(tail.ids[drop:]) if drop else tail.text for tail in tails]
-        message = prompts.aggregate(problem, texts)
-        length = tokenizer.prompt_tokens((message,))
+        prompt = prompts.aggregate(problem, texts)
+        length = tokenizer.prompt_tokens(prompt)
         if length <= bound:
-            return message, length
+            return prompt, length
         if drop >= longest:
             raise ProblemError(
                 f"the aggregation prompt has {length} tokens even without its tails; {bound} are allowed"

@@ -20,7 +20,6 @@ from evals.data.images import image_bytes, image_path, renumbered
 from evals.data.rows import Row
 from evals.errors import DataError
 from evals.records import Sample
-from rsa.problem import image_sha256
 
 _NEEDED = {"problem": "the problem", "gold": "the gold answer", "images": "the image"}
 """Columns that a sample cannot do without, if the benchmark has them at all, and what they are called for people."""
@@ -105,7 +104,7 @@ class SampleReader:
         problem, images = self._with_images(self._problem(row, position), row, position)
         cluster = self._value(row, self.columns.cluster)
         if cluster is None and self.benchmark.cluster_by_image and images:
-            cluster = image_sha256(images[0])[:16]
+            cluster = images[0].sha256[:16]
         return Sample(
             id=sample_id,
             problem=problem,

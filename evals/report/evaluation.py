@@ -197,7 +197,7 @@ class _Problems:
             epochs.append(_Epoch(epoch, scored_rounds(mine, texts, anchor, self._tail_characters), note))
         return _Detail(
             text=first_of(transcript.record.problem, PROBLEM_CHARACTERS) if transcript else None,
-            pictures=tuple(picture(path) for path in transcript.images) if transcript else (),
+            pictures=tuple(picture(path) for path in transcript.images[-1]) if transcript else (),
             gold=gold,
             epochs=tuple(epochs),
         )

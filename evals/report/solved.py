@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from evals.report.lineage import drawable, lineage
-from evals.report.pictures import picture
-from evals.report.text import count, duration, environment, first_of, moment, percent
+from evals.report.pictures import Picture, picture
+from evals.report.text import Clip, count, duration, environment, first_of, moment, percent
 from evals.report.transcripts import Transcript, read_transcript
 from evals.report.views import Verdict, checked, unscored_rounds
 from evals.report.words import Facts, brief, machine_facts, model_facts, settings
@@ -57,7 +57,8 @@ def _context(run: Transcript, limits: Sequence[LimitHit]) -> dict[str, Any]:
         "sentences": _sentences(run.result) if run.result else (),
         "warnings": (*unfinished, *run.warnings, *hits),
         "problem": first_of(run.record.problem, PROBLEM_CHARACTERS),
-        "pictures": tuple(picture(path) for path in run.images),
+        "earlier": _earlier(run),
+        "pictures": tuple(picture(path) for path in run.images[-1]),
         "text": first_of(run.result.text, PROBLEM_CHARACTERS) if run.result else None,
         "votes": [(_name(played), _bars(played.votes)) for played in run.rounds if played.votes],
         "costs": [(_name(played), _cost(played)) for played in run.rounds],
@@ -65,6 +66,15 @@ def _context(run: Transcript, limits: Sequence[LimitHit]) -> dict[str, Any]:
         "facts": _facts(run),
         "agreeing": agreeing,
     }
+
+
+def _earlier(run: Transcript) -> list[tuple[str, Clip, list[Picture]]]:
+    """(who speaks, what they say, their pictures) of each turn before the problem."""
+    turns = zip(run.record.earlier, run.images, strict=False)  # the last images are the problem's own
+    return [
+        (turn.role.capitalize(), first_of(turn.text, PROBLEM_CHARACTERS), [picture(path) for path in images])
+        for turn, images in turns
+    ]
 
 
 def _rounds(run: Transcript, agreeing: dict[int, set[int]], room: int) -> Any:

@@ -8,21 +8,21 @@ from pathlib import Path
 from evals.folder import FAILED, read_json
 from rsa.events import BudgetsLowered, CandidateFinished, Event, RoundFinished, Warned
 from rsa.results import Candidate, Round, RoundKind, RunResult, Vote
-from rsa.runlog import IMAGES, RESULT, RUN, RunRecord, read_events
+from rsa.runlog import IMAGES, RESULT, RunRecord, read_events, read_run_record
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """A run as its folder tells it.
 
-    images    files of the problem's images, in order; one may be missing.
+    images    files of the images of each turn of the conversation, the problem itself last; one may be missing.
     rounds    populations that ended or were at work, and last the selection, if there was one.
     result    None if the run has not ended.
     warnings  of the run.
     """
 
     record: RunRecord
-    images: tuple[Path, ...]
+    images: tuple[tuple[Path, ...], ...]
     rounds: tuple[Round, ...]
     result: RunResult | None
     warnings: tuple[str, ...]
@@ -30,8 +30,8 @@ class Transcript:
 
 def read_transcript(folder: Path) -> Transcript:
     """Everything in a run folder. Raises ResultsError or RunFolderError if it is broken."""
-    record = read_json(folder / RUN, RunRecord)
-    images = tuple(folder / IMAGES / Path(name).name for name in record.images)
+    record = read_run_record(folder)
+    images = tuple(tuple(folder / IMAGES / Path(name).name for name in turn.images) for turn in record.conversation)
     ended = next((folder / name for name in (RESULT, FAILED) if (folder / name).exists()), None)
     if ended is not None:
         result = read_json(ended, RunResult)

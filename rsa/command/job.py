@@ -12,10 +12,11 @@ from typing import Any, Self
 
 import anyio
 
-from engine.api import ImagePart, ModelInfo
+from engine.api import ModelInfo
 from rsa.controller import MarkovianRSA
 from rsa.errors import ConfigError, ProblemError, ResumeMismatchError
 from rsa.events import Event, RunFinished
+from rsa.problem import Problem
 from rsa.results import RunResult
 from rsa.runlog import RUN, read_run
 from rsa.settings.config import Limits, RSAConfig
@@ -31,9 +32,7 @@ _SHOWN_CHARACTERS = 200
 class SolveJob:
     """A problem, how to solve it, and the folder where its run lives."""
 
-    text: str
-    images: tuple[Path | ImagePart, ...]
-    problem_id: str | None
+    problem: Problem
     model: str
     config: RSAConfig
     folder: Path
@@ -58,7 +57,8 @@ class SolveJob:
         from rsa.compose import model_settings
 
         config = load_config(profile, settings, defaults=model_settings(model))
-        return cls(read_problem(file), tuple(images or ()), None, model, config, folder, resume=False)
+        problem = Problem(read_problem(file), images=images or ())
+        return cls(problem, model, config, folder, resume=False)
 
     @classmethod
     def resumed(
@@ -93,9 +93,7 @@ class SolveJob:
                 )
         if file is not None and read_problem(file) != problem.text:
             raise ResumeMismatchError(f"the run in {folder} is of another problem", ("problem",))
-        return cls(
-            problem.text, problem.images, problem.id, model or model_to_open(record.model), config, folder, resume=True
-        )
+        return cls(problem, model or model_to_open(record.model), config, folder, resume=True)
 
     def run(self, show: Callable[[Event], None]) -> RunResult:
         """Run to the end, showing every event. Raises what `MarkovianRSA.solve` raises."""
@@ -103,10 +101,8 @@ class SolveJob:
 
     async def _run(self, show: Callable[[Event], None]) -> RunResult:
         async with (
-            MarkovianRSA(model=self.model, config=self.config) as rsa,
-            rsa.stream(
-                self.text, images=self.images, problem_id=self.problem_id, out=self.folder, resume=self.resume
-            ) as events,
+            MarkovianRSA(self.model, config=self.config) as rsa,
+            rsa.stream(self.problem, out=self.folder, resume=self.resume) as events,
         ):
             async for event in events:
                 show(event)

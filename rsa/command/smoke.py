@@ -94,7 +94,7 @@ def questions_for(model: ModelInfo) -> tuple[Question, ...]:
         return QUESTIONS
     put = load_prompts("math").initial
     return tuple(
-        Question(what, text, judge=partial(check, text), prompt=put(Problem.read(text)).text)
+        Question(what, text, judge=partial(check, text), prompt=put(Problem(text))[-1].text)
         for what, text in problems.items()
     )
 

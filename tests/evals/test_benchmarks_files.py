@@ -40,10 +40,10 @@ AIME = "Put your final answer within \\boxed{}.\nThe answer is an integer betwee
 )
 def test_every_prompt_ends_as_the_protocol_says(name: str, end: str) -> None:
     prompts = load_prompts(load_benchmark(name).task)
-    problem = Problem.read("What is 2 + 3?")
-    assert prompts.initial(problem).text.strip() == f"What is 2 + 3?\n\n{end}"
+    problem = Problem("What is 2 + 3?")
+    assert prompts.initial(problem)[-1].text.strip() == f"What is 2 + 3?\n\n{end}"
     for tails in (["one"], ["one", "two"]):
-        message = prompts.aggregate(problem, tails)
+        (message,) = prompts.aggregate(problem, tails)
         assert message.role == "user"
         assert message.text.endswith(end)
         assert message.text.count("between 0 and 999") == end.count("between 0 and 999")

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from rsa import MarkovianRSA, RunResult
+from rsa import MarkovianRSA, Problem, RunResult
 from rsa.answers.checking import find_checker
 from rsa.command.display import describe
 from rsa.events import CandidateFinished, RunFinished
@@ -36,7 +36,7 @@ def results() -> list[RunResult]:
         ):
 
             async def solve(place: int) -> None:
-                found[place : place + 1] = [await rsa.solve(PROBLEMS[place]["problem"], problem_id=str(place))]
+                found[place : place + 1] = [await rsa.solve(Problem(PROBLEMS[place]["problem"], problem_id=str(place)))]
 
             found.extend([None] * len(PROBLEMS))  # type: ignore[list-item]
             for place in range(len(PROBLEMS)):

@@ -89,9 +89,9 @@ def test_training_prompts_are_the_frameworks_own() -> None:
     from rsa.prompts import load_prompts
 
     prompts, book = load_prompts("math"), traces.PromptBook()
-    problem = Problem(text="Make 24 from 3, 7, 5, 2.", images=(), id="x")
+    problem = Problem("Make 24 from 3, 7, 5, 2.")
     for tails in ([], ["9-7=2"], ["9-7=2\n", "1 add 5: 48\n", "x"]):
-        message = prompts.aggregate(problem, tails) if tails else prompts.initial(problem)
+        (message,) = prompts.aggregate(problem, tails) if tails else prompts.initial(problem)
         assert message.text == book.user(problem.text, tails)
 
 

@@ -72,13 +72,13 @@ def outcome(result: RunResult) -> list[tuple[int, ...]]:
 
 def test_a_run_encodes_each_image_once(seeing: MLXEngine, encoded: list[tuple[int, int, int]]) -> None:
     rsa = MarkovianRSA(seeing, **SMALL)
-    result = rsa.solve_sync("w5 w6 w7", images=[RED, BLUE, RED])
+    result = rsa.solve_sync(Problem("w5 w6 w7", images=[RED, BLUE, RED]))
     assert len(result.rounds) == 3
     assert encoded == [(1, 4, 6)] * 2
     # From round 1 on, all prompts begin alike: the images are computed for the first of them and used by the others.
     later = [c.completion.usage for each in result.rounds[1:] for c in each.candidates if c.completion]
     assert [usage.cached_tokens >= 3 * 8 for usage in later] == [False, *[True] * 5]
-    assert outcome(rsa.solve_sync("w5 w6 w7", images=[RED, BLUE, RED])) == outcome(result)
+    assert outcome(rsa.solve_sync(Problem("w5 w6 w7", images=[RED, BLUE, RED]))) == outcome(result)
     assert encoded == [(1, 4, 6)] * 2
 
 
@@ -86,7 +86,7 @@ def test_the_budgets_are_planned_with_the_images(seeing: MLXEngine) -> None:
     config = RSAConfig(**{**SMALL, "beta": 100, "tau": 50, "answer_budget": 100})
 
     def planned(*images: bytes) -> Budgets:
-        return plan(seeing, config, Problem.read("w5", images), load_prompts("vision"))
+        return plan(seeing, config, Problem("w5", images=images), load_prompts("vision"))
 
     text_only, small, large = planned(), planned(RED), planned(picture((9, 9, 9), (448, 280)))
     assert text_only.message is small.message is None
@@ -99,7 +99,7 @@ def test_the_budgets_are_planned_with_the_images(seeing: MLXEngine) -> None:
 
 def test_a_broken_image_is_named(seeing: MLXEngine, encoded: list[tuple[int, int, int]]) -> None:
     with pytest.raises(ProblemError, match="image 2 of the problem cannot be used: "):
-        MarkovianRSA(seeing, **SMALL).solve_sync("w5", images=[RED, BLUE[:60]])
+        MarkovianRSA(seeing, **SMALL).solve_sync(Problem("w5", images=[RED, BLUE[:60]]))
     assert encoded == []
 
 
@@ -121,7 +121,7 @@ def test_images_mean_the_vision_task_unless_another_is_asked_for(
 ) -> None:
     more = {} if "config" in settings else {"n": 4, "t": 0}
     rsa = MarkovianRSA(ScriptedEngine("<think>hm</think>\\boxed{1}"), **{**more, **settings})  # type: ignore[arg-type]
-    result = rsa.solve_sync("what?", images=images, out=tmp_path / "run")
+    result = rsa.solve_sync(Problem("what?", images=images), out=tmp_path / "run")
     assert result.config.task == task
     started = read_events(tmp_path / "run")[0]
     assert isinstance(started, RunStarted)

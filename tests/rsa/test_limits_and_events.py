@@ -267,10 +267,12 @@ def test_an_engine_opened_by_name_is_closed_and_opened_again(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({}, "either an engine or the name"),
-        ({"model": "nano", "config": RSAConfig(), "profile": "light"}, "a config or a profile"),
-        ({"model": "nanoo"}, "did you mean 'nano'"),
-        ({"model": "nano", "bta": 3}, "did you mean 'beta'"),
+        ({"engine": None}, "should be an engine or the name of a model"),
+        ({"engine": 5}, "engine = 5: should be an engine"),
+        ({"engine": "nano", "config": RSAConfig(), "profile": "light"}, "a config or a profile"),
+        ({"engine": "nano", "sync": "no"}, "sync = 'no': should be one of candidate, round, end"),
+        ({"engine": "nanoo"}, "did you mean 'nano'"),
+        ({"engine": "nano", "bta": 3}, "did you mean 'beta'"),
     ],
 )
 def test_mistakes_at_construction(arguments: dict[str, Any], words: str) -> None:

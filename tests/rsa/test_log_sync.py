@@ -12,8 +12,7 @@ import pytest
 from engine.api import GenerationRequest, ImagePart, Message
 from engine.scripted import Script, ScriptedEngine
 from rsa import MarkovianRSA, RunResult, controller
-from rsa.problem import image_sha256
-from rsa.prompts import load_prompts, message_sha256
+from rsa.prompts import load_prompts, prompt_sha256
 from rsa.runlog import Sync
 
 SETTINGS: dict[str, Any] = {"n": 4, "c": 2, "t": 1, "beta": 64, "tau": 16, "answer_budget": 32}
@@ -85,7 +84,7 @@ def test_candidates_know_their_prompt_and_sampling(tmp_path: Path) -> None:
     result = MarkovianRSA(engine, **SETTINGS).solve_sync("why?", out=tmp_path / "run")
     for candidate, request in zip([c for r in result.rounds for c in r.candidates], engine.requests, strict=True):
         assert candidate.sampling == request.sampling
-        assert candidate.prompt_sha256 == message_sha256(request.messages[0], ())
+        assert candidate.prompt_sha256 == prompt_sha256(request.messages)
     first, second = ({c.prompt_sha256 for c in played.candidates} for played in result.rounds)
     assert len(first) == 1, "all of round 0 read the same"
     assert first.isdisjoint(second)
@@ -94,11 +93,16 @@ def test_candidates_know_their_prompt_and_sampling(tmp_path: Path) -> None:
 def test_the_digest_of_a_prompt_changes_with_all_of_it() -> None:
     picture, other = ImagePart(data=b"\x89PNG1"), ImagePart(data=b"\x89PNG2")
 
-    def digest(role: Any = "user", text: str = "why?", images: tuple[ImagePart, ...] = (picture,)) -> str:
-        return message_sha256(Message(role=role, text=text, images=images), [image_sha256(each) for each in images])
+    def digest(
+        role: Any = "user",
+        text: str = "why?",
+        images: tuple[ImagePart, ...] = (picture,),
+        before: tuple[Message, ...] = (),
+    ) -> str:
+        return prompt_sha256((*before, Message(role=role, text=text, images=images)))
 
     changed = [digest(), digest(role="system"), digest(text="how?"), digest(images=()), digest(images=(picture, other))]
-    changed.append(digest(images=(other, picture)))
+    changed += [digest(images=(other, picture)), digest(before=(Message(role="system", text="Be brief."),))]
     assert len(set(changed)) == len(changed)
     assert digest() == digest()
 

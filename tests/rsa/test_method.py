@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine.api import GenerationRequest
 from engine.errors import OutOfMemoryError
 from engine.scripted import ByteTokenizer, Script, ScriptedEngine, ScriptLike
-from rsa import MarkovianRSA, NoCandidatesError, RSAConfig, RunResult
+from rsa import MarkovianRSA, NoCandidatesError, Problem, RSAConfig, RunResult
 from rsa.budgets import SEAM_TOKENS
 
 pytestmark = pytest.mark.anyio
@@ -292,7 +292,7 @@ async def test_budgets_are_lowered_to_the_context() -> None:
 async def test_images_are_sent_in_every_round() -> None:
     engine = ScriptedEngine(counted)
     picture = b"\x89PNG"
-    await MarkovianRSA(engine, **SMALL, task="vision").solve("what?", images=[picture])
+    await MarkovianRSA(engine, **SMALL, task="vision").solve(Problem("what?", images=[picture]))
     assert all([image.data for image in request.messages[0].images] == [picture] for request in engine.requests)
 
 

@@ -40,12 +40,13 @@ def completion(reasoning: bytes, answer: str = "", **fields: object) -> Completi
 @pytest.mark.parametrize("task", resources.names("prompts"))
 def test_built_in_prompts_show_everything(task: str) -> None:
     prompts = load_prompts(task)
-    problem = Problem.read("What is {{ 1 + 1 }} in \\boxed{}?", [PNG])
+    problem = Problem("What is {{ 1 + 1 }} in \\boxed{}?", images=[PNG])
     messages = [
-        prompts.initial(problem),
-        prompts.aggregate(problem, ["{% raw tail", "second\n\ntail"]),
-        prompts.aggregate(problem, ["alone"]),
+        *prompts.initial(problem),
+        *prompts.aggregate(problem, ["{% raw tail", "second\n\ntail"]),
+        *prompts.aggregate(problem, ["alone"]),
     ]
+    assert len(messages) == 3
     for message in messages:
         assert problem.text in message.text
         assert message.role == "user"
@@ -63,7 +64,7 @@ def test_a_prompts_file_of_ones_own(tmp_path: Path) -> None:
         'initial = "{{ problem }}!"\naggregate = "{{ problem }}{{ tails }}"\nrefine = "{{ problem }}{{ tails[0] }}"'
     )
     prompts = load_prompts(str(path))
-    assert prompts.initial(Problem.read("go")).text == "go!"
+    assert prompts.initial(Problem("go"))[-1].text == "go!"
     assert (prompts.name, prompts.answer) == (str(path), "boxed")
 
 
@@ -102,31 +103,6 @@ def test_mistakes_in_prompt_files_are_named(tmp_path: Path, text: str, words: st
 def test_unknown_tasks_get_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'math'"):
         load_prompts("maths")
-
-
-# ---- problems
-
-
-def test_problems_have_an_id_made_of_their_content(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(PNG)
-    plain, pictured = Problem.read("x"), Problem.read("x", [str(path)])
-    assert plain.id == Problem.read("x").id != pictured.id == Problem.read("x", [PNG]).id
-    assert Problem.read("x", problem_id="aime-3").id == "aime-3"
-
-
-@pytest.mark.parametrize(
-    ("text", "images", "words"),
-    [
-        (" \n", (), "empty"),
-        ("\ud800", (), "UTF-8"),
-        ("x", ("nowhere.png",), "cannot read image nowhere.png: No such file"),
-        ("x", (b"text",), "no PNG"),
-    ],
-)
-def test_bad_problems_are_named(text: str, images: Sequence[str | bytes], words: str) -> None:
-    with pytest.raises(ProblemError, match=words):
-        Problem.read(text, images)
 
 
 # ---- tails
@@ -184,18 +160,18 @@ class GrowingTokenizer(ByteTokenizer):
 )
 def test_prompts_keep_their_bound(texts: list[str], room: int, growing: bool) -> None:
     tokenizer = GrowingTokenizer() if growing else TOKENIZER
-    prompts, problem = load_prompts("math"), Problem.read("why?")
+    prompts, problem = load_prompts("math"), Problem("why?")
     tails = [Tail(ids=tuple(text.encode()), text=text) for text in texts]
-    empty = tokenizer.prompt_tokens((prompts.aggregate(problem, [""] * len(texts)),))
-    message, length = aggregation_prompt(prompts, problem, tails, tokenizer=tokenizer, bound=empty + room)
-    assert length == tokenizer.prompt_tokens((message,)) <= empty + room
+    empty = tokenizer.prompt_tokens(prompts.aggregate(problem, [""] * len(texts)))
+    prompt, length = aggregation_prompt(prompts, problem, tails, tokenizer=tokenizer, bound=empty + room)
+    assert length == tokenizer.prompt_tokens(prompt) <= empty + room
     whole = prompts.aggregate(problem, texts)
-    if tokenizer.prompt_tokens((whole,)) <= empty + room:
-        assert message == whole
+    if tokenizer.prompt_tokens(whole) <= empty + room:
+        assert prompt == whole
 
 
 def test_a_bound_below_the_wording_is_an_error() -> None:
     with pytest.raises(ProblemError, match="10 are allowed"):
         aggregation_prompt(
-            load_prompts("math"), Problem.read("x"), [Tail(ids=(65,), text="A")], tokenizer=TOKENIZER, bound=10
+            load_prompts("math"), Problem("x"), [Tail(ids=(65,), text="A")], tokenizer=TOKENIZER, bound=10
         )

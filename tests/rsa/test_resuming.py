@@ -18,6 +18,7 @@ from rsa import (
     ConfigError,
     MarkovianRSA,
     NoCandidatesError,
+    Problem,
     ResumeMismatchError,
     RSAConfig,
     RunFolderError,
@@ -157,11 +158,11 @@ def test_what_a_run_folder_holds(finished: Path) -> None:
 def test_images_are_kept_beside_it(tmp_path: Path) -> None:
     picture = b"\x89PNG and so on"
     rsa = MarkovianRSA(ScriptedEngine(script), **SETTINGS, task="vision")
-    whole = rsa.solve_sync("what?", images=[picture], out=tmp_path / "run")
+    whole = rsa.solve_sync(Problem("what?", images=[picture]), out=tmp_path / "run")
     _, problem = read_run(tmp_path / "run")
     assert [image.data for image in problem.images] == [picture]
     (tmp_path / "run" / "result.json").unlink()
-    again = rsa.solve_sync(problem.text, images=problem.images, out=tmp_path / "run", resume=True)
+    again = rsa.solve_sync(problem, out=tmp_path / "run", resume=True)
     assert outcome(again) == outcome(whole)
 
 

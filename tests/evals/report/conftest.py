@@ -22,6 +22,7 @@ from evals.records import Sample, Score
 from evals.results import EvalResults, ProblemTiming, Timings
 from rsa.answers.extract import last_boxed
 from rsa.controller import MarkovianRSA
+from rsa.problem import Problem
 from rsa.settings.config import RSAConfig
 from rsa.settings.methods import Method
 
@@ -165,5 +166,5 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     engine = ScriptedEngine(reasoner(), tokens_per_step=256)
     rsa = MarkovianRSA(engine, config=RSAConfig(n=6, c=2, t=2, beta=400, tau=60, answers="every"))
     (sample,) = sums(1)
-    rsa.solve_sync(sample.problem, images=[diagram()], out=folder)
+    rsa.solve_sync(Problem(sample.problem, images=[diagram()]), out=folder)
     return folder

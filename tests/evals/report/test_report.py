@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -30,9 +29,11 @@ from evals.results import CandidateRecord, EvalResults
 from evals.run_scores import RunScores
 from evals.stats import Estimate
 from rsa.controller import MarkovianRSA
-from rsa.errors import RSAError
+from rsa.errors import RSAError, RunFolderError
 from rsa.folders import written_aside
+from rsa.problem import Problem, Turn
 from rsa.results import RunResult
+from rsa.runlog import read_run
 from rsa.settings.config import Limits, RSAConfig
 
 pytestmark = pytest.mark.thorough
@@ -158,7 +159,7 @@ def test_every_problem_opens_to_its_text_gold_picture_and_candidates(evaluation:
     for problem in results_of(evaluation).problems:
         run = evaluation / "runs" / run_name(problem.id, 0)
         result = RunResult.model_validate_json((run / "result.json").read_bytes())
-        assert json.loads((run / "run.json").read_text())["problem"] in page.text
+        assert read_run(run)[1].text in page.text
         assert f"Gold answer: {RunScores.model_validate_json((run / 'scores.json').read_bytes()).gold}" in page.text
         for played in result.rounds:
             for candidate in played.candidates:
@@ -273,7 +274,8 @@ def test_hostile_text_stays_text(tmp_path: Path, evaluation: Path, make: Any) ->
 def test_hostile_text_stays_text_in_a_solved_problem(tmp_path: Path, solved: Path) -> None:
     engine = ScriptedEngine(lambda _: Script(reasoning=HOSTILE, answer=f"\\boxed{{{HOSTILE}}}"))
     config = RSAConfig(n=2, c=1, t=1, beta=600, tau=600)
-    MarkovianRSA(engine, config=config).solve_sync(HOSTILE, problem_id=HOSTILE, out=tmp_path / "run")
+    problem = Problem(HOSTILE, problem_id=HOSTILE, system=HOSTILE, earlier=[Turn("assistant", HOSTILE)])
+    MarkovianRSA(engine, config=config).solve_sync(problem, out=tmp_path / "run")
     plain, page = page_of(solved), page_of(tmp_path / "run")
     assert {tag for tag, _ in page.tags} <= {tag for tag, _ in plain.tags}
     assert page.text.count(SHOWN) > 6
@@ -438,6 +440,23 @@ def test_a_solved_problem_is_told_whole(solved: Path) -> None:
                 assert f"Went on from the tails of {' , '.join(map(str, candidate.parents))}" in page.text
     agreeing = sum(vote.count for played in result.rounds for vote in played.votes if vote.answer == result.answer)
     assert page.text.count("● agrees") == agreeing
+
+
+def test_the_turns_before_a_problem_are_shown_in_order_with_their_pictures(tmp_path: Path) -> None:
+    turns = [Turn("user", "What is a rhombus?", [b"\x89PNG of nothing"]), Turn("assistant", "A parallelogram.")]
+    problem = Problem("And a square?", system="Answer in one line.", earlier=turns)
+    MarkovianRSA(ScriptedEngine(Script("so", r"\boxed{1}")), n=1, c=1, t=0).solve_sync(problem, out=tmp_path / "run")
+    text = page_of(tmp_path / "run").text
+    said = ["Earlier in the conversation", "System", "Answer in one line.", "User", "What is a rhombus?"]
+    said += ["Image 1 of turn 2: ", "Assistant", "A parallelogram.", "The problem itself", "And a square?"]
+    places = [text.index(words, text.index(said[0])) for words in said]
+    assert places == sorted(places)
+
+
+def test_a_run_of_an_older_version_has_no_report_but_a_line(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"format": 2, "problem": "why?"}')
+    with pytest.raises(RunFolderError, match=r"by an older version \(format 2\), which this one cannot read"):
+        write_report(tmp_path)
 
 
 def test_a_run_that_has_not_ended_is_told_so_far(tmp_path: Path, solved: Path) -> None:
