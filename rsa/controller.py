@@ -5,7 +5,7 @@
         async with rsa.stream("Add up these numbers: 48, 93, 120.") as events:
             async for event in events: ...
 
-Where nothing is asynchronous:
+Where nothing is asynchronous, in as many threads as one likes:
 
     MarkovianRSA("nano", n=4, t=1).solve_sync("Make 24 from the numbers 3, 7, 5, 2.").answer
 """
@@ -22,6 +22,7 @@ from typing import Any, Self, get_args
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
+from anyio.from_thread import BlockingPortalProvider
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from engine.api import Engine
@@ -31,6 +32,7 @@ from rsa.budgets import plan
 from rsa.errors import ConfigError, RSAError
 from rsa.events import Event
 from rsa.folders import folder_named
+from rsa.one_loop import OneLoop
 from rsa.problem import Problem
 from rsa.prompts import PromptSet, load_prompts
 from rsa.results import RunResult
@@ -72,7 +74,8 @@ class MarkovianRSA:
                       to close. Without them each run has one of its own.
     sync              how much of a run's log a power cut may take; see `rsa.runlog.Sync`.
 
-    Several runs may go on at once; they share the engine's batches. Raises ConfigError.
+    Several runs may go on at once; they share the engine's batches. They are all of one event loop: while it has runs,
+    another loop is refused. `solve_sync` may be called from any number of threads. Raises ConfigError.
     """
 
     def __init__(
@@ -95,7 +98,8 @@ class MarkovianRSA:
             raise ConfigError(f"sync = {sync!r}: should be one of {', '.join(get_args(Sync))}")
         self._model_name = engine if isinstance(engine, str) else None
         self._engine = None if isinstance(engine, str) else engine
-        self._opening = anyio.Lock()
+        self._loop = OneLoop()
+        self._portals = BlockingPortalProvider()
         self._progress_every_s = progress_every_s
         self._math_workers = math_workers
         self._sync: Sync = sync
@@ -114,7 +118,7 @@ class MarkovianRSA:
         settings  of this run alone, as `RSAConfig` has them: `seed=1`.
 
         Raises ProblemError, ConfigError, PromptError, RunFolderError (and its kinds), NoCandidatesError,
-        engine.errors.EngineError.
+        engine.errors.EngineError; RSAError while another event loop has runs.
         """
         return await self._run(self._order(problem, out, resume, settings))
 
@@ -131,7 +135,8 @@ class MarkovianRSA:
     def solve_sync(
         self, problem: str | Problem, *, out: str | Path | None = None, resume: bool = False, **settings: Any
     ) -> RunResult:
-        """`solve` for code that is not asynchronous. An engine opened by name is closed again.
+        """`solve` for code that is not asynchronous. Calls from several threads share the engine's batches. An engine
+        opened by name is closed again when the last of them ends.
 
         Raises RSAError inside a running event loop: there, await `solve`.
         """
@@ -140,10 +145,21 @@ class MarkovianRSA:
         order = self._order(problem, out, resume, settings)
 
         async def main() -> RunResult:
-            async with self:
-                return await self._run(order)
+            with self._loop.entered():  # until it is closed, no other loop may take the engine up
+                try:
+                    return await self._run(order)
+                finally:
+                    if self._loop.inside == 1:
+                        await self.aclose()
 
-        return anyio.run(main)
+        # One event loop for all threads that are here at the same time: an engine belongs to one.
+        with self._portals as portal:
+            running = portal.start_task_soon(main)
+            try:
+                return running.result()
+            except BaseException:
+                running.cancel()  # the wait may have been interrupted, by ^C; otherwise it has ended
+                raise
 
     async def aclose(self) -> None:
         """Close the engine if it was opened by name. It opens again on the next use. Idempotent."""
@@ -177,6 +193,10 @@ class MarkovianRSA:
         )
 
     async def _run(self, order: _Order, send: Send | None = None) -> RunResult:
+        with self._loop.entered():
+            return await self._run_inside(order, send)
+
+    async def _run_inside(self, order: _Order, send: Send | None) -> RunResult:
         problem, config = order.problem, order.config
         if config.task not in self._prompts:
             self._prompts[config.task] = load_prompts(config.task)
@@ -216,7 +236,7 @@ class MarkovianRSA:
         return checker_of(self._engine.model)
 
     async def _open(self) -> Engine:
-        async with self._opening:
+        async with self._loop.lock:
             if self._engine is None:
                 from rsa.compose import open_engine
 
