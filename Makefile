@@ -32,7 +32,7 @@ demo: $(VENV)/.installed-$(BACKEND)
 	@$(BIN)/rsa solve examples/countdown.txt | $(BIN)/python examples/check_countdown.py examples/countdown.txt
 
 test: $(VENV)/.dev-$(BACKEND)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
 
 quick: $(VENV)/.dev-$(BACKEND)
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(QUICK) $(ARGS)
