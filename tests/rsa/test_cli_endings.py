@@ -16,8 +16,8 @@ from processes import Done, run, started
 from rsa import RunResult
 
 ROOT = Path(__file__).resolve().parents[2]
-CHILD = ROOT / "tests" / "evals" / "eval_cli_child.py"
-SIZES = ["--model", "any", "--n", "3", "--c", "2", "--t", "1", "--beta", "64", "--tau", "16", "--answer-budget", "16"]
+MODEL = f"scripted:{ROOT / 'tests' / 'evals' / 'answers_by_seed.py'}"
+SIZES = ["--model", MODEL, "--n", "3", "--c", "2", "--t", "1", "--beta", "64", "--tau", "16", "--answer-budget", "16"]
 SOLVE = ["solve", "problem.txt", *SIZES, "--out", "a run"]
 ON_LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/dev/full is Linux's")
 
@@ -30,7 +30,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def command(words: list[str], shell: str = '"$@"') -> list[str]:
     """The `rsa` command on a scripted engine, started by a line of shell."""
-    return ["/bin/sh", "-c", shell, "sh", sys.executable, str(CHILD), *words]
+    return ["/bin/sh", "-c", shell, "sh", sys.executable, "-m", "rsa", *words]
 
 
 def environment(**more: str) -> Mapping[str, str]:
