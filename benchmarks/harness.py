@@ -25,7 +25,7 @@ import anyio
 
 from engine.api import GenerationRequest, Message, SamplingParams
 from engine.scripted import Script, ScriptedEngine
-from evals import Benchmark, Sample, evaluate
+from evals import Benchmark, Question, evaluate
 
 TEXT = "So far so good; now the next step follows from the one before. "
 BUDGETS = {"beta": 512, "tau": 128, "answer_budget": 64}
@@ -46,11 +46,11 @@ def script(request: GenerationRequest) -> Script:
 
 
 def problems(count: int) -> Benchmark:
-    def samples() -> Iterator[Sample]:
+    def questions() -> Iterator[Question]:
         for i in range(count):
-            yield Sample(id=f"problem-{i}", problem=f"What is {i} modulo 3?", gold=i % 3)
+            yield Question(id=f"problem-{i}", problem=f"What is {i} modulo 3?", gold=i % 3)
 
-    return Benchmark(name="modulo", metric="integer", samples=samples)
+    return Benchmark(name="modulo", metric="integer", questions=questions)
 
 
 async def alone(count: int, n: int, rounds: int) -> None:

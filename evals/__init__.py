@@ -1,6 +1,6 @@
 """Measurement: benchmarks, scorers, statistics, runner and report.
 
-    from evals import Benchmark, Sample, evaluate
+    from evals import Benchmark, Question, evaluate
     results = await evaluate("chain", "nano", "rsa", out="runs/chain", limit=2, n=4, t=2, beta=256, tau=64)
 
 Names are imported when they are first used, so that `import evals` costs next to nothing.
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evals.comparison import Comparison, compare
     from evals.data.benchmarks import Benchmark, benchmark_names, load_benchmark
+    from evals.data.question import Question
     from evals.errors import BenchmarkError, DataError, EvalError, GoldError, OtherEvalError, ResultsError
     from evals.folder import read_results
     from evals.job import evaluate, rescore
-    from evals.records import Sample, Score, Scorer
     from evals.report import write_report
     from evals.results import EvalResults
+    from evals.scorers.protocol import Score, Scorer
 
 __all__ = [
     "Benchmark",
@@ -30,8 +31,8 @@ __all__ = [
     "EvalResults",
     "GoldError",
     "OtherEvalError",
+    "Question",
     "ResultsError",
-    "Sample",
     "Score",
     "Scorer",
     "benchmark_names",
@@ -47,7 +48,8 @@ _HOME = {
     **dict.fromkeys(("Benchmark", "benchmark_names", "load_benchmark"), "evals.data.benchmarks"),
     **dict.fromkeys(("Comparison", "compare"), "evals.comparison"),
     **dict.fromkeys(("evaluate", "rescore"), "evals.job"),
-    **dict.fromkeys(("Sample", "Score", "Scorer"), "evals.records"),
+    "Question": "evals.data.question",
+    **dict.fromkeys(("Score", "Scorer"), "evals.scorers.protocol"),
     "EvalResults": "evals.results",
     "read_results": "evals.folder",
     "write_report": "evals.report",

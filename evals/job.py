@@ -16,13 +16,14 @@ from engine.api import Engine
 from evals.data.benchmarks import Benchmark, load_benchmark
 from evals.data.columns import Mapped, as_flags, names_of
 from evals.data.open import Data, open_data
+from evals.data.question import Question
 from evals.errors import OtherEvalError, ResultsError
 from evals.events import OnEvent
 from evals.folder import EVAL, DataSource, EvalRecord, ResultsFolder, absolute, data_identity, read_eval
-from evals.records import Sample, Scorer
 from evals.results import EvalResults
 from evals.run_scores import RunScores, failed_scores, score_run
 from evals.runner import Evaluation, Solving, check_gold, default_in_flight
+from evals.scorers.protocol import Scorer
 from rsa.answers.math_pool import MathWorkers
 from rsa.command.job import change, differences
 from rsa.errors import ConfigError
@@ -279,8 +280,8 @@ async def rescore(
             raise OtherEvalError(f"the data of {folder} is not what it was. Different: {details}", keys)
         math = await stack.enter_async_context(MathWorkers())
         scorer = await stack.enter_async_context(make_scorer(found, math))
-        for sample in data:
-            await check_gold(scorer, sample)  # a metric that does not fit leaves the folder as it is
+        for question in data:
+            check_gold(scorer, question)  # a metric that does not fit leaves the folder as it is
             break
         results.write_metric(metric_name(found), found.settings)
         scoring = partial(_scored_again, results, scorer)
@@ -288,17 +289,17 @@ async def rescore(
         return await evaluation.run()
 
 
-async def _scored_again(folder: ResultsFolder, scorer: Scorer, sample: Sample, epoch: int) -> RunScores:
+async def _scored_again(folder: ResultsFolder, scorer: Scorer, question: Question, epoch: int) -> RunScores:
     """Scores from what a run generated. A run that failed stays failed."""
     metric = folder.record.metric
-    result = folder.read_result(sample.id, epoch)
-    error = folder.read_error(sample.id, epoch)
+    result = folder.read_result(question.id, epoch)
+    error = folder.read_error(question.id, epoch)
     if result is not None and error is None and result.stopped_because == "no_candidates":
         error = "all candidates of a round failed"
     if result is not None:
-        scores = await score_run(result, sample, scorer, metric=metric, epoch=epoch, error=error)
+        scores = await score_run(result, question, scorer, metric=metric, epoch=epoch, error=error)
     elif error is not None:
-        scores = failed_scores(sample, metric=metric, epoch=epoch, error=error)
+        scores = failed_scores(question, metric=metric, epoch=epoch, error=error)
     else:
         raise ResultsError(f"{folder.folder} is not finished; go on with: rsa eval --resume {folder.folder}")
     await anyio.to_thread.run_sync(folder.write_scores, scores)

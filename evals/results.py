@@ -12,7 +12,7 @@ from pydantic import Field, FiniteFloat
 
 from engine.api import FinishReason, ModelInfo, Usage
 from evals.headline import Headline
-from evals.records import Score, ScoreStatus
+from evals.scorers.protocol import Score, ScoreStatus
 from evals.stats import Estimate
 from rsa.results import Record, Status
 from rsa.settings.config import RSAConfig
@@ -131,7 +131,7 @@ class EvalResults(Record):
     statuses  of the final round's candidates.
     usage     all tokens of all problems and epochs.
     protocol  in words: what was asked, how often, and what counts.
-    warnings  what a reader of the numbers should know (fewer samples than asked, budgets lowered, unscored ones).
+    warnings  what a reader of the numbers should know (fewer questions than asked, budgets lowered, unscored ones).
     """
 
     schema_version: int = SCHEMA_VERSION

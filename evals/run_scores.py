@@ -12,8 +12,6 @@ A candidate that was cut off after a complete answer keeps it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import groupby
 from typing import Self
@@ -21,8 +19,9 @@ from typing import Self
 from pydantic import FiniteFloat, JsonValue, model_validator
 
 from engine.api import FinishReason, Usage
-from evals.records import Sample, Score, Scorer
+from evals.data.question import Question
 from evals.results import CandidateRecord
+from evals.scorers.protocol import Score, Scorer
 from rsa.budgets import lowered_of_asked
 from rsa.results import Candidate, Record, Round, RunResult
 
@@ -40,8 +39,8 @@ CUT_OFF: Mapping[FinishReason, str] = {
 class RunScores(Record):
     """What is kept of one run: a problem in one epoch.
 
-    metric      that the scores are of; `gold`: the sample's, for people who read them.
-    question    digest of all that the scores depend on beside the run, see `question_sha256`.
+    metric      that the scores are of; `gold`: the question's, for people who read them.
+    question_sha256   of all that the scores depend on beside the run.
     candidates  of all rounds, by round and index.
     groups      by round: candidates whose answers are equivalent, larger groups first.
     answer      the one answer that the run gave; None if the run failed.
@@ -58,7 +57,7 @@ class RunScores(Record):
     cluster: str | None = None
     metric: str
     gold: JsonValue = None
-    question: str
+    question_sha256: str
     candidates: tuple[CandidateRecord, ...] = ()
     groups: tuple[tuple[Group, ...], ...] = ()
     answer: Score | None = None
@@ -85,20 +84,20 @@ class RunScores(Record):
 
 
 async def score_run(
-    result: RunResult, sample: Sample, scorer: Scorer, *, metric: str, epoch: int = 0, error: str | None = None
+    result: RunResult, question: Question, scorer: Scorer, *, metric: str, epoch: int = 0, error: str | None = None
 ) -> RunScores:
     """Score every candidate of every round, and the answer that the run gave.
 
     error  why the run failed, if it did: `result` is what there is of it then.
 
-    Raises GoldError if the sample's gold is not what the metric needs.
+    Raises GoldError if the question's gold is not what the metric needs.
     """
     asked: dict[str, Score] = {}
 
     async def ask(text: str) -> Score:
         # Candidates that agree often agree to the letter.
         if text not in asked:
-            asked[text] = await scorer.score(text, sample.gold, sample.fields)
+            asked[text] = await scorer.score(text, question.gold, question.fields)
         return asked[text]
 
     records: list[CandidateRecord] = []
@@ -106,15 +105,15 @@ async def score_run(
     for played in result.rounds:
         scores = [await score_candidate(c, ask, thinks=result.model.thinks) for c in played.candidates]
         groups.append(tuple(await scorer.group([score.extracted for score in scores])))
-        records += [_record(sample, epoch, c, score) for c, score in zip(played.candidates, scores, strict=True)]
+        records += [_record(question, epoch, c, score) for c, score in zip(played.candidates, scores, strict=True)]
     everyone = [*result.rounds, *([result.selection] if result.selection else [])]
     return RunScores(
-        problem_id=sample.id,
+        problem_id=question.id,
         epoch=epoch,
-        cluster=sample.cluster,
+        cluster=question.cluster,
         metric=metric,
-        gold=sample.gold,
-        question=question_sha256(sample),
+        gold=question.gold,
+        question_sha256=question.sha256,
         candidates=tuple(records),
         groups=tuple(groups),
         answer=None if error is not None else await _answer_score(result, ask),
@@ -127,25 +126,17 @@ async def score_run(
     )
 
 
-def failed_scores(sample: Sample, *, metric: str, epoch: int, error: str) -> RunScores:
+def failed_scores(question: Question, *, metric: str, epoch: int, error: str) -> RunScores:
     """The scores of a run that failed before it had any candidates: none."""
-    question = question_sha256(sample)
     return RunScores(
-        problem_id=sample.id,
+        problem_id=question.id,
         epoch=epoch,
-        cluster=sample.cluster,
+        cluster=question.cluster,
         metric=metric,
-        gold=sample.gold,
-        question=question,
+        gold=question.gold,
+        question_sha256=question.sha256,
         error=error,
     )
-
-
-def question_sha256(sample: Sample) -> str:
-    """Changes with everything about a problem that its scores depend on."""
-    images = [image.sha256 for image in sample.images]
-    content = json.dumps([sample.problem, images, sample.gold, sample.cluster, sample.fields], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 async def score_candidate(candidate: Candidate, ask: Ask, *, thinks: bool) -> Score:
@@ -177,12 +168,12 @@ async def _answer_score(result: RunResult, ask: Ask) -> Score:
     return await ask(result.text)
 
 
-def _record(sample: Sample, epoch: int, candidate: Candidate, score: Score) -> CandidateRecord:
+def _record(question: Question, epoch: int, candidate: Candidate, score: Score) -> CandidateRecord:
     completion = candidate.completion
     usage = completion.usage if completion else Usage()
     sampling = candidate.sampling.model_dump(exclude={"seed", "stop", "cue"}) if candidate.sampling else {}
     return CandidateRecord(
-        problem_id=sample.id,
+        problem_id=question.id,
         epoch=epoch,
         round=candidate.round,
         index=candidate.index,

@@ -16,13 +16,14 @@ import anyio.to_thread
 
 from engine.api import Engine
 from engine.errors import RequestError
+from evals.data.question import Question
 from evals.errors import DataError, GoldError
 from evals.events import EvalFinished, EvalStarted, OnEvent, RunEnded
 from evals.folder import ResultsFolder
 from evals.meter import Meter, MeteredEngine
-from evals.records import Sample, Scorer
 from evals.results import EvalResults, ProblemTiming, Timings
-from evals.run_scores import RunScores, failed_scores, question_sha256, score_run
+from evals.run_scores import RunScores, failed_scores, score_run
+from evals.scorers.protocol import Scorer
 from evals.summary import headline_value, summarise
 from rsa.answers.math_pool import MathWorkers
 from rsa.controller import MarkovianRSA
@@ -33,7 +34,7 @@ from rsa.results import RunResult
 
 UNBOUNDED_ROWS = 64
 """Candidates that are wanted at once of an engine that takes all it is asked for."""
-Produce = Callable[[Sample, int], Awaitable[RunScores]]
+Produce = Callable[[Question, int], Awaitable[RunScores]]
 """A function that gets the scores of a problem in an epoch, however they are come by; they are on the disk when it
 returns."""
 
@@ -64,7 +65,7 @@ class Solving:
             MeteredEngine(engine, self.meter), config=record.config, sync="round", math_workers=math
         )
 
-    async def scores(self, sample: Sample, epoch: int) -> RunScores:
+    async def scores(self, question: Question, epoch: int) -> RunScores:
         """Run a problem to its end and score it. A failure that is the problem's own is part of the scores.
 
         Raises EngineError if the engine as a whole failed, ConfigError, RunFolderError, ResultsError.
@@ -72,25 +73,25 @@ class Solving:
         metric = self._folder.record.metric
         failed: RunResult | None = None
         try:
-            await self._scorer.score("", sample.gold, sample.fields)  # a bad gold answer, before anything is generated
-            result = await self._solve(sample, epoch)
-            scores = await score_run(result, sample, self._scorer, metric=metric, epoch=epoch)
+            self._scorer.check(question.gold, question.fields)  # before anything is generated
+            result = await self._solve(question, epoch)
+            scores = await score_run(result, question, self._scorer, metric=metric, epoch=epoch)
         except NoCandidatesError as error:
             failed = error.result
-            scores = await score_run(failed, sample, self._scorer, metric=metric, epoch=epoch, error=str(error))
+            scores = await score_run(failed, question, self._scorer, metric=metric, epoch=epoch, error=str(error))
         except (ProblemError, RequestError, GoldError) as error:
-            scores = failed_scores(sample, metric=metric, epoch=epoch, error=str(error))
+            scores = failed_scores(question, metric=metric, epoch=epoch, error=str(error))
         except ConfigError as error:
-            error.add_note(f"(at problem {sample.id!r})")
+            error.add_note(f"(at problem {question.id!r})")
             raise
         await anyio.to_thread.run_sync(self._folder.write_scores, scores, failed)
         self._folder.note_progress(anyio.current_time() - self._began)
         return scores
 
-    async def _solve(self, sample: Sample, epoch: int) -> RunResult:
+    async def _solve(self, question: Question, epoch: int) -> RunResult:
         return await self._rsa.solve(
-            Problem(sample.problem, images=sample.images, problem_id=sample.id),
-            out=self._folder.run_folder(sample.id, epoch),
+            Problem(question.problem, images=question.images, problem_id=question.id),
+            out=self._folder.run_folder(question.id, epoch),
             resume=True,
             seed=epoch_seed(self._folder.record.config.seed, epoch),
         )
@@ -99,7 +100,7 @@ class Solving:
 class Evaluation:
     """The way from problems to results, whatever makes the scores.
 
-    samples   the problems, iterated once; their ids must differ.
+    questions  iterated once; their ids must differ.
     produce   makes the scores of one problem and epoch.
     tasks     problems at once.
     reuse     keep the scores that there are, those of failed runs apart: they get another try.
@@ -108,7 +109,7 @@ class Evaluation:
     def __init__(
         self,
         folder: ResultsFolder,
-        samples: Iterable[Sample],
+        questions: Iterable[Question],
         scorer: Scorer,
         produce: Produce,
         *,
@@ -118,7 +119,7 @@ class Evaluation:
         on_event: OnEvent | None = None,
     ) -> None:
         self._folder = folder
-        self._queue = _Queue(samples, folder.record.epochs, scorer)
+        self._queue = _Queue(questions, folder.record.epochs, scorer)
         self._produce = produce
         self._tasks = tasks
         self._reuse = reuse
@@ -149,11 +150,11 @@ class Evaluation:
             self._trouble = self._trouble or error
             everyone.cancel()
 
-    async def _take(self, sample: Sample, epoch: int) -> None:
-        scores = self._folder.read_scores(sample.id, epoch) if self._reuse else None
-        found = scores is not None and scores.error is None and scores.question == question_sha256(sample)
+    async def _take(self, question: Question, epoch: int) -> None:
+        scores = self._folder.read_scores(question.id, epoch) if self._reuse else None
+        found = scores is not None and scores.error is None and scores.question_sha256 == question.sha256
         if scores is None or not found:
-            scores = await self._produce(sample, epoch)
+            scores = await self._produce(question, epoch)
         self._tell(RunEnded(scores, headline_value(self._folder.record, scores), found))
 
     def _finish(self) -> EvalResults:
@@ -184,16 +185,16 @@ class Evaluation:
 class _Queue:
     """Problems times epochs in order of the data, handed out one at a time. `runs`: those handed out so far."""
 
-    def __init__(self, samples: Iterable[Sample], epochs: int, scorer: Scorer) -> None:
+    def __init__(self, questions: Iterable[Question], epochs: int, scorer: Scorer) -> None:
         self.runs: list[tuple[str, int]] = []
-        self._samples = iter(samples)
+        self._questions = iter(questions)
         self._epochs = epochs
         self._scorer = scorer
         self._ids: set[str] = set()
-        self._waiting: deque[tuple[Sample, int]] = deque()
+        self._waiting: deque[tuple[Question, int]] = deque()
         self._turn = anyio.Lock()
 
-    async def next(self) -> tuple[Sample, int] | None:
+    async def next(self) -> tuple[Question, int] | None:
         """None after the last one.
 
         Raises DataError for an id that came before, and if there are no problems at all; GoldError if already the
@@ -202,25 +203,25 @@ class _Queue:
         async with self._turn:
             if not self._waiting:
                 # In a thread: the next problem may come from a file or the network.
-                sample = await anyio.to_thread.run_sync(next, self._samples, None)
-                if sample is None:
+                question = await anyio.to_thread.run_sync(next, self._questions, None)
+                if question is None:
                     if not self._ids:
                         raise DataError("there are no problems to evaluate")
                     return None
                 if not self._ids:
-                    await check_gold(self._scorer, sample)
-                if sample.id in self._ids:
-                    raise DataError(f"two problems have the id {sample.id!r}: give each its own")
-                self._ids.add(sample.id)
-                self._waiting.extend((sample, epoch) for epoch in range(self._epochs))
-            sample, epoch = self._waiting.popleft()
-            self.runs.append((sample.id, epoch))
-            return sample, epoch
+                    check_gold(self._scorer, question)
+                if question.id in self._ids:
+                    raise DataError(f"two problems have the id {question.id!r}: give each its own")
+                self._ids.add(question.id)
+                self._waiting.extend((question, epoch) for epoch in range(self._epochs))
+            question, epoch = self._waiting.popleft()
+            self.runs.append((question.id, epoch))
+            return question, epoch
 
 
-async def check_gold(scorer: Scorer, sample: Sample) -> None:
+def check_gold(scorer: Scorer, question: Question) -> None:
     """Raises GoldError, naming the problem, if its gold answer is not what the metric needs."""
     try:
-        await scorer.score("", sample.gold, sample.fields)
+        scorer.check(question.gold, question.fields)
     except GoldError as error:
-        raise GoldError(f"problem {sample.id!r}: {error}") from None
+        raise GoldError(f"problem {question.id!r}: {error}") from None

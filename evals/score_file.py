@@ -20,9 +20,9 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from pydantic import JsonValue
 
 from evals.errors import DataError, GoldError
-from evals.records import Score, Scorer, ScoreStatus
 from evals.scorers import make
 from evals.scorers.base import whole_characters
+from evals.scorers.protocol import Score, Scorer, ScoreStatus
 from rsa.results import Record
 
 IN_FLIGHT = 64

@@ -1,8 +1,8 @@
 """Statistics over problems: what a benchmark's number is worth.
 
 The unit is the problem. Candidates of one problem are not independent, so they are averaged first; a standard error
-counts problems, or clusters of them where several ask about one image or document. Nothing is divided by a number of
-samples that do not exist.
+counts problems, or clusters of them where several ask about one image or document. Nothing is divided by
+questions that do not exist.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rsa.results import Record
 CONFIDENCE = 0.95
 Range = tuple[float, float]
 SCORES: Range = (0.0, 1.0)
-"""The range of scores, votes and best of k, and so of their means; see `evals.records.Score`."""
+"""The range of scores, votes and best of k, and so of their means; see `evals.scorers.protocol.Score`."""
 DIFFERENCES: Range = (-1.0, 1.0)
 """The range of differences of two scores."""
 

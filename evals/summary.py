@@ -15,9 +15,9 @@ from typing import get_args
 from engine.api import Usage
 from evals.folder import EvalRecord
 from evals.headline import headline_of
-from evals.records import UNSCORED, ScoreStatus
 from evals.results import CandidateRecord, EvalResults, ProblemStats, RoundStats
 from evals.run_scores import RunScores
+from evals.scorers.protocol import UNSCORED, ScoreStatus
 from evals.stats import best_of, estimate, majority, mean_of, powers_of_two
 from rsa.budgets import lowered_of_asked
 from rsa.settings.suitability import sampling_of

@@ -4,15 +4,15 @@ import sys
 
 import anyio
 
-from evals import Benchmark, Sample, evaluate
+from evals import Benchmark, Question, evaluate
 
 PUZZLES = {24: [3, 7, 5, 2], 36: [9, 8, 4, 4], 17: [10, 4, 3]}
 
 mine = Benchmark(
     name="my-puzzles",
     metric="countdown",
-    samples=[
-        Sample(id=f"make-{target}", problem=f"Make {target} from the numbers {numbers}.", gold=gold)
+    questions=[
+        Question(id=f"make-{target}", problem=f"Make {target} from the numbers {numbers}.", gold=gold)
         for target, numbers in PUZZLES.items()
         for gold in [{"numbers": numbers, "target": target}]
     ],

@@ -3,7 +3,7 @@
 Those that come with the package are TOML files in configs/benchmarks; one's own are such files, or a `Benchmark`
 made in code:
 
-    Benchmark(name="sums", metric="integer", samples=[Sample(id="1", problem="What is 2 + 3?", gold=5)])
+    Benchmark(name="sums", metric="integer", questions=[Question(id="1", problem="What is 2 + 3?", gold=5)])
 
 `Benchmark` and the records it is made of say what the keys of a file mean; configs/benchmarks/aime24.toml shows them.
 """
@@ -19,13 +19,14 @@ from pydantic import ConfigDict, Field, JsonValue, SkipValidation, model_validat
 from evals.data.columns import Mapped, names_of
 from evals.data.declared import Declared, Names
 from evals.data.generated import Generate
+from evals.data.question import Question
 from evals.errors import BenchmarkError
-from evals.records import Sample, Scorer
+from evals.scorers.protocol import Scorer
 from rsa.errors import ConfigError, did_you_mean
 from rsa.settings import resources
 from rsa.settings.profiles import read_toml
 
-Samples = Sequence[Sample] | Callable[[], Iterable[Sample]]
+Questions = Sequence[Question] | Callable[[], Iterable[Question]]
 """Problems given by a program: a list, or a function that starts from the first one whenever it is called."""
 IdRule = Literal["text", "number", "papers"]
 LimitTakes = Literal["first", "sample"]
@@ -71,7 +72,7 @@ class Columns(Declared):
     problem  the question.
     gold     the answer, or a list of answers.
     id       what `Benchmark.ids` makes an id of; without such a column, the place of the row is used.
-    cluster  what samples have in common that are not independent: an image's or a document's id.
+    cluster  what questions have in common that are not independent: an image's or a document's id.
     options  answers to choose from: they follow the question as A., B., ...
     prompt   the question, its options and its instruction in one: used instead of these where it is there.
     images   all of those columns that are there, in order; `<image 2>` in the question means the second of them.
@@ -115,9 +116,9 @@ class Benchmark(Declared):
                  paper (1 to 15, twice).
     fields       columns that the metric needs besides the gold answer; those that are missing are left out.
     lists        columns whose lists are stored as text: "['a', 'b']".
-    cluster_by_image   samples with the same first image form a cluster.
+    cluster_by_image   questions with the same first image form a cluster.
 
-    Where the problems come from is exactly one of: `sources` or `data` (both with `columns`), `generate`, `samples`.
+    Where the problems come from is exactly one of: `sources` or `data` (both with `columns`), `generate`, `questions`.
     `data` is a file as `evals.data.open.open_data` reads it (from a benchmark's file: relative to that file).
 
     Raises BenchmarkError for a key that is unknown, missing or wrong, in plain words.
@@ -142,15 +143,15 @@ class Benchmark(Declared):
     sources: tuple[Source, ...] = ()
     data: Path | None = None
     generate: Generate | None = None
-    samples: Annotated[Samples | None, SkipValidation] = Field(None, repr=False)
+    questions: Annotated[Questions | None, SkipValidation] = Field(None, repr=False)
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if not isinstance(self.metric, str) and not hasattr(self.metric, "score"):
             raise BenchmarkError("`metric` should be the name of a metric or a Scorer")
-        if not (self.samples is None or callable(self.samples) or isinstance(self.samples, Sequence)):
-            raise BenchmarkError("`samples` should be a list of Sample, or a function that returns them")
-        origins = {"sources": self.sources, "data": self.data, "generate": self.generate, "samples": self.samples}
+        if not (self.questions is None or callable(self.questions) or isinstance(self.questions, Sequence)):
+            raise BenchmarkError("`questions` should be a list of Question, or a function that returns them")
+        origins = {"sources": self.sources, "data": self.data, "generate": self.generate, "questions": self.questions}
         given = [name for name, value in origins.items() if value not in ((), None)]
         if len(given) != 1:
             there = " and ".join(given) or "nowhere"
@@ -222,9 +223,9 @@ def load_benchmark(name: str | Path) -> Benchmark:
     except ConfigError as error:
         raise BenchmarkError(str(error)) from None
     try:
-        for key in ("name", "samples"):
+        for key in ("name", "questions"):
             if key in table:
-                raise BenchmarkError(f"unknown key {key!r}: a benchmark's file is its name and has no samples")
+                raise BenchmarkError(f"unknown key {key!r}: a benchmark's file is its name and has no questions")
         benchmark = Benchmark(name=path.stem, **table)
     except BenchmarkError as error:
         raise BenchmarkError(f"benchmark {name}: {error}") from None

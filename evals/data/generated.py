@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol, Self
 from pydantic import Field, JsonValue, model_validator
 
 from evals.data.declared import Declared, Numbers
+from evals.data.question import Question
 from evals.errors import BenchmarkError, DataError
-from evals.records import Sample
 from evals.tasks import chain, countdown, sums
 
 Phrasings = Literal["seen", "unseen", "all"]
@@ -104,12 +104,12 @@ _TASKS: dict[str, _Task] = {
 }
 
 
-def sample_id(name: str, seed: int, index: int) -> str:
+def question_id(name: str, seed: int, index: int) -> str:
     """Of the problem at `index` (from 0), e.g. `countdown-0-0042`."""
     return f"{name}-{seed}-{index:04d}"
 
 
-def generated_samples(name: str, options: Generate, seed: int, count: int) -> Iterator[Sample]:
+def generated_questions(name: str, options: Generate, seed: int, count: int) -> Iterator[Question]:
     """The first `count` problems of the seed, all of the test split.
 
     Raises DataError if the options do not allow that many different ones.
@@ -129,8 +129,8 @@ def generated_samples(name: str, options: Generate, seed: int, count: int) -> It
                 f"{count} were asked for"
             )
         wording = rng.choice(wordings)
-        yield Sample(
-            id=sample_id(name, seed, index),
+        yield Question(
+            id=question_id(name, seed, index),
             problem=task.phrase(problem, wording),
             gold=task.gold(problem),
             fields={**task.fields(problem), "wording": wording},

@@ -19,18 +19,18 @@ from evals.data import hub
 from evals.data.benchmarks import Benchmark, Columns
 from evals.data.choice import Choice, check_distinct, refuse_unknown
 from evals.data.columns import Mapped, names_of, top
-from evals.data.generated import Generate, generated_samples, sample_id
-from evals.data.reader import SampleReader
+from evals.data.generated import Generate, generated_questions, question_id
+from evals.data.question import Question
+from evals.data.reader import QuestionReader
 from evals.data.remote import RemoteRows
 from evals.data.rows import PARQUET, TEXT, file_rows
 from evals.errors import DataError
-from evals.records import Sample
 from evals.results import DataInfo
 
 
 @dataclass(frozen=True)
 class Data:
-    """The selected problems. Iterating gives `Sample`s in the order of the source, as often as one likes; it raises
+    """The selected problems. Iterating gives `Question`s in the order of the source, as often as one likes; it raises
     DataError.
 
     ids       of them; None for a sample of a remote data set: they are known when it is read.
@@ -40,12 +40,12 @@ class Data:
 
     info: DataInfo
     ids: tuple[str, ...] | None
-    samples: Callable[[], Iterator[Sample]] = field(repr=False)
+    questions: Callable[[], Iterator[Question]] = field(repr=False)
     warnings: tuple[str, ...] = ()
     images: bool = False
 
-    def __iter__(self) -> Iterator[Sample]:
-        return self.samples()
+    def __iter__(self) -> Iterator[Question]:
+        return self.questions()
 
     def __len__(self) -> int:
         return self.info.selected
@@ -102,11 +102,11 @@ def open_data(
 
 
 def _program_data(benchmark: Benchmark, choice: Choice) -> Data:
-    def every() -> Iterable[Sample]:
-        return benchmark.samples() if callable(benchmark.samples) else benchmark.samples or ()
+    def every() -> Iterable[Question]:
+        return benchmark.questions() if callable(benchmark.questions) else benchmark.questions or ()
 
     place = f"benchmark {benchmark.name}"
-    ids = [sample.id for sample in every()]
+    ids = [question.id for question in every()]
     check_distinct(ids, place)
     chosen = choice.select(ids, benchmark.limit_takes, place)
     info = DataInfo(
@@ -124,26 +124,28 @@ def _generated(name: str, options: Generate, choice: Choice) -> Data:
     if choice.ids is not None:  # any index may be asked for
         form = re.compile(rf"{re.escape(name)}-{choice.seed}-(\d{{4,6}})")
         indices = {one: int(match[1]) for one in choice.ids if (match := form.fullmatch(one))}
-        unknown = [one for one in choice.ids if one not in indices or sample_id(name, choice.seed, indices[one]) != one]
-        examples = [sample_id(name, choice.seed, index) for index in range(2)]
+        unknown = [
+            one for one in choice.ids if one not in indices or question_id(name, choice.seed, indices[one]) != one
+        ]
+        examples = [question_id(name, choice.seed, index) for index in range(2)]
         refuse_unknown(unknown, (), f"benchmark {name}", examples)
         chosen = sorted(indices.values())[: choice.limit]
-    samples = partial(generated_samples, name, options, choice.seed, chosen[-1] + 1)
+    questions = partial(generated_questions, name, options, choice.seed, chosen[-1] + 1)
     if options.sizes or options.lengths:  # there may be too few different ones: better now than in the middle
-        deque(samples(), maxlen=0)
+        deque(questions(), maxlen=0)
     info = DataInfo(
         kind="generated",
         name=options.task,
         selected=len(chosen),
         options={**options.as_recorded(), **choice.options("first"), "seed": choice.seed},
     )
-    ids = tuple(sample_id(name, choice.seed, index) for index in chosen)
-    return Data(info, ids, lambda: _at(samples(), chosen))
+    ids = tuple(question_id(name, choice.seed, index) for index in chosen)
+    return Data(info, ids, lambda: _at(questions(), chosen))
 
 
-def _at(samples: Iterable[Sample], chosen: Sequence[int]) -> Iterator[Sample]:
+def _at(questions: Iterable[Question], chosen: Sequence[int]) -> Iterator[Question]:
     wanted = set(chosen)
-    return (sample for position, sample in enumerate(islice(samples, chosen[-1] + 1)) if position in wanted)
+    return (question for position, question in enumerate(islice(questions, chosen[-1] + 1)) if position in wanted)
 
 
 # ---------------------------------------------------------------- data sets
@@ -170,7 +172,7 @@ def _from_disk(benchmark: Benchmark, columns: Columns, data: Path, choice: Choic
         selected=0,
         options=choice.options(benchmark.limit_takes),
     )
-    return _of_files(SampleReader(benchmark, columns, str(data), folder), files, choice, info)
+    return _of_files(QuestionReader(benchmark, columns, str(data), folder), files, choice, info)
 
 
 def _from_hub(benchmark: Benchmark, columns: Columns, choice: Choice, revision: str | None) -> Data:
@@ -185,7 +187,7 @@ def _from_hub(benchmark: Benchmark, columns: Columns, choice: Choice, revision: 
         selected=0,
         options=choice.options(benchmark.limit_takes),
     )
-    reader = SampleReader(benchmark, columns, name)
+    reader = QuestionReader(benchmark, columns, name)
     warnings = [f"the data come from {name}, because {reason}" for reason in found.skipped]
     if source.stream:
         data = _of_remote(reader, RemoteRows(found.files), choice, info)
@@ -200,7 +202,7 @@ def _from_hub(benchmark: Benchmark, columns: Columns, choice: Choice, revision: 
     return replace(data, warnings=tuple(warnings))
 
 
-def _of_files(reader: SampleReader, files: Sequence[Path], choice: Choice, info: DataInfo) -> Data:
+def _of_files(reader: QuestionReader, files: Sequence[Path], choice: Choice, info: DataInfo) -> Data:
     """Problems of files that are here. A first pass, which leaves out the images, checks every row."""
     first = next(file_rows(files), None)
     images: list[str] = []
@@ -214,17 +216,17 @@ def _of_files(reader: SampleReader, files: Sequence[Path], choice: Choice, info:
     check_distinct(ids, info.name)
     chosen = choice.select(ids, reader.benchmark.limit_takes, info.name)
 
-    def samples() -> Iterator[Sample]:
+    def questions() -> Iterator[Question]:
         wanted = set(chosen)
         for position, row in enumerate(islice(file_rows(files), chosen[-1] + 1)):
             if position in wanted:
-                yield reader.sample(row, position, ids[position])
+                yield reader.question(row, position, ids[position])
 
     info = info.model_copy(update={"rows": len(ids), "selected": len(chosen)})
-    return Data(info, tuple(ids[position] for position in chosen), samples)
+    return Data(info, tuple(ids[position] for position in chosen), questions)
 
 
-def _of_remote(reader: SampleReader, rows: RemoteRows, choice: Choice, info: DataInfo) -> Data:
+def _of_remote(reader: QuestionReader, rows: RemoteRows, choice: Choice, info: DataInfo) -> Data:
     """Problems of files that are read where they are; their rows are checked as they come."""
     reader.check_columns(dict.fromkeys(rows.columns))
     column = top(rows.columns, reader.columns.id)
@@ -239,17 +241,17 @@ def _of_remote(reader: SampleReader, rows: RemoteRows, choice: Choice, info: Dat
             return islice(rows.all(), choice.limit)
         return rows.sample(choice.limit, choice.seed)
 
-    def samples() -> Iterator[Sample]:
+    def questions() -> Iterator[Question]:
         seen: list[str] = []
         for position, row in enumerate(wanted()):
-            sample = reader.sample(row, position, reader.id_of(row, position))
-            seen.append(sample.id)
-            yield sample
+            question = reader.question(row, position, reader.id_of(row, position))
+            seen.append(question.id)
+            yield question
         refuse_unknown([one for one in ids or () if one not in seen], seen, info.name)
         check_distinct(seen, info.name)
 
     selected = min(choice.limit or rows.rows, rows.rows) if ids is None else len(ids)
-    return Data(info.model_copy(update={"rows": rows.rows, "selected": selected}), ids, samples)
+    return Data(info.model_copy(update={"rows": rows.rows, "selected": selected}), ids, questions)
 
 
 def _sha256(files: Sequence[Path]) -> str:

@@ -1,4 +1,4 @@
-"""From a row of a data file to a `Sample`: its id, problem, images and gold answer, as a benchmark declares them."""
+"""From a row of a data file to a `Question`: its id, problem, images and gold answer, as a benchmark declares them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from engine.api import ImagePart
 from evals.data.benchmarks import Benchmark, Columns
 from evals.data.columns import Found, find, paths, top, where_else
 from evals.data.images import image_bytes, image_path, renumbered
+from evals.data.question import Question
 from evals.data.rows import Row
 from evals.errors import DataError
-from evals.records import Sample
 
 _NEEDED = {"problem": "the problem", "gold": "the gold answer", "images": "the image"}
-"""Columns that a sample cannot do without, if the benchmark has them at all, and what they are called for people."""
+"""Columns that a question cannot do without, if the benchmark has them at all, and what they are called for people."""
 
 
-class SampleReader:
+class QuestionReader:
     """Reads rows as a benchmark declares them.
 
     place   of the data, for messages.
@@ -43,13 +43,13 @@ class SampleReader:
         self._paper = re.compile(rf"(?:.*[-_ ])?(?P<paper>{papers})(?:_Problems/Problem_|[-_ ])(?P<number>\d+)")
 
     def check_columns(self, row: Row) -> None:
-        """That a first row, or one of empty values, has the columns that a sample cannot do without. Names no row."""
+        """That a first row, or one of empty values, has the columns that a question cannot do without. Names no row."""
         missing = [key for key in _NEEDED if (names := getattr(self.columns, key)) and find(row, names) is None]
         if missing:
             raise DataError(f"{self._place}: {self._no_column(row, *missing)}")
 
     def image_columns(self, names: Sequence[str]) -> list[str]:
-        """Which of these columns of a table hold images and nothing else that samples need."""
+        """Which of these columns of a table hold images and nothing else that questions need."""
         columns = self.columns
         others = [columns.problem, columns.gold, columns.id, columns.cluster, columns.options, columns.prompt]
         others += [self._field(name) for name in self.benchmark.fields]
@@ -90,7 +90,7 @@ class SampleReader:
         return f"{self.benchmark.name}-{papers[paper]}-{place + 1:02d}"
 
     def check(self, row: Row, position: int) -> None:
-        """That the row has what its sample needs. Images are not read, but files that are named must be there."""
+        """That the row has what its question needs. Images are not read, but files that are named must be there."""
         self._problem(row, position)
         self._gold(row, position)
         for column in self._images(row):
@@ -99,14 +99,14 @@ class SampleReader:
                 if path is not None and not path.is_file():
                     raise self._error(position, f"column {column.name!r}: there is no image {path}")
 
-    def sample(self, row: Row, position: int, sample_id: str) -> Sample:
-        """The sample of a row, with the bytes of its images."""
+    def question(self, row: Row, position: int, question_id: str) -> Question:
+        """The question of a row, with the bytes of its images."""
         problem, images = self._with_images(self._problem(row, position), row, position)
         cluster = self._value(row, self.columns.cluster)
         if cluster is None and self.benchmark.cluster_by_image and images:
             cluster = images[0].sha256[:16]
-        return Sample(
-            id=sample_id,
+        return Question(
+            id=question_id,
             problem=problem,
             images=images,
             gold=self._gold(row, position),

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from evals.records import Score, ScoreStatus
 from evals.report.text import Clip, last_of
 from evals.results import CandidateRecord
+from evals.scorers.protocol import Score, ScoreStatus
 from rsa.results import Candidate, Check, Round
 
 Tone = Literal["right", "wrong", "partly", "none", "open"]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.api import ModelInfo
-from evals.records import ScoreStatus
 from evals.report.text import count, duration, interval, moment, percent, points, short
 from evals.report.views import RIGHT, WRONG, Tone
 from evals.results import DataInfo, EvalResults, ProblemStats, Timings
+from evals.scorers.protocol import ScoreStatus
 from evals.stats import DIFFERENCES, SCORES, Estimate, estimate
 from rsa.settings.config import RSAConfig
 from rsa.settings.methods import Method

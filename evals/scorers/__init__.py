@@ -27,7 +27,7 @@ from rsa.answers.math_pool import MathWorkers
 from rsa.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from evals.records import Scorer
+    from evals.scorers.protocol import Scorer
 
 __all__ = ["NAMES", "make"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import JsonValue
 
 from evals.errors import BenchmarkError
-from evals.records import Score
 from evals.scorers.base import BaseScorer, Fields, gold_texts, no_answer, scored, short_answer
 from evals.scorers.edit_distance import similarity
+from evals.scorers.protocol import Score
 
 MAX_CHARACTERS = 10_000
 """The longest answer compared, in characters: a longer one resembles nothing that could be asked for."""

@@ -11,7 +11,7 @@ from typing import Generic, Self, TypeVar
 from pydantic import JsonValue
 
 from evals.errors import GoldError
-from evals.records import Score
+from evals.scorers.protocol import Score
 from rsa.answers.extract import answer_section, last_boxed
 
 G = TypeVar("G")
@@ -28,6 +28,10 @@ class BaseScorer(ABC, Generic[G]):
 
     async def __aexit__(self, *exc: object) -> None:
         """Nothing to end."""
+
+    def check(self, gold: JsonValue, fields: Fields) -> None:
+        """Raises GoldError if gold or fields are not what is needed."""
+        self.read_gold(gold, fields)
 
     async def score(self, answer: str, gold: JsonValue, fields: Fields) -> Score:
         """What `answer` is worth. Never raises for a text; GoldError if gold or fields are not what is needed."""

@@ -7,8 +7,8 @@ from string import ascii_uppercase
 from pydantic import JsonValue
 
 from evals.errors import GoldError
-from evals.records import Score
 from evals.scorers.base import BaseScorer, Fields, gold_text, no_answer, options_field, plain_text, scored, shown
+from evals.scorers.protocol import Score
 from rsa.answers.extract import choice_letter, last_boxed
 
 

@@ -16,7 +16,6 @@ from typing import Literal, cast
 from pydantic import JsonValue
 
 from evals.errors import GoldError
-from evals.records import Score
 from evals.scorers.base import (
     BaseScorer,
     Fields,
@@ -29,6 +28,7 @@ from evals.scorers.base import (
     text_field,
 )
 from evals.scorers.edit_distance import levenshtein
+from evals.scorers.protocol import Score
 from rsa.answers.arithmetic import exact_value
 from rsa.answers.equivalence import tidy
 from rsa.answers.extract import last_boxed, letter_of, marked_answer

@@ -14,7 +14,6 @@ from string import ascii_uppercase
 from pydantic import JsonValue
 
 from evals.errors import GoldError
-from evals.records import Score
 from evals.scorers.base import (
     BaseScorer,
     Fields,
@@ -28,6 +27,7 @@ from evals.scorers.base import (
     text_field,
 )
 from evals.scorers.choice import option_in_box
+from evals.scorers.protocol import Score
 from rsa.answers.arithmetic import exact_value
 from rsa.answers.equivalence import tidy
 from rsa.answers.extract import last_boxed, letter_of

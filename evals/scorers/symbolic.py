@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pydantic import JsonValue
 
 from evals.errors import GoldError
-from evals.records import Score
 from evals.scorers.base import BaseScorer, Fields, gold_text, kept, no_answer, scored, shown
+from evals.scorers.protocol import Score
 from rsa.answers.equivalence import AnswerMatcher, compare
 from rsa.answers.extract import final_answer, last_boxed
 from rsa.answers.math_pool import MathWorkers

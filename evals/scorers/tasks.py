@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from pydantic import JsonValue
 
-from evals.records import Score
 from evals.scorers.base import BaseScorer, Fields, no_answer, scored
+from evals.scorers.protocol import Score
 from evals.tasks import chain, countdown, sums
 from evals.tasks.verdict import Verdict
 from rsa.answers.arithmetic import exact_value

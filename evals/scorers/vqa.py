@@ -8,8 +8,8 @@ from itertools import product
 from pydantic import JsonValue
 
 from evals.errors import GoldError
-from evals.records import Score
 from evals.scorers.base import BaseScorer, Fields, gold_text, no_answer, scored, short_answer, shown
+from evals.scorers.protocol import Score
 
 ENOUGH = 3
 """Annotators whose agreement with an answer makes it fully right."""

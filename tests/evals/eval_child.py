@@ -16,12 +16,13 @@ from engine.api import Completion, EngineEvent, GenerationRequest
 from engine.errors import EngineClosedError, OutOfMemoryError
 from engine.scripted import Script, ScriptedEngine, ScriptedStream
 from evals.data.benchmarks import Benchmark
+from evals.data.question import Question
 from evals.errors import GoldError
 from evals.events import EvalEvent, RunEnded
 from evals.folder import ResultsFolder
 from evals.job import evaluate
-from evals.records import Sample, Score
 from evals.results import CandidateRecord, EvalResults
+from evals.scorers.protocol import Score
 from rsa.answers.extract import last_boxed
 
 SETTINGS: dict[str, Any] = {"n": 4, "c": 2, "t": 1, "beta": 512, "tau": 16, "answer_budget": 32, "seed": 5}
@@ -38,9 +39,12 @@ class Exactly:
     async def __aexit__(self, *exc: object) -> None:
         return None
 
-    async def score(self, answer: str, gold: Any, fields: Mapping[str, Any]) -> Score:
+    def check(self, gold: Any, fields: Mapping[str, Any]) -> None:
         if not isinstance(gold, str):
             raise GoldError(f"the gold answer should be text, not {gold!r}")
+
+    async def score(self, answer: str, gold: Any, fields: Mapping[str, Any]) -> Score:
+        self.check(gold, fields)
         box = last_boxed(answer)
         if box is None:
             return Score(value=0.0, status="no_answer")
@@ -69,14 +73,15 @@ def script(request: GenerationRequest) -> Script:
     return Script(f"{seed} in {request.id}", answer, error=error, fail_after=5)
 
 
-def samples(count: int = 8) -> list[Sample]:
+def questions(count: int = 8) -> list[Question]:
     return [
-        Sample(id=f"p/{i}", problem=f"what is number {i}?", gold=str(i % 3), cluster=f"c{i // 2}") for i in range(count)
+        Question(id=f"p/{i}", problem=f"what is number {i}?", gold=str(i % 3), cluster=f"c{i // 2}")
+        for i in range(count)
     ]
 
 
 def benchmark(count: int = 8) -> Benchmark:
-    return Benchmark(name="thirds", metric=Exactly(), samples=samples(count))
+    return Benchmark(name="thirds", metric=Exactly(), questions=questions(count))
 
 
 class _TellingStream(ScriptedStream):

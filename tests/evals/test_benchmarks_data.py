@@ -127,14 +127,14 @@ def test_numbers_and_texts_in_one_column_stay_what_they_are(tmp_path: Path) -> N
     """A reader that guesses a type for the whole column would change one of them."""
     (tmp_path / "data.jsonl").write_text('{"problem": "p", "answer": "0.50"}\n{"problem": "p", "answer": 25}\n')
     data = open_data(load_benchmark("hmmt_feb25"), data=tmp_path / "data.jsonl")
-    assert [sample.gold for sample in data] == ["0.50", "25"]
+    assert [question.gold for question in data] == ["0.50", "25"]
 
 
 def test_empty_numbers_of_pandas_are_nothing(tmp_path: Path) -> None:
     file = parquet(tmp_path, [{**MATHVISTA, "precision": float("nan"), "answer": 3.0}])
-    (sample,) = open_data(load_benchmark("mathvista"), data=file)
-    assert sample.fields["precision"] is None
-    assert sample.gold == "3"
+    (question,) = open_data(load_benchmark("mathvista"), data=file)
+    assert question.fields["precision"] is None
+    assert question.gold == "3"
 
 
 # ---------------------------------------------------------------- which problems
@@ -147,7 +147,7 @@ def thirty(folder: Path) -> Path:
 
 def test_a_limit_takes_the_first_of_a_contest(tmp_path: Path) -> None:
     data = open_data(load_benchmark("aime25"), data=thirty(tmp_path), limit=2)
-    assert [sample.id for sample in data] == ["aime25-I-01", "aime25-I-02"] == list(data.ids or ())
+    assert [question.id for question in data] == ["aime25-I-01", "aime25-I-02"] == list(data.ids or ())
     assert (data.info.rows, data.info.selected) == (30, 2)
     assert data.info.options == {"limit": 2, "ids": None}
     assert len(open_data(load_benchmark("aime25"), data=tmp_path / "data.jsonl", limit=50)) == 30
@@ -160,12 +160,12 @@ def test_a_limit_samples_a_large_set(tmp_path: Path) -> None:
     def drawn(limit: int, seed: int = 0) -> list[str]:
         data = open_data(benchmark, data=file, limit=limit, seed=seed)
         assert data.info.options == {"limit": limit, "ids": None, "seed": seed}
-        return [sample.id for sample in data]
+        return [question.id for question in data]
 
     few, more = drawn(5), drawn(20)
     assert len(few) == 5
-    assert set(few) < set(more), "a larger sample contains the smaller one"
-    assert drawn(5) == few, "the same sample every time"
+    assert set(few) < set(more), "a larger question contains the smaller one"
+    assert drawn(5) == few, "the same question every time"
     assert drawn(5, seed=1) != few
     assert few != [f"ai2d-{number:02d}" for number in range(1, 6)], "not just the first ones"
     order = [f"ai2d-{number:02d}" for number in range(1, 61)]
@@ -175,7 +175,7 @@ def test_a_limit_samples_a_large_set(tmp_path: Path) -> None:
 def test_ids_choose_exactly(tmp_path: Path) -> None:
     file, benchmark = thirty(tmp_path), load_benchmark("aime25")
     data = open_data(benchmark, data=file, ids=["aime25-II-01", "aime25-I-03", "aime25-II-01"])
-    assert [sample.id for sample in data] == ["aime25-I-03", "aime25-II-01"]
+    assert [question.id for question in data] == ["aime25-I-03", "aime25-II-01"]
     assert open_data(benchmark, data=file, ids=data.ids, limit=1).ids == ("aime25-I-03",)
     with pytest.raises(DataError, match=r"`ids`: .* has no problem aime25-II-1; did you mean 'aime25-II-1"):
         open_data(benchmark, data=file, ids=["aime25-I-03", "aime25-II-1"])

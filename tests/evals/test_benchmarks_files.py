@@ -8,8 +8,8 @@ import pytest
 
 from evals.data.benchmarks import Benchmark, benchmark_names, load_benchmark
 from evals.data.open import open_data
+from evals.data.question import Question
 from evals.errors import BenchmarkError, DataError
-from evals.records import Sample
 from evals.scorers import make
 from rsa.problem import Problem
 from rsa.prompts import load_prompts
@@ -53,16 +53,16 @@ def test_every_prompt_ends_as_the_protocol_says(name: str, end: str) -> None:
 
 
 def test_a_benchmark_in_a_few_lines_of_code() -> None:
-    samples = [Sample(id=str(number), problem=f"{number} + 1?", gold=str(number + 1)) for number in range(3)]
-    for given in (samples, lambda: iter(samples)):
-        benchmark = Benchmark(name="increments", metric="integer", samples=given)
+    questions = [Question(id=str(number), problem=f"{number} + 1?", gold=str(number + 1)) for number in range(3)]
+    for given in (questions, lambda: iter(questions)):
+        benchmark = Benchmark(name="increments", metric="integer", questions=given)
         data = open_data(benchmark, limit=2)
-        assert list(data) == list(data) == samples[:2]
+        assert list(data) == list(data) == questions[:2]
         assert (data.info.kind, data.info.name, data.info.rows) == ("given", "increments", 3)
     with pytest.raises(DataError, match="benchmark increments reads no data set"):
         open_data(benchmark, data=Path("x.jsonl"))
     with pytest.raises(DataError, match="two problems have the id '0'"):
-        open_data(Benchmark(name="twice", metric="integer", samples=[samples[0], samples[0]]))
+        open_data(Benchmark(name="twice", metric="integer", questions=[questions[0], questions[0]]))
 
 
 def test_a_benchmark_in_a_file(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_a_benchmark_in_a_file(tmp_path: Path) -> None:
     assert benchmark.name == "capitals"
     assert benchmark.task == str(tmp_path / "ask.toml"), "prompts beside the file"
     (tmp_path / "x.jsonl").write_text('{"q": "2 + 3?", "b": 5, "a": 6}\n')
-    (sample,) = open_data(benchmark, data=tmp_path / "x.jsonl")
-    assert (sample.id, sample.problem, sample.gold) == ("capitals-01", "2 + 3?", "6")
+    (question,) = open_data(benchmark, data=tmp_path / "x.jsonl")
+    assert (question.id, question.problem, question.gold) == ("capitals-01", "2 + 3?", "6")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_benchmark_in_a_file(tmp_path: Path) -> None:
         ("", "metric is missing"),
         ('metric = "math"\nname = "x"', "unknown key 'name'"),
         ('metric = "math"\ncolumn = 1', "unknown key 'column'; did you mean 'columns'"),
-        ('metric = "math"', "its problems come from nowhere: give exactly one of sources, data, generate, samples"),
+        ('metric = "math"', "its problems come from nowhere: give exactly one of sources, data, generate, questions"),
         ('metric = "math"\n[[sources]]\nhub = "a/b"\nsplit = "x"', "`columns` is missing"),
         ('metric = "math"\n[[sources]]\nhub = "a/b"', "split is missing"),
         ('metric = "math"\n[[sources]]\nhub = "a/b"\nsplit = "x"\nrevision = ["1", "2"]', "2 revisions for 1 hub id"),
@@ -110,6 +110,6 @@ def test_an_unknown_name_gets_the_nearest_and_all() -> None:
     assert all(name in str(caught.value) for name in benchmark_names())
 
 
-def test_samples_that_can_be_read_only_once_are_refused() -> None:
-    with pytest.raises(BenchmarkError, match="`samples` should be a list of Sample, or a function"):
-        Benchmark(name="once", metric="math", samples=iter([]))
+def test_questions_that_can_be_read_only_once_are_refused() -> None:
+    with pytest.raises(BenchmarkError, match="`questions` should be a list of Question, or a function"):
+        Benchmark(name="once", metric="math", questions=iter([]))

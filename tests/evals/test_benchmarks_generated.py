@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from evals.data.benchmarks import load_benchmark
 from evals.data.open import open_data
+from evals.data.question import Question
 from evals.errors import BenchmarkError, DataError
-from evals.records import Sample
 from evals.tasks import chain, countdown, sums
 
 TASKS: dict[str, Any] = {"countdown": countdown, "chain": chain, "sums": sums}
 NAMES = st.sampled_from(sorted(TASKS))
 
 
-def samples(name: str, *, options: dict[str, Any] | None = None, **choice: Any) -> list[Sample]:
+def questions(name: str, *, options: dict[str, Any] | None = None, **choice: Any) -> list[Question]:
     return list(open_data(load_benchmark(name).with_options(options or {}), **choice))
 
 
@@ -26,10 +26,10 @@ def samples(name: str, *, options: dict[str, Any] | None = None, **choice: Any) 
 @given(NAMES, st.integers(0, 2**64), st.integers(1, 12), st.integers(1, 12))
 @settings(max_examples=25, deadline=None)
 def test_the_seed_decides_and_a_larger_limit_extends_a_smaller_one(name: str, seed: int, some: int, more: int) -> None:
-    first = samples(name, seed=seed, limit=some)
+    first = questions(name, seed=seed, limit=some)
     assert len(first) == some
-    assert samples(name, seed=seed, limit=some + more)[:some] == first
-    assert first != samples(name, seed=seed + 1, limit=some)
+    assert questions(name, seed=seed, limit=some + more)[:some] == first
+    assert first != questions(name, seed=seed + 1, limit=some)
 
 
 @pytest.mark.thorough
@@ -37,7 +37,7 @@ def test_the_seed_decides_and_a_larger_limit_extends_a_smaller_one(name: str, se
 @settings(max_examples=15, deadline=None)
 def test_problems_are_of_the_test_split_and_all_different(name: str, seed: int) -> None:
     task = TASKS[name]
-    problems = [task.from_gold(sample.gold) for sample in samples(name, seed=seed, limit=20)]
+    problems = [task.from_gold(question.gold) for question in questions(name, seed=seed, limit=20)]
     assert {task.split_of(problem) for problem in problems} == {"test"}
     assert len({problem.key for problem in problems}) == 20
 
@@ -45,37 +45,39 @@ def test_problems_are_of_the_test_split_and_all_different(name: str, seed: int) 
 @given(st.integers(0, 2**32), st.sets(st.integers(3, 6), min_size=1), st.sampled_from(["seen", "unseen", "all"]))
 @settings(max_examples=15, deadline=None)
 def test_options_of_countdown(seed: int, sizes: set[int], phrasings: str) -> None:
-    for sample in samples("countdown", options={"sizes": sorted(sizes), "phrasings": phrasings}, seed=seed, limit=8):
-        problem = countdown.from_gold(sample.gold)
-        assert len(problem.numbers) == sample.fields["size"]
-        assert sample.fields["size"] in sizes
-        wording = sample.fields["wording"]
+    for question in questions(
+        "countdown", options={"sizes": sorted(sizes), "phrasings": phrasings}, seed=seed, limit=8
+    ):
+        problem = countdown.from_gold(question.gold)
+        assert len(problem.numbers) == question.fields["size"]
+        assert question.fields["size"] in sizes
+        wording = question.fields["wording"]
         assert isinstance(wording, int)
-        assert sample.problem == countdown.phrase(problem, wording)
+        assert question.problem == countdown.phrase(problem, wording)
         assert phrasings == "all" or countdown.PHRASINGS[wording][1] == (phrasings == "seen")
 
 
 def test_options_of_chain() -> None:
-    for sample in samples("chain", options={"lengths": [3, 60]}, limit=10):
-        assert len(chain.from_gold(sample.gold).ops) == sample.fields["length"]
-        assert sample.fields["length"] in (3, 60)
+    for question in questions("chain", options={"lengths": [3, 60]}, limit=10):
+        assert len(chain.from_gold(question.gold).ops) == question.fields["length"]
+        assert question.fields["length"] in (3, 60)
 
 
 def test_options_of_sums_and_ranges() -> None:
-    for sample in samples("sums", options={"lengths": ["3-4", 9]}, limit=10):
-        assert len(sums.from_gold(sample.gold).terms) == sample.fields["length"]
-        assert sample.fields["length"] in (3, 4, 9)
+    for question in questions("sums", options={"lengths": ["3-4", 9]}, limit=10):
+        assert len(sums.from_gold(question.gold).terms) == question.fields["length"]
+        assert question.fields["length"] in (3, 4, 9)
 
 
 @pytest.mark.thorough
 def test_ids_name_any_problem_of_a_seed() -> None:
     wanted = ["countdown-7-0003", "countdown-7-0530"]
-    chosen = samples("countdown", seed=7, ids=wanted)
-    assert [sample.id for sample in chosen] == wanted
-    assert chosen[0] == samples("countdown", seed=7, limit=4)[3]
+    chosen = questions("countdown", seed=7, ids=wanted)
+    assert [question.id for question in chosen] == wanted
+    assert chosen[0] == questions("countdown", seed=7, limit=4)[3]
     for unknown in ("countdown-8-0003", "countdown-7-3", "countdown-7-00003", "chain-7-0003"):
         with pytest.raises(DataError, match=rf"has no problem {unknown}; ids are like countdown-7-0000"):
-            samples("countdown", seed=7, ids=[unknown])
+            questions("countdown", seed=7, ids=[unknown])
 
 
 @pytest.mark.thorough

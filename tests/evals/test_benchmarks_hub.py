@@ -88,7 +88,7 @@ def benchmark(*sources: dict[str, Any]) -> Benchmark:
 
 
 def problems(of: Benchmark) -> list[str]:
-    return [sample.problem for sample in open_data(of)]
+    return [question.problem for question in open_data(of)]
 
 
 def test_only_the_files_of_the_split_are_fetched(hub: Hub) -> None:
@@ -99,7 +99,7 @@ def test_only_the_files_of_the_split_are_fetched(hub: Hub) -> None:
         "data/test-00000-of-00002.jsonl": lines("one"),
     }
     data = open_data(benchmark({"hub": "a/b", "split": "test", "rows": 2}))
-    assert [sample.problem for sample in data] == ["one", "two"]
+    assert [question.problem for question in data] == ["one", "two"]
     assert sorted(hub.fetched) == ["data/test-00000-of-00002.jsonl", "data/test-00001-of-00002.jsonl"]
     assert data.info.model_dump(exclude={"options"}) == {
         "kind": "hub",
@@ -119,7 +119,7 @@ def test_configurations_and_several_ids_are_read_in_their_order(hub: Hub) -> Non
     hub.sets["a/c"] = {f"{name}/test-0.jsonl": lines(f"{name} of c") for name in ("Art", "Biology")}
     source = {"hub": ["a/b", "a/c"], "config": ["Biology", "Art"], "split": "test", "revision": ["1" * 40, "2" * 40]}
     data = open_data(benchmark(source))
-    assert [sample.problem for sample in data] == ["Biology", "Art", "Biology of c", "Art of c"]
+    assert [question.problem for question in data] == ["Biology", "Art", "Biology of c", "Art of c"]
     assert (data.info.name, data.info.config) == ("a/b + a/c", "Biology, Art")
     assert data.info.revision == f"{'1' * 40} + {'2' * 40}"
 
@@ -203,7 +203,7 @@ def test_without_a_network_or_a_copy_it_says_how_to_bring_one(hub: Hub, tmp_path
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_text(lines("one"))
     data = open_data(aime, data=folder)
-    assert [sample.id for sample in data] == ["aime25-I-01"]
+    assert [question.id for question in data] == ["aime25-I-01"]
     assert (data.info.kind, data.info.name, data.info.split) == ("file", "aime25", "train")
 
 
@@ -215,7 +215,7 @@ def test_a_folder_of_two_data_sets(hub: Hub, tmp_path: Path) -> None:
     for place, problem in (("1", "one"), ("2", "two")):
         (tmp_path / "copy" / place / "data").mkdir(parents=True)
         (tmp_path / "copy" / place / "data" / "train-0.jsonl").write_text(lines(problem))
-    assert [sample.problem for sample in open_data(of, data=tmp_path / "copy")] == ["one", "two"]
+    assert [question.problem for question in open_data(of, data=tmp_path / "copy")] == ["one", "two"]
 
 
 @pytest.mark.parametrize("name", ["mmmu", "vqav2"])
@@ -235,7 +235,7 @@ def test_the_real_cache_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     folder.mkdir(parents=True)
     (folder / "test-0.jsonl").write_text(lines("one"))
     data = open_data(of)
-    assert [sample.problem for sample in data] == ["one"]
+    assert [question.problem for question in data] == ["one"]
     assert data.info.revision == COMMIT
 
 
@@ -283,14 +283,14 @@ def test_a_sample_of_a_remote_set_fetches_few_groups(remote: tuple[Benchmark, li
     data = open_data(benchmark, limit=20, seed=5)
     assert (data.info.rows, data.info.selected, data.ids) == (120, 20, None)
     assert groups == []
-    drawn = [sample.id for sample in data]
+    drawn = [question.id for question in data]
     assert len(groups) == 3, "8 rows of a group"
     assert drawn == sorted(set(drawn), key=int)
     assert len(drawn) == 20
-    assert [sample.id for sample in data] == drawn
-    assert set(drawn) < {sample.id for sample in open_data(benchmark, limit=100, seed=5)}
-    assert drawn != [sample.id for sample in open_data(benchmark, limit=20, seed=6)]
-    assert {sample.cluster for sample in data} == {str(int(one) // 5) for one in drawn}
+    assert [question.id for question in data] == drawn
+    assert set(drawn) < {question.id for question in open_data(benchmark, limit=100, seed=5)}
+    assert drawn != [question.id for question in open_data(benchmark, limit=20, seed=6)]
+    assert {question.cluster for question in data} == {str(int(one) // 5) for one in drawn}
 
 
 @pytest.mark.parametrize(("limit", "count"), [(1, 1), (8, 8), (119, 119), (120, 120), (500, 120), (None, 120)])
@@ -299,12 +299,12 @@ def test_every_row_of_a_remote_set_can_be_had_once(
 ) -> None:
     benchmark, _ = remote
     data = open_data(benchmark, limit=limit)
-    assert len({sample.id for sample in data}) == len(data) == count
+    assert len({question.id for question in data}) == len(data) == count
 
 
 def test_ids_of_a_remote_set(remote: tuple[Benchmark, list[int]]) -> None:
     benchmark, groups = remote
-    assert [sample.id for sample in open_data(benchmark, ids=["57", "3", "51"])] == ["3", "51", "57"]
+    assert [question.id for question in open_data(benchmark, ids=["57", "3", "51"])] == ["3", "51", "57"]
     assert groups == [0, 50], "only the groups they are in"
     with pytest.raises(DataError, match="`ids`: lmms-lab-encoder/VQAv2 has no problem 500"):
         list(open_data(benchmark, ids=["57", "500"]))

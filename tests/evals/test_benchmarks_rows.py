@@ -21,8 +21,8 @@ from engine.api import GenerationRequest
 from engine.scripted import Script, ScriptedEngine
 from evals.data.benchmarks import benchmark_names, load_benchmark
 from evals.data.open import open_data
+from evals.data.question import Question
 from evals.folder import read_results
-from evals.records import Sample
 from evals.scorers import make
 from rsa import compose
 from rsa.command.cli import app
@@ -33,8 +33,8 @@ CASES: dict[str, Row] = {
     case["case"]: case
     for case in json.loads((Path(__file__).parents[1] / "data" / "benchmark_rows.json").read_text(encoding="utf-8"))
 }
-"""Rows as the Hub has them, and the samples they become. {"png": 7} is an image of one shade of red; so are the
-numbers that samples have as images."""
+"""Rows as the Hub has them, and the questions they become. {"png": 7} is an image of one shade of red; so are the
+numbers that questions have as images."""
 
 
 def png(red: int) -> bytes:
@@ -85,26 +85,26 @@ def with_data_urls(folder: Path, rows: Rows) -> Path:
     return jsonl(folder, rows, lambda data: f"data:image/png;base64,{base64.b64encode(data).decode()}")
 
 
-def expected(case: Row) -> list[Sample]:
+def expected(case: Row) -> list[Question]:
     return [
-        Sample(**{**sample, "images": tuple({"data": png(red)} for red in sample.get("images", ()))})
-        for sample in case["samples"]
+        Question(**{**question, "images": tuple({"data": png(red)} for red in question.get("images", ()))})
+        for question in case["questions"]
     ]
 
 
 @pytest.mark.parametrize("write", [parquet, with_files, with_base64, with_data_urls])
 @pytest.mark.parametrize("name", CASES)
-def test_samples_of_a_local_file(name: str, write: Callable[[Path, Rows], Path], tmp_path: Path) -> None:
+def test_questions_of_a_local_file(name: str, write: Callable[[Path, Rows], Path], tmp_path: Path) -> None:
     case = CASES[name]
     data = open_data(load_benchmark(case["benchmark"]), data=write(tmp_path, case["rows"]))
-    samples = list(data)
-    assert list(data) == samples, "it can be read again"
+    questions = list(data)
+    assert list(data) == questions, "it can be read again"
     if name == "ai2d":  # the cluster is a digest of the image
-        (cluster,) = {sample.cluster for sample in samples}
+        (cluster,) = {question.cluster for question in questions}
         assert cluster
-        samples = [sample.model_copy(update={"cluster": "same image"}) for sample in samples]
-    assert samples == expected(case)
-    assert data.ids == tuple(sample.id for sample in samples)
+        questions = [question.model_copy(update={"cluster": "same image"}) for question in questions]
+    assert questions == expected(case)
+    assert data.ids == tuple(question.id for question in questions)
     assert (data.info.kind, data.info.rows, data.info.selected, len(data)) == ("file", *[len(case["rows"])] * 3)
 
 
@@ -117,10 +117,10 @@ def test_the_metric_can_use_the_gold_answers(name: str, tmp_path: Path) -> None:
     async def worths() -> set[float | None]:
         values = set()
         async with make(str(benchmark.metric), settings=benchmark.settings) as scorer:
-            for sample in open_data(benchmark, data=parquet(tmp_path, case["rows"])):
-                gold = sample.gold[0] if isinstance(sample.gold, list) else sample.gold
+            for question in open_data(benchmark, data=parquet(tmp_path, case["rows"])):
+                gold = question.gold[0] if isinstance(question.gold, list) else question.gold
                 answer = "ABCD"[int(str(gold))] if name == "ai2d" else gold
-                score = await scorer.score(f"\\boxed{{{answer}}}", sample.gold, sample.fields)
+                score = await scorer.score(f"\\boxed{{{answer}}}", question.gold, question.fields)
                 values.add(score.value)
         return values
 
@@ -196,11 +196,11 @@ def test_a_benchmark_from_a_file_to_its_number(name: str, tmp_path: Path, monkey
     results = read_results("out")
     assert results.mean.value == pytest.approx(mean)
     assert results.statuses == statuses
-    (sample,) = expected({**case, "samples": case["samples"][:1]})
+    (question,) = expected({**case, "questions": case["questions"][:1]})
     for request in engine.requests:
         (message,) = request.messages
-        assert message.images == sample.images
-        assert sample.problem in message.text
+        assert message.images == question.images
+        assert question.problem in message.text
 
 
 def test_images_and_a_model_that_reads_text_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

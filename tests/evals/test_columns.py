@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 from evals.data.benchmarks import load_benchmark
 from evals.data.columns import Found, find, paths, top
 from evals.data.open import open_data
+from evals.data.question import Question
 from evals.data.remote import RemoteRows
 from evals.errors import BenchmarkError, DataError
 from evals.folder import read_eval, read_results
 from evals.job import evaluate
-from evals.records import Sample
 from rsa.command.cli import app
 from rsa.compose import open_engine
 
@@ -198,8 +198,8 @@ def test_a_file_of_another_framework_is_evaluated_by_flags_alone(write: Callable
     assert done.exit_code == 0, done.stderr
     assert [problem.id for problem in read_results("out").problems] == ["aime25-I-01", "aime25-I-02", "aime25-I-03"]
     assert read_results("out").data.columns == {key: (name,) for key, name in MAPPED.items()}
-    samples = list(open_data(load_benchmark("aime25"), data=write(ROWS), columns=MAPPED))
-    assert [(sample.problem, sample.gold) for sample in samples] == [
+    questions = list(open_data(load_benchmark("aime25"), data=write(ROWS), columns=MAPPED))
+    assert [(question.problem, question.gold) for question in questions] == [
         (f"what is number {number}?", gold) for number, gold in enumerate(GOLDS)
     ]
 
@@ -223,10 +223,10 @@ def test_the_message_about_a_missing_column_can_be_pasted(write: Callable[[list[
 
 def test_a_column_whose_name_looks_like_a_path_is_found() -> None:
     rows = [{"prompt[0].content": "what is number 1?", "prompt": [{"content": "no"}], "meta.gold": "1", "meta": {}}]
-    (sample,) = open_data(
+    (question,) = open_data(
         load_benchmark("aime25"), data=jsonl(rows), columns={"problem": "prompt[0].content", "gold": "meta.gold"}
     )
-    assert (sample.problem, sample.gold) == ("what is number 1?", "1")
+    assert (question.problem, question.gold) == ("what is number 1?", "1")
 
 
 def test_everything_that_a_benchmark_reads_can_be_elsewhere() -> None:
@@ -244,8 +244,8 @@ def test_everything_that_a_benchmark_reads_can_be_elsewhere() -> None:
         "id": "uid.n",
         "images": "media[0]",
     }
-    (sample,) = open_data(load_benchmark("mmmu"), data=parquet([row]), columns=columns)
-    assert sample == Sample(
+    (question,) = open_data(load_benchmark("mmmu"), data=parquet([row]), columns=columns)
+    assert question == Question(
         id="mine-7",
         problem="which one?\n\nA. one\nB. two\n\nAnswer with the letter of the correct option.",
         images=({"data": b"picture"},),
@@ -406,8 +406,8 @@ def test_a_problem_with_a_checker_of_its_own_may_be_in_a_file() -> None:
     """Its gold answer is an object."""
     Path("mine.toml").write_text('metric = "countdown"\ndata = "data.jsonl"\n[columns]\nproblem = "q"\ngold = "task"\n')
     jsonl([{"q": "Make 10 from 3 and 7.", "task": {"numbers": [3, 7], "target": 10}}])
-    (sample,) = open_data(load_benchmark("mine.toml"))
-    assert sample.gold == {"numbers": [3, 7], "target": 10}
+    (question,) = open_data(load_benchmark("mine.toml"))
+    assert question.gold == {"numbers": [3, 7], "target": 10}
     assert rsa("eval", "mine.toml", *SIZES, "--out", "out").exit_code == 0
 
 

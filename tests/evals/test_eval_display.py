@@ -49,7 +49,7 @@ def started(runs: int = 4, meter: Meter | None = None) -> EvalStarted:
 
 
 def ended(problem: str, value: float | None = 1.0, *, found: bool = False, error: str | None = None) -> RunEnded:
-    scores = RunScores(problem_id=problem, epoch=0, metric="exactly", question="", error=error)
+    scores = RunScores(problem_id=problem, epoch=0, metric="exactly", question_sha256="", error=error)
     return RunEnded(scores, value, found)
 
 
@@ -206,7 +206,7 @@ def drawn(console: Console, live: LiveLine) -> str:
 
 
 def runs() -> Iterator[RunScores]:
-    yield RunScores(problem_id="p", epoch=0, metric="exactly", question="", error="it broke")
+    yield RunScores(problem_id="p", epoch=0, metric="exactly", question_sha256="", error="it broke")
 
 
 def test_results_without_a_single_value() -> None:

@@ -20,19 +20,19 @@ from engine.errors import EngineClosedError, OutOfMemoryError
 from engine.scripted import Script, ScriptedEngine, ScriptedStream
 from evals import display
 from evals.data.benchmarks import Benchmark
+from evals.data.question import Question
 from evals.display import result_lines
 from evals.errors import GoldError, ResultsError
 from evals.events import EvalEvent, EvalFinished, EvalStarted, RunEnded
 from evals.folder import ResultsFolder, read_results, run_name
 from evals.job import evaluate, rescore
-from evals.records import Sample
 from evals.results import Timings
 from evals.runner import default_in_flight, epoch_seed
 from rsa import ConfigError
 
 CHILD = Path(__file__).with_name("eval_child.py")
 _CHILD = runpy.run_path(str(CHILD))
-SETTINGS, script, benchmark, samples = (_CHILD[name] for name in ("SETTINGS", "script", "benchmark", "samples"))
+SETTINGS, script, benchmark, questions = (_CHILD[name] for name in ("SETTINGS", "script", "benchmark", "questions"))
 Exactly, Dying, problem_of, FAILING = (_CHILD[name] for name in ("Exactly", "Dying", "problem_of", "FAILING"))
 run, written, records = (_CHILD[name] for name in ("run", "written", "records"))
 
@@ -147,8 +147,8 @@ def test_another_epoch_is_the_same_problems_with_another_seed(finished: Path, tm
     assert len(seeds) == len(set(seeds)), "no noise is used twice"
 
 
-def test_samples_are_in_order_of_problem_epoch_round_and_index(finished: Path) -> None:
-    order = [sample.id for sample in samples()]
+def test_candidates_are_in_order_of_problem_epoch_round_and_index(finished: Path) -> None:
+    order = [question.id for question in questions()]
     places = [(order.index(r.problem_id), r.epoch, r.round, r.index) for r in records(finished)]
     assert places == sorted(places)
     assert len(places) == len(set(places))
@@ -194,11 +194,11 @@ def test_failed_problems_get_another_try_when_it_goes_on(tmp_path: Path) -> None
 
 def test_problems_that_cannot_be_read_fail_alone(tmp_path: Path) -> None:
     bad = [
-        Sample(id="empty", problem=" ", gold="0"),
-        Sample(id="long", problem=f"what is number 1? {'x' * 3000}", gold="0"),
-        Sample(id="gold", problem="what is number 1?", gold=7),
+        Question(id="empty", problem=" ", gold="0"),
+        Question(id="long", problem=f"what is number 1? {'x' * 3000}", gold="0"),
+        Question(id="gold", problem="what is number 1?", gold=7),
     ]
-    mixed = Benchmark(name="mixed", metric=Exactly(), samples=[*samples(2), *bad])
+    mixed = Benchmark(name="mixed", metric=Exactly(), questions=[*questions(2), *bad])
     engine = ScriptedEngine(script, context_tokens=2500)
     results = run(tmp_path / "out", engine, of=mixed, beta=128)
     assert [problem.value is None for problem in results.problems] == [False, False, True, True, True]
@@ -218,9 +218,9 @@ def test_problems_that_cannot_be_read_fail_alone(tmp_path: Path) -> None:
 
 def test_a_metric_that_does_not_fit_is_noticed_before_anything_runs(tmp_path: Path) -> None:
     engine = ScriptedEngine(script)
-    numbers = [Sample(id=str(i), problem=f"what is number {i}?", gold=i) for i in range(3)]
+    numbers = [Question(id=str(i), problem=f"what is number {i}?", gold=i) for i in range(3)]
     with pytest.raises(GoldError, match="problem '0': the gold answer should be text, not 0"):
-        run(tmp_path / "out", engine, of=Benchmark(name="numbers", metric=Exactly(), samples=numbers))
+        run(tmp_path / "out", engine, of=Benchmark(name="numbers", metric=Exactly(), questions=numbers))
     assert engine.requests == []
 
 
@@ -278,7 +278,7 @@ def test_events_tell_the_whole_story(finished: Path, tmp_path: Path) -> None:
     assert abs(events[0].meter.tokens - results.usage.completion_tokens) <= spare
     ended = [event for event in events if isinstance(event, RunEnded)]
     assert sorted((event.scores.problem_id, event.scores.epoch) for event in ended) == sorted(
-        (sample.id, epoch) for sample in samples() for epoch in range(2)
+        (question.id, epoch) for question in questions() for epoch in range(2)
     )
     assert [event for event in events if isinstance(event, EvalFinished)] == [EvalFinished(results)] == events[-1:]
     again: list[EvalEvent] = []
@@ -312,7 +312,7 @@ def test_seconds_are_kept_apart_and_add_up_over_processes(tmp_path: Path) -> Non
     timings = Timings.model_validate_json((tmp_path / "out" / "timings.json").read_bytes())
     assert timings.wall_s > 100.0
     assert timings.tokens_per_s == pytest.approx(results.usage.completion_tokens / timings.wall_s)
-    assert [timing.problem_id for timing in timings.problems] == [sample.id for sample in samples()]
+    assert [timing.problem_id for timing in timings.problems] == [question.id for question in questions()]
     assert all(timing.wall_s > 0 for timing in timings.problems)
 
 

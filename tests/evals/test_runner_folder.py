@@ -19,7 +19,7 @@ from rsa import ConfigError, RunLockedError
 from rsa.folders import lock_folder
 
 _CHILD = runpy.run_path(str(Path(__file__).with_name("eval_child.py")))
-script, benchmark, samples = (_CHILD[name] for name in ("script", "benchmark", "samples"))
+script, benchmark, questions = (_CHILD[name] for name in ("script", "benchmark", "questions"))
 Exactly, Dying, problem_of, FAILING = (_CHILD[name] for name in ("Exactly", "Dying", "problem_of", "FAILING"))
 run, written, records = (_CHILD[name] for name in ("run", "written", "records"))
 
@@ -107,11 +107,11 @@ def test_names_of_run_folders_are_safe(name: str) -> None:
 
 
 def test_problems_of_one_id_and_none_at_all_are_refused(tmp_path: Path) -> None:
-    twice = [*samples(2), samples(1)[0]]
+    twice = [*questions(2), questions(1)[0]]
     with pytest.raises(DataError, match="'p/0'"):
-        run(tmp_path / "twice", of=Benchmark(name="twice", metric=Exactly(), samples=twice))
+        run(tmp_path / "twice", of=Benchmark(name="twice", metric=Exactly(), questions=twice))
     with pytest.raises(DataError, match="no problem"):
-        run(tmp_path / "none", of=Benchmark(name="none", metric=Exactly(), samples=[]))
+        run(tmp_path / "none", of=Benchmark(name="none", metric=Exactly(), questions=[]))
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,11 @@ def test_what_cannot_be_scored_again(finished: Path, tmp_path: Path) -> None:
 
 def test_a_gold_answer_that_was_mended_counts_when_it_goes_on(tmp_path: Path) -> None:
     run(tmp_path / "out")
-    mended = [sample.model_copy(update={"gold": "1"}) for sample in samples()]
+    mended = [question.model_copy(update={"gold": "1"}) for question in questions()]
     engine = ScriptedEngine(script)
-    results = run(tmp_path / "out", engine, of=Benchmark(name="thirds", metric=Exactly(), samples=mended), resume=True)
+    results = run(
+        tmp_path / "out", engine, of=Benchmark(name="thirds", metric=Exactly(), questions=mended), resume=True
+    )
     assert {problem_of(request) for request in engine.requests} == {FAILING}
     rows = [record for record in records(tmp_path / "out") if record.score.status == "scored"]
     assert all(row.score.value == float(row.score.extracted == "1") for row in rows)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.errors import BenchmarkError, GoldError
-from evals.records import Score
 from evals.scorers import NAMES, make
+from evals.scorers.protocol import Score
 
 pytestmark = pytest.mark.anyio
 DATA = Path(__file__).parent.parent / "data"

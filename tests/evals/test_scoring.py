@@ -11,14 +11,15 @@ import anyio
 import pytest
 
 from engine.api import Completion, FinishReason, ModelInfo, SamplingParams, Usage
-from evals.records import Sample, Score
-from evals.run_scores import failed_scores, question_sha256, score_candidate, score_run
+from evals.data.question import Question
+from evals.run_scores import failed_scores, score_candidate, score_run
+from evals.scorers.protocol import Score
 from rsa import RSAConfig
 from rsa.results import Candidate, Round, RunResult, Status, Timings
 
 Exactly = runpy.run_path(str(Path(__file__).with_name("eval_child.py")))["Exactly"]
 RIGHT, NOTHING = r"so \boxed{7}", "so it is"
-SAMPLE = Sample(id="p", problem="why?", gold="7", cluster="c")
+QUESTION = Question(id="p", problem="why?", gold="7", cluster="c")
 
 
 def completion(reason: FinishReason, text: str, *, closed: bool = True, cached: int = 0) -> Completion:
@@ -130,7 +131,7 @@ def three() -> list[Candidate]:
 
 
 def scored(result: RunResult, **more: Any) -> Any:
-    return anyio.run(lambda: score_run(result, SAMPLE, Exactly(), metric="exactly", **more))
+    return anyio.run(lambda: score_run(result, QUESTION, Exactly(), metric="exactly", **more))
 
 
 def test_what_is_kept_of_a_run() -> None:
@@ -169,7 +170,7 @@ def test_a_run_without_an_answer_is_worth_nothing() -> None:
 def test_a_run_that_failed_has_no_answer_and_keeps_its_candidates() -> None:
     scores = scored(run_of(*three()), error="all failed")
     assert (scores.answer, scores.error, len(scores.candidates)) == (None, "all failed", 3)
-    nothing = failed_scores(SAMPLE, metric="exactly", epoch=1, error="too long")
+    nothing = failed_scores(QUESTION, metric="exactly", epoch=1, error="too long")
     assert (nothing.candidates, nothing.answer, nothing.error, nothing.rounds()) == ((), None, "too long", [])
 
 
@@ -188,7 +189,7 @@ def test_the_metric_is_asked_once_for_equal_texts() -> None:
             return await super().score(answer, gold, fields)
 
     same = [each.model_copy(update={"completion": completion("stop", RIGHT)}) for each in three()]
-    anyio.run(lambda: score_run(run_of(*same), SAMPLE, Counting(), metric="exactly"))
+    anyio.run(lambda: score_run(run_of(*same), QUESTION, Counting(), metric="exactly"))
     assert asked == [RIGHT]
 
 
@@ -196,5 +197,5 @@ def test_the_metric_is_asked_once_for_equal_texts() -> None:
     "change", [{"problem": "how?"}, {"gold": "8"}, {"cluster": None}, {"fields": {"precision": 2}}, {"id": "q"}]
 )
 def test_the_digest_of_a_question(change: dict[str, Any]) -> None:
-    other = SAMPLE.model_copy(update=change)
-    assert (question_sha256(other) == question_sha256(SAMPLE)) == ("id" in change)
+    other = QUESTION.model_copy(update=change)
+    assert (other.sha256 == QUESTION.sha256) == ("id" in change)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from engine.api import ModelInfo, Usage
 from evals.display import result_lines
 from evals.folder import DataSource, EvalRecord
-from evals.records import UNSCORED, Score, ScoreStatus
 from evals.results import CandidateRecord, DataInfo, EvalResults
 from evals.run_scores import RunScores
+from evals.scorers.protocol import UNSCORED, Score, ScoreStatus
 from evals.stats import best_of, estimate
 from evals.summary import headline_value, protocol, summarise
 from rsa import RSAConfig
@@ -69,7 +69,7 @@ def run_of(problem: str, *rounds: Sequence[Mark], epoch: int = 0, **more: Any) -
     ]
     fields = {
         "metric": "exactly",
-        "question": "",
+        "question_sha256": "",
         "answer": Score(value=1.0),
         "usage": Usage(completion_tokens=TOKENS * len(candidates)),
         "budgets": (64, 16, 8),

@@ -16,10 +16,11 @@ from pydantic import JsonValue
 from engine.api import GenerationRequest, ImagePart
 from engine.scripted import Script, ScriptedEngine
 from evals.data.benchmarks import Benchmark
+from evals.data.question import Question
 from evals.folder import TIMINGS, read_results
 from evals.job import evaluate as run_evaluation
-from evals.records import Sample, Score
 from evals.results import EvalResults, ProblemTiming, Timings
+from evals.scorers.protocol import Score
 from rsa.answers.extract import last_boxed
 from rsa.controller import MarkovianRSA
 from rsa.problem import Problem
@@ -37,6 +38,9 @@ class Exact:
 
     async def __aexit__(self, *exc: object) -> None:
         return None
+
+    def check(self, gold: JsonValue, fields: Mapping[str, JsonValue]) -> None:
+        """Any gold answer will do."""
 
     async def score(self, answer: str, gold: JsonValue, fields: Mapping[str, JsonValue]) -> Score:
         boxed = last_boxed(answer)
@@ -87,10 +91,10 @@ def diagram(size: int = 60) -> ImagePart:
     return ImagePart(data=file.getvalue())
 
 
-def sums(number: int, images: Sequence[ImagePart] = ()) -> list[Sample]:
+def sums(number: int, images: Sequence[ImagePart] = ()) -> list[Question]:
     """Problems with the gold in their text, where the model of tests finds it."""
     return [
-        Sample(
+        Question(
             id=f"sum-{index:02}",
             problem=f"What is {index} + 40, when $x^2$ is ignored? (gold {index + 40}. )",
             images=tuple(images[:1]) if index % 2 else (),
@@ -102,7 +106,7 @@ def sums(number: int, images: Sequence[ImagePart] = ()) -> list[Sample]:
 
 def evaluate(
     folder: Path,
-    samples: Sequence[Sample],
+    questions: Sequence[Question],
     play: Play | None = None,
     *,
     method: Method = "rsa",
@@ -111,7 +115,7 @@ def evaluate(
 ) -> Path:
     """Evaluate as programs do; the clock's part of the folder is made up, since a clock has no place in a test."""
     wanted = {"n": 4, "c": 2, "t": 2, "beta": 400, "tau": 60, **settings}
-    problems = Benchmark(name=benchmark, metric=Exact(), samples=samples)
+    problems = Benchmark(name=benchmark, metric=Exact(), questions=questions)
     engine = ScriptedEngine(play or reasoner(), tokens_per_step=256, name="scripted-model")
 
     async def main() -> None:
@@ -165,6 +169,6 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report") / "solved"
     engine = ScriptedEngine(reasoner(), tokens_per_step=256)
     rsa = MarkovianRSA(engine, config=RSAConfig(n=6, c=2, t=2, beta=400, tau=60, answers="every"))
-    (sample,) = sums(1)
-    rsa.solve_sync(Problem(sample.problem, images=[diagram()]), out=folder)
+    (question,) = sums(1)
+    rsa.solve_sync(Problem(question.problem, images=[diagram()]), out=folder)
     return folder

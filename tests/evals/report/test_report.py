@@ -258,8 +258,8 @@ def test_hostile_text_stays_text(tmp_path: Path, evaluation: Path, make: Any) ->
     def play(request: Any) -> Script:
         return Script(reasoning=HOSTILE, answer=f"\\boxed{{{HOSTILE}}}")
 
-    (sample,) = make.sums(1)
-    nasty = sample.model_copy(update={"id": HOSTILE, "problem": HOSTILE, "gold": HOSTILE})
+    (question,) = make.sums(1)
+    nasty = question.model_copy(update={"id": HOSTILE, "problem": HOSTILE, "gold": HOSTILE})
     plain, page = page_of(evaluation), page_of(make.evaluate(tmp_path, [nasty], play, tau=400, benchmark=HOSTILE))
     assert {tag for tag, _ in page.tags} <= {tag for tag, _ in plain.tags}
     assert {name for _, attributes in page.tags for name in attributes} <= {
@@ -329,8 +329,8 @@ def test_an_evaluation_in_which_everything_failed(tmp_path: Path, make: Any) -> 
 
 
 def test_an_evaluation_in_which_nothing_ran(tmp_path: Path, make: Any) -> None:
-    samples = [sample.model_copy(update={"problem": " "}) for sample in make.sums(2)]
-    page = page_of(make.evaluate(tmp_path, samples))
+    questions = [question.model_copy(update={"problem": " "}) for question in make.sums(2)]
+    page = page_of(make.evaluate(tmp_path, questions))
     assert "No problem has a candidate that could be scored" in page.text
     assert "The run failed: the problem is empty" in page.text
     assert page.figures == []

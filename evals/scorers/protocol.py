@@ -1,4 +1,4 @@
-"""What evaluation passes around: a problem with its gold answer, and what a candidate's answer is worth."""
+"""What a scorer is, and what it says: what the answer of a candidate is worth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Literal, Protocol, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from engine.api import ImagePart
 from rsa.results import Record
 
 ScoreStatus = Literal["scored", "no_answer", "truncated", "degenerate", "too_hard", "failed"]
@@ -22,25 +21,6 @@ failed      the engine failed on the candidate: no value
 """
 UNSCORED: frozenset[ScoreStatus] = frozenset({"too_hard", "failed"})
 """Statuses left out of means, and counted: a failure is not a wrong answer."""
-
-
-class Sample(Record):
-    """One problem of a benchmark.
-
-    id       unique within the benchmark, and the same whatever part of it is loaded.
-    problem  the text put to the model, before the prompts file of the benchmark's task frames it.
-    images   of the problem, in order, as the bytes of their files.
-    gold     what the metric compares with; what it may be depends on the metric.
-    cluster  samples of one cluster are not independent (questions about one image or document); None: its own.
-    fields   what the metric needs besides: options, precision, question type.
-    """
-
-    id: str = Field(min_length=1)
-    problem: str
-    images: tuple[ImagePart, ...] = Field((), repr=False)
-    gold: JsonValue
-    cluster: str | None = None
-    fields: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class Score(Record):
@@ -71,10 +51,13 @@ class Scorer(Protocol):
 
     async def __aexit__(self, *exc: object) -> None: ...
 
+    def check(self, gold: JsonValue, fields: Mapping[str, JsonValue]) -> None:
+        """Raises evals.errors.GoldError if `gold` or `fields` are not what the metric needs."""
+
     async def score(self, answer: str, gold: JsonValue, fields: Mapping[str, JsonValue]) -> Score:
         """What `answer`, the text of an answer section, is worth. Never raises for a text, however hostile.
 
-        Raises evals.errors.GoldError if `gold` or `fields` are not what the metric needs.
+        Raises GoldError as `check` does.
         """
 
     async def group(self, answers: Sequence[str | None]) -> list[tuple[int, ...]]:
