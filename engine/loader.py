@@ -92,7 +92,7 @@ def convert_model(
     dtype: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Conversion:
-    """Quantise a ZAYA1 model into a folder, or go on with that: see `engine.families.zaya.convert`. Verified last.
+    """Quantise a model into a folder, or go on with that, where its family can: only ZAYA1 today. Verified last.
 
     group_size: None for 64, or 32 where the mode has no other. dtype: `bf16`, `f16` or `f32` for what stays float;
     None: as stored. Raises BackendError without a working MLX, RequestError, ModelError, CheckpointError.
