@@ -32,6 +32,7 @@ from rsa.folders import (
     lock_folder,
     make_folder,
     read_record,
+    read_versioned,
     this_machine,
     versions_of,
     what_differs,
@@ -43,7 +44,7 @@ from rsa.runlog import RESULT as RUN_RESULT
 from rsa.settings.config import RSAConfig
 from rsa.settings.methods import Method
 
-FORMAT = 1
+FORMAT = 2
 """The number of the format of results folders: raised when an older reader could not understand one."""
 EVAL, RUNS, CANDIDATES, RESULTS, TIMINGS = "eval.json", "runs", "candidates.jsonl", "results.json", "timings.json"
 SCORES, FAILED, PROGRESS = "scores.json", "failed.json", "progress.json"
@@ -278,10 +279,7 @@ def read_eval(folder: str | Path) -> EvalRecord:
     path = _existing(folder) / EVAL
     if not path.is_file():
         raise ResultsError(f"{path.parent} holds no evaluation: it has no {EVAL}")
-    record = read_json(path, EvalRecord)
-    if record.format > FORMAT:
-        raise ResultsError(f"{path.parent} was written by a newer version (format {record.format}): update")
-    return record
+    return read_versioned(path, EvalRecord, ResultsError, FORMAT, instead="start a new evaluation")
 
 
 def read_results(folder: str | Path) -> EvalResults:

@@ -92,6 +92,25 @@ def read_record(path: Path, kind: type[ModelT], error: type[RSAError]) -> ModelT
         raise error(f"{path} cannot be understood: {str(trouble).splitlines()[0]}") from None
 
 
+def read_versioned(path: Path, kind: type[ModelT], error: type[RSAError], current: int, *, instead: str) -> ModelT:
+    """The record in a JSON file, whose `format` must be `current`. Raises `error`, also for what another version wrote:
+    then it says what to do `instead`."""
+    found = read_record(path, _Format, error).format
+    if found > current:
+        raise error(f"{path.parent} was written by a newer version (format {found}): update")
+    if found < current:
+        raise error(
+            f"{path.parent} was written by an older version (format {found}), which this one cannot read: {instead}"
+        )
+    return read_record(path, kind, error)
+
+
+class _Format(BaseModel):
+    """What every version writes into the first file of a folder."""
+
+    format: int
+
+
 def what_differs(theirs: Mapping[str, object], mine: Mapping[str, object]) -> tuple[tuple[str, ...], str]:
     """The keys whose values are not the same in both, and in words what each was and is now."""
     keys = tuple(key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key))

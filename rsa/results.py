@@ -87,19 +87,24 @@ class Vote(Record):
     """Candidates of one round that gave equivalent answers.
 
     answer      as the earliest of them wrote it.
-    share       of all candidates of the round, with or without an answer.
     candidates  their indices, ascending.
+    of          candidates of the round, with or without an answer.
     check       of `answer` as it is written here; what others wrote for the same value has a check of its own.
     """
 
     answer: str
-    share: float
     candidates: tuple[int, ...]
+    of: int
     check: Check | None = None
 
     @property
     def count(self) -> int:
         return len(self.candidates)
+
+    @property
+    def share(self) -> float:
+        """The part of the round's candidates that agree."""
+        return self.count / self.of
 
 
 class Round(Record):

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from engine.api import ImagePart, Message, ModelInfo, Role
 from rsa.errors import ConfigError, ProblemError, ResumeMismatchError, RunFolderError
@@ -30,7 +30,16 @@ from rsa.events import (
     event_from_json,
     event_to_json,
 )
-from rsa.folders import lock_folder, make_folder, read_record, this_machine, versions_of, what_differs, write_atomically
+from rsa.folders import (
+    lock_folder,
+    make_folder,
+    read_record,
+    read_versioned,
+    this_machine,
+    versions_of,
+    what_differs,
+    write_atomically,
+)
 from rsa.problem import Problem, Turn
 from rsa.prompts import PromptSet
 from rsa.results import Candidate, Record, RoundKind, RunResult
@@ -143,20 +152,7 @@ def read_run(folder: str | Path) -> tuple[RunRecord, Problem]:
 
 def read_run_record(folder: Path) -> RunRecord:
     """The content of run.json. Raises RunFolderError, also for a folder that another version wrote."""
-    found = read_record(folder / RUN, _Format, RunFolderError).format
-    if found > FORMAT:
-        raise RunFolderError(f"{folder} was written by a newer version (format {found}): update")
-    if found < FORMAT:
-        raise RunFolderError(
-            f"{folder} was written by an older version (format {found}), which this one cannot read: start a new run"
-        )
-    return read_record(folder / RUN, RunRecord, RunFolderError)
-
-
-class _Format(BaseModel):
-    """What every version writes in run.json."""
-
-    format: int
+    return read_versioned(folder / RUN, RunRecord, RunFolderError, FORMAT, instead="start a new run")
 
 
 class RunLog:

@@ -24,8 +24,8 @@ async def count_votes(candidates: Sequence[Candidate], matcher: AnswerMatcher) -
     return tuple(
         Vote(
             answer=str(candidates[group[0]].answer),
-            share=len(group) / len(candidates),
             candidates=tuple(candidates[member].index for member in group),
+            of=len(candidates),
             check=candidates[group[0]].check,
         )
         for group in groups

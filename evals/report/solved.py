@@ -112,8 +112,8 @@ def _sentences(result: RunResult) -> tuple[str, ...]:
         found = _silence(result)
     elif result.votes:
         winner = next((vote for vote in result.votes if vote.answer == result.answer), result.votes[0])
-        of = round(winner.count / winner.share)
-        found = f"{winner.count} of {plural(of, 'candidate')} of round {result.answered_from_round} gave this answer."
+        many = f"{winner.count} of {plural(winner.of, 'candidate')}"
+        found = f"{many} of round {result.answered_from_round} gave this answer."
     else:
         found = f"It is from round {result.answered_from_round}."
     spent = (

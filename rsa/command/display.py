@@ -292,7 +292,7 @@ def _result_line(result: RunResult, why_none: str) -> str:
         stopped = "" if result.stopped_because == "finished" else f", stopped by {result.stopped_because}"
         return f"no answer{stopped}: {why_none}; {spent}"
     winner = result.votes[0] if result.votes else None
-    votes = f", {winner.count} of {round(winner.count / winner.share)} candidates agree" if winner else ""
+    votes = f", {winner.count} of {winner.of} candidates agree" if winner else ""
     early = "" if result.stopped_because == "finished" else f", stopped by {result.stopped_because}"
     answer = marked(result.answer, result.check)
     return f"answer {answer} from round {result.answered_from_round}{votes}{early}; {spent}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,19 @@ def test_another_evaluation_is_refused(
         run(finished, **{"epochs": 2, "resume": resume, **change})
     assert caught.value.keys == keys
     assert all(key in str(caught.value) for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (1, r"by an older version \(format 1\), which this one cannot read: start a new evaluation"),
+        (99, r"by a newer version \(format 99\): update"),
+    ],
+)
+def test_a_folder_of_another_version_is_refused_in_words(tmp_path: Path, number: int, said: str) -> None:
+    (tmp_path / "eval.json").write_text(json.dumps({"format": number, "what": "nobody knows any more"}))
+    with pytest.raises(ResultsError, match=said):
+        read_eval(tmp_path)
 
 
 def test_another_model_is_refused(finished: Path) -> None:

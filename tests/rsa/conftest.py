@@ -80,7 +80,7 @@ class Story:
 
     def votes(self, *counts: tuple[str, int]) -> tuple[Vote, ...]:
         n = self.config.n
-        return tuple(Vote(answer=answer, share=count / n, candidates=tuple(range(count))) for answer, count in counts)
+        return tuple(Vote(answer=answer, of=n, candidates=tuple(range(count))) for answer, count in counts)
 
     def ends_round(self, at_s: float, *counts: tuple[str, int]) -> RoundFinished:
         return RoundFinished(

@@ -113,7 +113,7 @@ def test_no_answer_of_a_checked_model_is_shown_without_its_mark(tell: Callable[.
     story = tell(n=3)
     story.begins_round(0)
     votes = tuple(
-        Vote(answer=answer, share=1 / 3, candidates=(index,), check=check)
+        Vote(answer=answer, of=3, candidates=(index,), check=check)
         for index, (answer, check) in enumerate([("8*3", VERIFIED), ("24*1", WRONG), ("47", UNCHECKED)])
     )
     events = [
