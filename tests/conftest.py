@@ -12,6 +12,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+import hypothesis
 import pytest
 from reach import is_thorough
 
@@ -20,6 +21,10 @@ from engine.backend import load_mlx
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A script's background jobs start with Ctrl-C ignored, and the processes that tests start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes is the machine's business: every test has a time limit of its own.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parents[1]
 
