@@ -26,7 +26,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from engine.api import ModelInfo
 from evals.errors import OtherEvalError, ResultsError
-from evals.results import DataInfo, EvalResults, Timings
+from evals.results import FORMAT, DataInfo, EvalResults, Timings
 from evals.run_scores import RunScores
 from rsa.folders import (
     lock_folder,
@@ -44,8 +44,6 @@ from rsa.runlog import RESULT as RUN_RESULT
 from rsa.settings.config import RSAConfig
 from rsa.settings.methods import Method
 
-FORMAT = 2
-"""The number of the format of results folders: raised when an older reader could not understand one."""
 EVAL, RUNS, CANDIDATES, RESULTS, TIMINGS = "eval.json", "runs", "candidates.jsonl", "results.json", "timings.json"
 SCORES, FAILED, PROGRESS = "scores.json", "failed.json", "progress.json"
 PACKAGES = ("markovian-rsa", "math-verify", "mlx", "mlx-lm", "pydantic")
@@ -279,7 +277,7 @@ def read_eval(folder: str | Path) -> EvalRecord:
     path = _existing(folder) / EVAL
     if not path.is_file():
         raise ResultsError(f"{path.parent} holds no evaluation: it has no {EVAL}")
-    return read_versioned(path, EvalRecord, ResultsError, FORMAT, instead="start a new evaluation")
+    return _versioned(path, EvalRecord)
 
 
 def read_results(folder: str | Path) -> EvalResults:
@@ -289,7 +287,11 @@ def read_results(folder: str | Path) -> EvalResults:
         unfinished = (path.parent / EVAL).is_file()
         hint = f"; go on with: rsa eval --resume {path.parent}" if unfinished else ""
         raise ResultsError(f"{path.parent} holds no finished evaluation: it has no {RESULTS}{hint}")
-    return read_json(path, EvalResults)
+    return _versioned(path, EvalResults)
+
+
+def _versioned(path: Path, kind: type[ModelT]) -> ModelT:
+    return read_versioned(path, kind, ResultsError, FORMAT, instead="start a new evaluation")
 
 
 def _existing(folder: str | Path) -> Path:

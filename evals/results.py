@@ -18,8 +18,8 @@ from rsa.results import Record, Status
 from rsa.settings.config import RSAConfig
 from rsa.settings.methods import Method
 
-SCHEMA_VERSION = 1
-"""The version of results.json and candidates.jsonl: raised when an older reader could not understand them."""
+FORMAT = 2
+"""The number of the format of results folders: raised when an older reader could not understand one."""
 
 
 class DataInfo(Record):
@@ -134,7 +134,7 @@ class EvalResults(Record):
     warnings  what a reader of the numbers should know (fewer questions than asked, budgets lowered, unscored ones).
     """
 
-    schema_version: int = SCHEMA_VERSION
+    format: int = FORMAT
     benchmark: str
     method: Method
     metric: str

@@ -22,8 +22,7 @@ from engine.api import FinishReason, Usage
 from evals.data.question import Question
 from evals.results import CandidateRecord
 from evals.scorers.protocol import Score, Scorer
-from rsa.budgets import lowered_of_asked
-from rsa.results import Candidate, Record, Round, RunResult
+from rsa.results import Budgets, Candidate, Record, Round, RunResult
 
 Ask = Callable[[str], Awaitable[Score]]
 """What the text of an answer section is worth by the metric: a function that says so."""
@@ -46,8 +45,8 @@ class RunScores(Record):
     answer      the one answer that the run gave; None if the run failed.
     usage       of the whole run, a last selecting aggregation included. `cached_tokens` is 0: what is computed once
                 for several prompts depends on what else ran at the time.
-    budgets     beta, tau and answer budget that were used; None if nothing ran.
-    warnings    of the run, those about its budgets apart.
+    budgets     of the run; None if nothing ran.
+    warnings    of the run, that about its budgets apart.
     error       why the run failed as a whole; None if it did not.
     wall_s      seconds of the run; `generating_s` sums those of its candidates.
     """
@@ -62,7 +61,7 @@ class RunScores(Record):
     groups: tuple[tuple[Group, ...], ...] = ()
     answer: Score | None = None
     usage: Usage = Usage()
-    budgets: tuple[int, int, int] | None = None
+    budgets: Budgets | None = None
     warnings: tuple[str, ...] = ()
     error: str | None = None
     wall_s: FiniteFloat = 0.0
@@ -118,8 +117,8 @@ async def score_run(
         groups=tuple(groups),
         answer=None if error is not None else await _answer_score(result, ask),
         usage=result.usage.model_copy(update={"cached_tokens": 0}),
-        budgets=(result.beta, result.tau, result.answer_budget),
-        warnings=result.warnings[1:] if _was_lowered(result) else result.warnings,
+        budgets=result.budgets,
+        warnings=tuple(each for each in result.warnings if each != result.budgets.lowered),
         error=error,
         wall_s=result.timings.wall_s,
         generating_s=sum(_seconds(played) for played in everyone),
@@ -190,11 +189,6 @@ def _record(question: Question, epoch: int, candidate: Candidate, score: Score) 
         error=candidate.error,
         score=score,
     )
-
-
-def _was_lowered(result: RunResult) -> bool:
-    """Whether its first warning is about its budgets."""
-    return bool(lowered_of_asked(result.config, (result.beta, result.tau, result.answer_budget)))
 
 
 def _seconds(played: Round) -> float:

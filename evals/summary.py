@@ -19,7 +19,6 @@ from evals.results import CandidateRecord, EvalResults, ProblemStats, RoundStats
 from evals.run_scores import RunScores
 from evals.scorers.protocol import UNSCORED, ScoreStatus
 from evals.stats import best_of, estimate, majority, mean_of, powers_of_two
-from rsa.budgets import lowered_of_asked
 from rsa.settings.suitability import sampling_of
 from rsa.words import plural
 
@@ -215,7 +214,6 @@ class _Notes:
     """What a reader of the numbers should know."""
 
     def __init__(self, record: EvalRecord) -> None:
-        self._config = record.config
         self._of_data = record.data_warnings
         self._lowered: dict[str, set[int]] = defaultdict(set)
         self._runs_lowered = self._runs = 0
@@ -227,9 +225,9 @@ class _Notes:
         self._said.update(run.warnings)
         if run.error is not None:
             self._failed.setdefault(run.problem_id, run.error)
-        lowered = lowered_of_asked(self._config, run.budgets) if run.budgets is not None else {}
-        self._runs_lowered += bool(lowered)
-        for name, (was, used) in lowered.items():
+        changes = run.budgets.changes if run.budgets is not None else {}
+        self._runs_lowered += bool(changes)
+        for name, (was, used) in changes.items():
             self._lowered[f"{name} {was}"].add(used)
 
     def warnings(self, final: Counter[ScoreStatus], *, asked: int, present: int) -> Iterable[str]:

@@ -9,6 +9,7 @@ from engine.errors import ImageError
 from rsa.errors import ConfigError, ProblemError
 from rsa.problem import Problem
 from rsa.prompts import PromptSet
+from rsa.results import BudgetName, Budgets
 from rsa.settings.config import RSAConfig
 
 SEAM_TOKENS = 4
@@ -18,25 +19,6 @@ TAG_TOKENS = 8
 MIN_ROOM_TOKENS = 32
 """The least room for tails and reasoning together: with less the method cannot work, which is an error and no
 warning."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budgets:
-    """What a run really uses.
-
-    tau             longest tail in tokens (for carry `full`: longest reasoning handed on).
-    initial_prompt  length of the prompt of round 0.
-    prompt_bound    no prompt of the run is longer, whatever the round.
-    message         why something that was asked for was lowered, with the numbers; None if nothing was. A default that
-                    does not fit is no contradiction of anybody's: it gives way without a word.
-    """
-
-    beta: int
-    tau: int
-    answer_budget: int
-    initial_prompt: int
-    prompt_bound: int
-    message: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,28 +79,32 @@ def fit_budgets(config: RSAConfig, lengths: PromptLengths, context_tokens: int |
     bound = longest + tails * (tau + SEAM_TOKENS)
     if config.limits.prompt_tokens is not None:
         bound = min(bound, config.limits.prompt_tokens)
-    message = None
-    if lowered_of_asked(config, (beta, tau, answer)):
-        message = _explain(config, exceeded, longest, tails, (beta, tau, answer))
-        if config.strict:
-            raise ConfigError(f"{message} (strict: not lowered)")
-    return Budgets(beta, tau, answer, lengths.initial, bound, message)
-
-
-def lowered_of_asked(config: RSAConfig, used: tuple[int, int, int]) -> dict[str, tuple[int, int]]:
-    """Which budgets that were asked for a run could not have: what they were and what was used, by name.
-
-    used  beta, tau and answer budget of the run.
-    """
-    beta, tau, answer = used
-    # Whole traces are carried by that name: their length is beta's.
-    tail = "beta" if config.carry == "full" else "tau"
-    budgets = (
-        ("beta", "beta", config.beta, beta),
-        ("tau", tail, config.tail_tokens, tau),
-        ("answer_budget", "answer_budget", config.answer_budget, answer),
+    budgets = Budgets(
+        beta=beta,
+        tau=tau,
+        answer_budget=answer,
+        asked=_asked(config),
+        initial_prompt=lengths.initial,
+        prompt_bound=bound,
     )
-    return {name: (was, now) for name, key, was, now in budgets if was != now and key in config.model_fields_set}
+    if not budgets.changes:
+        return budgets
+    lowered = _explain(config, exceeded, longest, tails, budgets)
+    if config.strict:
+        raise ConfigError(f"{lowered} (strict: not lowered)")
+    return budgets.model_copy(update={"lowered": lowered})
+
+
+def _asked(config: RSAConfig) -> dict[BudgetName, int]:
+    """The budgets that somebody asked for."""
+    given = config.model_fields_set
+    asked: dict[BudgetName, int] = {"beta": config.beta} if "beta" in given else {}
+    # Whole traces are carried by that name: their length is beta's.
+    if ("beta" if config.carry == "full" else "tau") in given:
+        asked["tau"] = config.tail_tokens
+    if "answer_budget" in given:
+        asked["answer_budget"] = config.answer_budget
+    return asked
 
 
 def _check_prompt_limit(config: RSAConfig, lengths: PromptLengths, longest: int) -> None:
@@ -187,18 +173,15 @@ def _sparing_what_was_asked(
     return (beta, tau, answer) if enough and tails * tau + beta <= room else None
 
 
-def _explain(config: RSAConfig, context: int | None, longest: int, tails: int, used: tuple[int, int, int]) -> str:
+def _explain(config: RSAConfig, context: int | None, longest: int, tails: int, used: Budgets) -> str:
     # A default counts as what it was lowered to: it is not what does not fit.
-    (beta, tau, answer), given = used, config.model_fields_set
     asked = f"prompt {longest}"
     if tails:
-        tail_was_asked = ("beta" if config.carry == "full" else "tau") in given
-        asked += f" + {tails} x tau {config.tail_tokens if tail_was_asked else tau}"
-    asked += f" + beta {config.beta if 'beta' in given else beta}"
-    asked += f" + answer {config.answer_budget if 'answer_budget' in given else answer}"
+        asked += f" + {tails} x tau {used.asked.get('tau', used.tau)}"
+    asked += f" + beta {used.asked.get('beta', used.beta)}"
+    asked += f" + answer {used.asked.get('answer_budget', used.answer_budget)}"
     bounds = [f"the model's context of {context}"] if context is not None else []
     if config.limits.prompt_tokens is not None:
         bounds.append(f"limits.prompt_tokens = {config.limits.prompt_tokens}")
-    changes = lowered_of_asked(config, used)
-    lowered = ", ".join(f"{name} {was} -> {now}" for name, (was, now) in changes.items())
+    lowered = ", ".join(f"{name} {was} -> {now}" for name, (was, now) in used.changes.items())
     return f"{asked} tokens do not fit {' and '.join(bounds)} tokens; lowered: {lowered}"

@@ -13,84 +13,102 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from engine.api import ModelInfo, Section, Usage
-from rsa.results import Candidate, LimitName, Record, RoundKind, RunResult, Status, Vote
+from rsa.results import Budgets, Candidate, LimitName, Record, RoundKind, RunResult, Status, Vote
 from rsa.settings.config import RSAConfig
+
+EventKey = tuple[str | int, ...]
+"""What makes two events the same event of a run: the type first; then, of a round, its kind and number."""
 
 
 class _Event(Record):
     """`at_s`: seconds since the run started."""
 
+    type: str
     at_s: float = 0.0
+
+    @property
+    def key(self) -> EventKey:
+        """The event's identity within its run: of two events with one key, a resumed run logs the first alone."""
+        return (self.type,)
+
+
+class _RoundEvent(_Event):
+    """An event of a round; `kind`: of the population, or the one more aggregation of `select="aggregate"`."""
+
+    round: int
+    kind: RoundKind = "population"
+
+    @property
+    def key(self) -> EventKey:
+        return (self.type, self.kind, self.round)
+
+
+class _CandidateEvent(_RoundEvent):
+    """An event of the candidate `index` of a round."""
+
+    index: int
+
+    @property
+    def key(self) -> EventKey:
+        return (self.type, self.kind, self.round, self.index)
+
+
+class _Message(_Event):
+    """An event that is all said in words."""
+
+    message: str
+
+    @property
+    def key(self) -> EventKey:
+        return (self.type, self.message)
 
 
 class RunStarted(_Event):
-    """`task` and `prompt_sha256` name the prompts file; `resumed`: it goes on from a run folder.
-
-    beta, tau, answer_budget   what fits the model's context, and is used; see `rsa.budgets.Budgets`.
-    """
+    """`task` and `prompt_sha256` name the prompts file; `resumed`: it goes on from a run folder."""
 
     type: Literal["run_started"] = "run_started"
     problem_id: str
     config: RSAConfig
-    beta: int
-    tau: int
-    answer_budget: int
+    budgets: Budgets
     model: ModelInfo
     task: str
     prompt_sha256: str
     resumed: bool = False
 
 
-class BudgetsLowered(_Event):
-    """Budgets that were asked for exceed the model's context or `limits.prompt_tokens`; these are used instead."""
+class BudgetsLowered(_Message):
+    """Budgets that were asked for exceed the model's context or `limits.prompt_tokens`: lower ones are used instead,
+    those of RunStarted."""
 
     type: Literal["budgets_lowered"] = "budgets_lowered"
-    message: str
-    context_tokens: int | None
-    prompt_tokens: int
-    asked_beta: int
-    asked_tau: int
-    asked_answer_budget: int
-    beta: int
-    tau: int
-    answer_budget: int
 
 
-class Warned(_Event):
+class Warned(_Message):
     """Something a person should know; the run goes on."""
 
     type: Literal["warned"] = "warned"
-    message: str
 
 
-class RoundStarted(_Event):
+class RoundStarted(_RoundEvent):
     """`subsets[i]`: parents of candidate i, in prompt order; empty in round 0."""
 
     type: Literal["round_started"] = "round_started"
-    round: int
-    kind: RoundKind = "population"
     subsets: tuple[tuple[int, ...], ...]
 
 
-class CandidateStarted(_Event):
+class CandidateStarted(_CandidateEvent):
     """A request was handed to the engine; `prompt_tokens` is the length of its prompt."""
 
     type: Literal["candidate_started"] = "candidate_started"
-    round: int
-    index: int
-    kind: RoundKind = "population"
     parents: tuple[int, ...]
     seed: int
     prompt_tokens: int
 
 
-class CandidateProgress(_Event):
+class CandidateProgress(_CandidateEvent):
     """Sent now and then, never logged. `text`: the newest words of the section being written."""
 
     type: Literal["candidate_progress"] = "candidate_progress"
-    round: int
-    index: int
-    kind: RoundKind = "population"
     tokens: int
     section: Section
     text: str
@@ -103,16 +121,18 @@ class CandidateFinished(_Event):
     kind: RoundKind = "population"
     candidate: Candidate
 
+    @property
+    def key(self) -> EventKey:
+        return (self.type, self.kind, self.candidate.round, self.candidate.index)
 
-class RoundFinished(_Event):
+
+class RoundFinished(_RoundEvent):
     """All candidates of the round ended; `statuses` counts how. They were in the CandidateFinished before.
 
     asked  whether answers were wanted of them; without any, `votes` are empty as a matter of course.
     """
 
     type: Literal["round_finished"] = "round_finished"
-    round: int
-    kind: RoundKind = "population"
     statuses: dict[Status, int]
     asked: bool = True
     votes: tuple[Vote, ...]
@@ -129,6 +149,10 @@ class LimitHit(_Event):
     used: float
     allowed: float
 
+    @property
+    def key(self) -> EventKey:
+        return (self.type, self.limit, self.round, self.action)
+
 
 class Consensus(_Event):
     """At least `stop_on_consensus` of a round's candidates agree: the run ends here."""
@@ -136,6 +160,10 @@ class Consensus(_Event):
     type: Literal["consensus"] = "consensus"
     round: int
     vote: Vote
+
+    @property
+    def key(self) -> EventKey:
+        return (self.type, self.round)
 
 
 class RunFinished(_Event):

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from rsa.errors import ConfigError, RSAError, RunFolderError, RunLockedError
 
@@ -106,9 +106,9 @@ def read_versioned(path: Path, kind: type[ModelT], error: type[RSAError], curren
 
 
 class _Format(BaseModel):
-    """What every version writes into the first file of a folder."""
+    """What every version writes; the first one called it otherwise in results.json."""
 
-    format: int
+    format: int = Field(validation_alias=AliasChoices("format", "schema_version"))
 
 
 def what_differs(theirs: Mapping[str, object], mine: Mapping[str, object]) -> tuple[tuple[str, ...], str]:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from engine.api import Engine, GenerationRequest, SamplingParams
 from rsa import seeds
 from rsa.answers.extract import CUES
-from rsa.budgets import Budgets
 from rsa.problem import Problem
 from rsa.prompts import PromptSet
-from rsa.results import RoundKind, Tail
+from rsa.results import Budgets, RoundKind, Tail
 from rsa.settings.config import RSAConfig
 from rsa.tails import aggregation_prompt
 
@@ -30,7 +29,10 @@ class Requests:
     budgets: Budgets
 
     def of(self, number: int, kind: RoundKind, index: int, tails: Sequence[Tail]) -> tuple[GenerationRequest, int]:
-        """The request of a candidate that reads these tails, none in round 0; and how many tokens its prompt has."""
+        """The request of a candidate that reads these tails, none in round 0; and how many tokens its prompt has.
+
+        Its id is for people who read an engine's messages: `r0-c01` (round 0, candidate 1), or `select`.
+        """
         tokenizer = self.engine.tokenizer
         if tails:
             bound = self.budgets.prompt_bound

@@ -21,6 +21,7 @@ failed      the engine failed on it: no answer, never a parent
 cancelled   a limit of the run cut it off; a complete answer it had written by then counts
 """
 RoundKind = Literal["population", "selection"]
+BudgetName = Literal["beta", "tau", "answer_budget"]
 LimitName = Literal["total_tokens", "deadline_s"]
 StopReason = Literal["finished", "consensus", "total_tokens", "deadline_s", "no_candidates"]
 
@@ -29,6 +30,32 @@ class Record(BaseModel):
     """Base of the records of this package: frozen, and no field that is not declared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Budgets(Record):
+    """What a run really uses, so that prompt, tails, reasoning and answer fit the model's context.
+
+    tau             longest tail in tokens (for carry `full`: longest reasoning handed on).
+    asked           the budgets that somebody asked for, as they were asked for; defaults are not among them.
+    initial_prompt  length of the prompt of round 0.
+    prompt_bound    no prompt of the run is longer, whatever the round.
+    lowered         why something that was asked for was lowered, with the numbers; None if nothing was. A default that
+                    does not fit is no contradiction of anybody's: it gives way without a word.
+    """
+
+    beta: int
+    tau: int
+    answer_budget: int
+    asked: dict[BudgetName, int] = Field(default_factory=dict)
+    initial_prompt: int
+    prompt_bound: int
+    lowered: str | None = None
+
+    @property
+    def changes(self) -> dict[BudgetName, tuple[int, int]]:
+        """What was lowered of what was asked for: what it was and what is used."""
+        used: dict[BudgetName, int] = {"beta": self.beta, "tau": self.tau, "answer_budget": self.answer_budget}
+        return {name: (was, used[name]) for name, was in self.asked.items() if was != used[name]}
 
 
 class Tail(Record):
@@ -155,9 +182,9 @@ class RunResult(Record):
     votes                of the round that answered.
     answered_from_round  the last round, unless it had no answer or a limit ended the run.
     usage                tokens of all candidates together.
-    config               as asked for, with its sampling settled for the model; budgets that were lowered to fit the
-                         context are in `beta`, `tau` and `answer_budget` here, and those that were asked for in
-                         `warnings`.
+    budgets              those that were used, and those that were asked for.
+    warnings             what a person should know; why budgets were lowered is among them.
+    config               as asked for, with its sampling settled for the model.
     """
 
     answer: str | None
@@ -169,11 +196,8 @@ class RunResult(Record):
     limits_hit: tuple[LimitName, ...]
     warnings: tuple[str, ...]
     usage: Usage
-    beta: int
-    tau: int
-    answer_budget: int
+    budgets: Budgets
     config: RSAConfig
-    seed: int
     problem_id: str
     model: ModelInfo
     timings: Timings

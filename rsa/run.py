@@ -20,7 +20,6 @@ from rsa.answers.checking import Checker
 from rsa.answers.equivalence import AnswerMatcher
 from rsa.answers.extract import answer_of
 from rsa.answers.math_pool import MathWorkers
-from rsa.budgets import Budgets
 from rsa.errors import NoCandidatesError
 from rsa.events import (
     BudgetsLowered,
@@ -41,6 +40,7 @@ from rsa.problem import Problem
 from rsa.prompts import PromptSet, prompt_sha256
 from rsa.requests import Requests
 from rsa.results import (
+    Budgets,
     Candidate,
     LimitName,
     Round,
@@ -121,31 +121,16 @@ class Run:
             RunStarted(
                 problem_id=self.problem.id,
                 config=self.config,
-                beta=self.budgets.beta,
-                tau=self.budgets.tau,
-                answer_budget=self.budgets.answer_budget,
+                budgets=self.budgets,
                 model=self.engine.model,
                 task=self.prompts.name,
                 prompt_sha256=self.prompts.sha256,
                 resumed=self.log is not None and self.log.resumed,
             )
         )
-        budgets = self.budgets
-        if budgets.message is not None:
-            self.warnings.append(budgets.message)
-            await self._emit(
-                BudgetsLowered(
-                    message=budgets.message,
-                    context_tokens=self.engine.model.context_tokens,
-                    prompt_tokens=budgets.initial_prompt,
-                    asked_beta=self.config.beta,
-                    asked_tau=self.config.tail_tokens,
-                    asked_answer_budget=self.config.answer_budget,
-                    beta=budgets.beta,
-                    tau=budgets.tau,
-                    answer_budget=budgets.answer_budget,
-                )
-            )
+        if self.budgets.lowered is not None:
+            self.warnings.append(self.budgets.lowered)
+            await self._emit(BudgetsLowered(message=self.budgets.lowered))
 
     def _draw_subsets(self, number: int) -> tuple[Subset, ...]:
         """Parents of each candidate of a round: C members of the round before, without replacement."""
@@ -354,11 +339,8 @@ class Run:
             limits_hit=tuple(limits),
             warnings=tuple(self.warnings),
             usage=sum((each.usage for each in played), Usage()),
-            beta=self.budgets.beta,
-            tau=self.budgets.tau,
-            answer_budget=self.budgets.answer_budget,
+            budgets=self.budgets,
             config=self.config,
-            seed=self.config.seed,
             problem_id=self.problem.id,
             model=self.engine.model,
             timings=Timings(started_at=self.started_at, wall_s=self.meter.elapsed_s()),

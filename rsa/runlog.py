@@ -23,6 +23,7 @@ from rsa.events import (
     CandidateProgress,
     Consensus,
     Event,
+    EventKey,
     LimitHit,
     RoundFinished,
     RoundStarted,
@@ -45,7 +46,7 @@ from rsa.prompts import PromptSet
 from rsa.results import Candidate, Record, RoundKind, RunResult
 from rsa.settings.config import RSAConfig
 
-FORMAT = 3
+FORMAT = 4
 """The number of the format of run folders: raised when an older reader could not understand one."""
 RUN, EVENTS, RESULT, IMAGES = "run.json", "events.jsonl", "result.json", "images"
 CandidateKey = tuple[RoundKind, int, int]
@@ -176,7 +177,7 @@ class RunLog:
         self._lock = lock
         self._synced = _SYNCED[sync]
         self._events: IO[bytes] | None = None
-        self._seen: set[tuple[object, ...]] = set()
+        self._seen: set[EventKey] = set()
 
     @classmethod
     def open(
@@ -232,7 +233,7 @@ class RunLog:
             self._forget_failed_round(found.config.n)
 
     def _note(self, event: Event) -> None:
-        self._seen.add(_key(event))
+        self._seen.add(event.key)
         self.elapsed_s = max(self.elapsed_s, event.at_s)
         if isinstance(event, CandidateFinished):
             candidate = event.candidate
@@ -256,7 +257,7 @@ class RunLog:
 
     def append(self, event: Event) -> None:
         """Log an event, unless a resumed run already holds it."""
-        key = _key(event)
+        key = event.key
         if isinstance(event, CandidateProgress | RunFinished) or key in self._seen:
             return
         if self._events is None:
@@ -309,14 +310,3 @@ def read_events(folder: str | Path, *, repair: bool = False) -> list[Event]:
             file.truncate(len(whole))
             os.fsync(file.fileno())
     return events
-
-
-def _key(event: Event) -> tuple[object, ...]:
-    """What makes two events the same event of a run, logged once."""
-    place = event.candidate if isinstance(event, CandidateFinished) else event
-    names = ("limit", "action", "message")
-    return (
-        event.type,
-        *(getattr(event, "kind", None), getattr(place, "round", None), getattr(place, "index", None)),
-        *(getattr(event, name, None) for name in names),
-    )

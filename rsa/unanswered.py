@@ -41,7 +41,7 @@ def unanswered(result: RunResult) -> Unanswered | None:
     final = result.rounds[-1].candidates if result.rounds else ()
     if result.answer is not None or not final:
         return None
-    short = f"used up beta = {result.beta} before they had an answer"
+    short = f"used up beta = {result.budgets.beta} before they had an answer"
     ways = Counter(short if _used_up_beta(each, result) else _way(each, result) for each in final)
     (first, many), *others = ways.most_common()
     why = [f"{many} of {len(final)} final candidates {first}", *(f"{many} {way}" for way, many in others)]
@@ -78,7 +78,7 @@ def _way(candidate: Candidate, result: RunResult) -> str:
         ways = {"degenerate": "kept repeating themselves", "failed": "failed"}
         return ways.get(candidate.status, "were cut off by a limit")
     if completion.finish_reason == "length":
-        return f"used up answer_budget = {result.answer_budget} in their answer"
+        return f"used up answer_budget = {result.budgets.answer_budget} in their answer"
     try:
         return _FORMS[load_prompts(result.config.task).answer]
     except RSAError:  # the prompts file has gone

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from evals.errors import ResultsError
-from evals.folder import CANDIDATES, RESULTS, RUNS, SCORES, TIMINGS, read_json, read_results, run_name
-from evals.results import SCHEMA_VERSION, CandidateRecord, EvalResults, Timings
+from evals.folder import CANDIDATES, RUNS, SCORES, TIMINGS, read_json, read_results, run_name
+from evals.results import CandidateRecord, Timings
 from evals.run_scores import RunScores
 
 Ending = Literal["itself", "forced", "cut"]
@@ -69,7 +69,7 @@ class EvalReader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.results = _results(folder)
+        self.results = read_results(folder)
         self.timings = read_json(folder / TIMINGS, Timings) if (folder / TIMINGS).exists() else None
         self.survey = self._survey()
 
@@ -120,14 +120,3 @@ class EvalReader:
             return CandidateRecord.model_validate_json(line)
         except ValidationError:
             raise ResultsError(f"{self.folder / CANDIDATES}, {where}, is no candidate's record: score again") from None
-
-
-class _Version(BaseModel):
-    schema_version: int = SCHEMA_VERSION
-
-
-def _results(folder: Path) -> EvalResults:
-    version = read_json(folder / RESULTS, _Version).schema_version
-    if version > SCHEMA_VERSION:
-        raise ResultsError(f"{folder} was written by a newer version (schema {version}): update")
-    return read_results(folder)

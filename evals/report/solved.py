@@ -168,8 +168,9 @@ def _cost(played: Round) -> dict[str, str]:
 def _facts(run: Transcript) -> list[tuple[str, Facts]]:
     record, result = run.record, run.result
     used: Facts = []
-    if result and (result.beta, result.answer_budget) != (record.config.beta, record.config.answer_budget):
-        used = [("β as used", count(result.beta)), ("answer tokens as used", count(result.answer_budget))]
+    budgets = result.budgets if result else None
+    if budgets and (budgets.beta, budgets.answer_budget) != (record.config.beta, record.config.answer_budget):
+        used = [("β as used", count(budgets.beta)), ("answer tokens as used", count(budgets.answer_budget))]
     prompts = [("prompts", record.task), ("prompts, SHA-256", brief(record.prompt_sha256))]
     where = [("started", moment(record.created_at)), *machine_facts(record.machine), *sorted(record.versions.items())]
     return [

@@ -172,7 +172,7 @@ def describe(event: Event) -> str | None:
             c = event.config
             state = "resuming" if event.resumed else "solving"
             drawn = "".join(f" {name}={value:g}" for name, value in sampling_of(c).items())
-            settings = f"n={c.n} c={c.c} t={c.t} beta={event.beta} tau={event.tau}{drawn} seed={c.seed}"
+            settings = f"n={c.n} c={c.c} t={c.t} beta={event.budgets.beta} tau={event.budgets.tau}{drawn} seed={c.seed}"
             return "\n".join([f"{state} with {event.model.name}: {settings}", *note_lines(c, event.model)])
         case BudgetsLowered() | Warned():
             return f"warning: {event.message}"

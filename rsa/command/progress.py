@@ -57,8 +57,8 @@ class Progress:
             case RunStarted():
                 self.started = True
                 self.rounds_planned = event.config.t + 1
-                tail_tokens = event.beta if event.config.carry == "full" else event.tau
-                self._plan = Plan(n=event.config.n, c=event.config.c, beta=event.beta, tail_tokens=tail_tokens)
+                tail_tokens = event.budgets.beta if event.config.carry == "full" else event.budgets.tau
+                self._plan = Plan(n=event.config.n, c=event.config.c, beta=event.budgets.beta, tail_tokens=tail_tokens)
             case RoundStarted():
                 self.tokens_before = self.tokens
                 self.round, self.kind, self.votes = event.round, event.kind, ()

@@ -15,7 +15,7 @@ from evals.data.question import Question
 from evals.run_scores import failed_scores, score_candidate, score_run
 from evals.scorers.protocol import Score
 from rsa import RSAConfig
-from rsa.results import Candidate, Round, RunResult, Status, Timings
+from rsa.results import Budgets, Candidate, Round, RunResult, Status, Timings
 
 Exactly = runpy.run_path(str(Path(__file__).with_name("eval_child.py")))["Exactly"]
 RIGHT, NOTHING = r"so \boxed{7}", "so it is"
@@ -89,6 +89,14 @@ def test_an_error_of_the_engine_is_told() -> None:
 
 
 CONFIG = RSAConfig(n=3, c=1, t=0, beta=64, tau=16, answer_budget=32)
+BUDGETS = Budgets(
+    beta=64,
+    tau=16,
+    answer_budget=32,
+    asked={"beta": 64, "tau": 16, "answer_budget": 32},
+    initial_prompt=9,
+    prompt_bound=9,
+)
 
 
 def run_of(*candidates: Candidate, **more: Any) -> RunResult:
@@ -101,11 +109,8 @@ def run_of(*candidates: Candidate, **more: Any) -> RunResult:
         "limits_hit": (),
         "warnings": (),
         "usage": Usage(completion_tokens=15, cached_tokens=4),
-        "beta": CONFIG.beta,
-        "tau": CONFIG.tau,
-        "answer_budget": CONFIG.answer_budget,
+        "budgets": BUDGETS,
         "config": CONFIG,
-        "seed": 0,
         "problem_id": "p",
         "model": ModelInfo(name="m"),
         "timings": Timings(started_at="", wall_s=3.5),
@@ -148,7 +153,7 @@ def test_what_is_kept_of_a_run() -> None:
     assert scores.answer is not None
     assert scores.answer.value == 1.0
     assert (scores.usage.completion_tokens, scores.usage.cached_tokens) == (15, 0)
-    assert (scores.budgets, scores.warnings, scores.error) == ((64, 16, 32), ("an odd thing",), None)
+    assert (scores.budgets, scores.warnings, scores.error) == (BUDGETS, ("an odd thing",), None)
     assert (scores.wall_s, scores.generating_s) == (3.5, 4.5)
     record = scores.candidates[1]
     assert (record.prompt_sha256, record.sampling["reasoning_budget"]) == ("ab", 64)
@@ -158,8 +163,9 @@ def test_what_is_kept_of_a_run() -> None:
 
 
 def test_that_budgets_were_lowered_is_in_the_budgets_not_in_the_warnings() -> None:
-    scores = scored(run_of(*three(), warnings=("lowered to fit", "an odd thing"), beta=32))
-    assert (scores.budgets, scores.warnings) == ((32, 16, 32), ("an odd thing",))
+    lowered = BUDGETS.model_copy(update={"beta": 32, "lowered": "lowered to fit"})
+    scores = scored(run_of(*three(), warnings=("an odd thing", "lowered to fit"), budgets=lowered))
+    assert (scores.budgets, scores.warnings) == (lowered, ("an odd thing",))
 
 
 def test_a_run_without_an_answer_is_worth_nothing() -> None:

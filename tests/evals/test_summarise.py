@@ -18,6 +18,7 @@ from evals.scorers.protocol import UNSCORED, Score, ScoreStatus
 from evals.stats import best_of, estimate
 from evals.summary import headline_value, protocol, summarise
 from rsa import RSAConfig
+from rsa.results import Budgets
 
 Mark = tuple[ScoreStatus, float | None, str | None]
 """Status, value and extracted answer of a candidate."""
@@ -42,6 +43,20 @@ def record_of(n: int = 4, t: int = 1, *, method: str = "rsa", epochs: int = 1, s
         data=DataInfo(kind="given", name="made-up", selected=selected),
         source=DataSource(),
     )
+
+
+BUDGETS = Budgets(
+    beta=64,
+    tau=16,
+    answer_budget=8,
+    asked={"beta": 64, "tau": 16, "answer_budget": 8},
+    initial_prompt=9,
+    prompt_bound=9,
+)
+
+
+def lowered(**used: int) -> Budgets:
+    return BUDGETS.model_copy(update={**used, "lowered": "lowered to fit"})
 
 
 def run_of(problem: str, *rounds: Sequence[Mark], epoch: int = 0, **more: Any) -> RunScores:
@@ -72,7 +87,7 @@ def run_of(problem: str, *rounds: Sequence[Mark], epoch: int = 0, **more: Any) -
         "question_sha256": "",
         "answer": Score(value=1.0),
         "usage": Usage(completion_tokens=TOKENS * len(candidates)),
-        "budgets": (64, 16, 8),
+        "budgets": BUDGETS,
         "groups": tuple(_groups(marks) for marks in rounds),
     }
     return RunScores(**{"problem_id": problem, "epoch": epoch, "candidates": tuple(candidates), **fields, **more})
@@ -213,8 +228,8 @@ def test_problems_of_a_cluster_count_as_one() -> None:
 
 def test_what_a_reader_should_know() -> None:
     runs = [
-        run_of("p", [RIGHT] * 4, budgets=(40, 16, 8), warnings=("odd", "even")),
-        run_of("q", [RIGHT] * 4, budgets=(50, 12, 8), warnings=("odd",)),
+        run_of("p", [RIGHT] * 4, budgets=lowered(beta=40), warnings=("odd", "even")),
+        run_of("q", [RIGHT] * 4, budgets=lowered(beta=50, tau=12), warnings=("odd",)),
         run_of("r", [RIGHT] * 4),
     ]
     record = record_of(t=0, selected=3).model_copy(update={"data_warnings": ("the data come from elsewhere",)})

@@ -18,7 +18,7 @@ from rsa.events import (
     RunFinished,
     RunStarted,
 )
-from rsa.results import Candidate, Round, RunResult, Timings, Vote
+from rsa.results import Budgets, Candidate, Round, RunResult, Timings, Vote
 from rsa.settings.config import RSAConfig
 
 
@@ -44,11 +44,20 @@ class Story:
         self.candidates: list[Candidate] = []
 
     def starts(self, *, resumed: bool = False) -> RunStarted:
-        config, budgets = self.config, ("beta", "tau", "answer_budget")
-        used = {name: getattr(config, name) for name in budgets}
         return RunStarted(
-            problem_id="p", config=config, **used, model=self.model, task="math", prompt_sha256="0", resumed=resumed
+            problem_id="p",
+            config=self.config,
+            budgets=self.budgets,
+            model=self.model,
+            task="math",
+            prompt_sha256="0",
+            resumed=resumed,
         )
+
+    @property
+    def budgets(self) -> Budgets:
+        sizes = {name: getattr(self.config, name) for name in ("beta", "tau", "answer_budget")}
+        return Budgets(**sizes, initial_prompt=5, prompt_bound=99)
 
     def begins_round(self, number: int, at_s: float = 0.0, **more: Any) -> RoundStarted:
         self.round, self.candidates = number, []
@@ -101,11 +110,8 @@ class Story:
             "limits_hit": (),
             "warnings": (),
             "usage": Usage(completion_tokens=1234),
-            "beta": self.config.beta,
-            "tau": self.config.tau,
-            "answer_budget": self.config.answer_budget,
+            "budgets": self.budgets,
             "config": self.config,
-            "seed": 0,
             "problem_id": "p",
             "model": self.model,
             "timings": Timings(started_at="", wall_s=at_s),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsa.budgets import SEAM_TOKENS, TAG_TOKENS, PromptLengths, fit_budgets, lowered_of_asked
+from rsa.budgets import SEAM_TOKENS, TAG_TOKENS, PromptLengths, fit_budgets
 from rsa.errors import ConfigError, ProblemError
 from rsa.settings.config import Limits, RSAConfig
 
@@ -37,11 +37,11 @@ def test_table(context: int | None, settings: dict[str, object], fitted: tuple[i
     config = RSAConfig(**settings)
     budgets = fit_budgets(config, LENGTHS, context)
     assert (budgets.beta, budgets.tau, budgets.answer_budget) == fitted
-    lowered = lowered_of_asked(config, fitted)
-    assert (budgets.message is None) == (not lowered)
+    lowered = budgets.changes
+    assert (budgets.lowered is None) == (not lowered)
     if lowered:
-        assert str(context) in str(budgets.message)
-        said = str(budgets.message).partition("; lowered: ")[2].split(", ")
+        assert str(context) in str(budgets.lowered)
+        said = str(budgets.lowered).partition("; lowered: ")[2].split(", ")
         assert said == [f"{name} {was} -> {now}" for name, (was, now) in lowered.items()]
         with pytest.raises(ConfigError, match="strict"):
             fit_budgets(config.replace(strict=True), LENGTHS, context)
@@ -90,11 +90,11 @@ def test_defaults_give_way_without_a_word(
     config = RSAConfig(**settings, strict=True)
     budgets = fit_budgets(config, LENGTHS, context)
     assert (budgets.beta, budgets.tau, budgets.answer_budget) == fitted
-    assert budgets.message is None
+    assert budgets.lowered is None
 
 
 def test_a_warning_counts_a_default_as_what_it_was_lowered_to() -> None:
-    message = fit_budgets(RSAConfig(beta=20_000, tau=100), LENGTHS, 8 * K).message
+    message = fit_budgets(RSAConfig(beta=20_000, tau=100), LENGTHS, 8 * K).lowered
     assert message is not None
     assert message.startswith("prompt 200 + 4 x tau 100 + beta 20000 + answer 1024 tokens do not fit")
     assert message.endswith("; lowered: beta 20000 -> 6544")
@@ -117,7 +117,7 @@ def test_what_was_asked_for_is_lowered_only_with_a_word(context: int, asked: dic
         return
     assert budgets.prompt_bound + budgets.beta + budgets.answer_budget + TAG_TOKENS <= context
     kept = all(getattr(budgets, name) == value for name, value in asked.items())
-    assert (budgets.message is None) == kept
+    assert (budgets.lowered is None) == kept
     again = RSAConfig.model_validate_json(config.model_dump_json())
     assert fit_budgets(again, LENGTHS, context) == budgets, "a resumed run has the same budgets"
 
@@ -133,8 +133,8 @@ def test_a_prompt_that_alone_does_not_fit_is_an_error() -> None:
 def test_the_prompt_limit_shortens_tails() -> None:
     budgets = fit_budgets(RSAConfig(limits=Limits(prompt_tokens=1000)), LENGTHS, None)
     assert (budgets.tau, budgets.beta, budgets.prompt_bound) == (196, 16 * K, 1000)
-    assert budgets.message is None, "the tails' length was a default"
+    assert budgets.lowered is None, "the tails' length was a default"
     asked = fit_budgets(RSAConfig(tau=4 * K, limits=Limits(prompt_tokens=1000)), LENGTHS, None)
-    assert "limits.prompt_tokens = 1000" in str(asked.message)
+    assert "limits.prompt_tokens = 1000" in str(asked.lowered)
     with pytest.raises(ConfigError, match="no room"):
         fit_budgets(RSAConfig(limits=Limits(prompt_tokens=210)), LENGTHS, None)

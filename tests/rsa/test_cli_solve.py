@@ -259,11 +259,12 @@ def test_budgets_over_the_context_are_lowered_with_the_numbers(writer: list[obje
     (event,) = [event for event in read_events("run") if isinstance(event, BudgetsLowered)]
     result = RunResult.model_validate_json(Path("run/result.json").read_bytes())
     assert "the model's context of 4096 tokens" in warning
-    assert f"lowered: beta 40960 -> {event.beta}, tau 2048 -> {event.tau}, answer_budget 1024 -> 512" in warning
+    used = result.budgets
+    assert f"lowered: beta 40960 -> {used.beta}, tau 2048 -> {used.tau}, answer_budget 1024 -> 512" in warning
     assert warning == f"warning: {event.message}"
-    assert event.asked_beta == 40960
-    assert (result.beta, result.tau, result.warnings) == (event.beta, event.tau, (event.message,))
-    assert event.beta + 2 * event.tau + 512 < 4096
+    assert used.asked == {"beta": 40960, "tau": 2048, "answer_budget": 1024}
+    assert (used.lowered, result.warnings) == (event.message, (event.message,))
+    assert used.beta + 2 * used.tau + 512 < 4096
 
 
 def test_strict_makes_it_an_error(writer: list[object]) -> None:

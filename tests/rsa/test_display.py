@@ -24,10 +24,7 @@ def lines(events: Iterable[Any], width: int = 60) -> list[str]:
 
 
 def test_plain_lines_of_a_run(story: Any) -> None:
-    lowered = BudgetsLowered(
-        message="lowered: beta 100 -> 60", context_tokens=9, prompt_tokens=1, asked_beta=100, asked_tau=10,
-        asked_answer_budget=9, beta=60, tau=10, answer_budget=9,
-    )  # fmt: skip
+    lowered = BudgetsLowered(message="lowered: beta 100 -> 60")
     events = [
         *(story.starts(), lowered, story.begins_round(0), story.begins(0), story.begins(1)),
         *(story.writes(0, 5, 0.5), story.ends(0, 40, 1.0), story.ends(1, 60, 2.0, status="degenerate")),

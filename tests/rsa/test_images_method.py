@@ -20,12 +20,12 @@ from engine.mlx.engine import MLXEngine
 from engine.scripted import ScriptedEngine
 from engine.vision.tower import VisionTower
 from rsa import MarkovianRSA, ProblemError, RSAConfig, read_events, read_run
-from rsa.budgets import Budgets, plan
+from rsa.budgets import plan
 from rsa.command.cli import app
 from rsa.events import CandidateFinished, RunStarted
 from rsa.problem import Problem
 from rsa.prompts import load_prompts
-from rsa.results import RunResult
+from rsa.results import Budgets, RunResult
 from rsa.runlog import EVENTS
 
 pytestmark = pytest.mark.thorough
@@ -89,10 +89,10 @@ def test_the_budgets_are_planned_with_the_images(seeing: MLXEngine) -> None:
         return plan(seeing, config, Problem("w5", images=images), load_prompts("vision"))
 
     text_only, small, large = planned(), planned(RED), planned(picture((9, 9, 9), (448, 280)))
-    assert text_only.message is small.message is None
+    assert text_only.lowered is small.lowered is None
     assert small.initial_prompt == text_only.initial_prompt + 6 + 2
     assert large.beta < 100
-    assert "do not fit the model's context of 512 tokens" in str(large.message)
+    assert "do not fit the model's context of 512 tokens" in str(large.lowered)
     with pytest.raises(ProblemError, match=r"images take 514 tokens: use fewer or smaller ones"):
         planned(picture((9, 9, 9), (896, 448)))
 

@@ -281,12 +281,12 @@ async def test_a_model_without_think_tags() -> None:
 async def test_budgets_are_lowered_to_the_context() -> None:
     engine = ScriptedEngine(counted, context_tokens=1500)
     result = await solve(engine, beta=40_000, tau=4000, answer_budget=40_000)
-    assert result.beta < 1500
+    assert result.budgets.beta < 1500
     assert "1500" in result.warnings[0]
-    assert engine.requests[0].sampling.reasoning_budget == result.beta
+    assert engine.requests[0].sampling.reasoning_budget == result.budgets.beta
     for request in engine.requests:
         prompt = engine.tokenizer.prompt_tokens(request.messages)
-        assert prompt + result.beta + result.answer_budget <= 1500
+        assert prompt + result.budgets.beta + result.budgets.answer_budget <= 1500
 
 
 async def test_images_are_sent_in_every_round() -> None:

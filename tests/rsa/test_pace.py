@@ -20,7 +20,7 @@ from engine.api import Completion, ModelInfo, Usage
 from rsa.command.pace import Pace, Row
 from rsa.command.progress import Progress
 from rsa.events import CandidateFinished, CandidateProgress, CandidateStarted, Event, RoundStarted, RunStarted
-from rsa.results import Candidate
+from rsa.results import Budgets, Candidate
 from rsa.settings.config import RSAConfig
 
 RECORDED = json.loads((Path(__file__).resolve().parents[1] / "data" / "paced_runs.json").read_text())
@@ -31,9 +31,10 @@ SLACK_S = 2.0
 def events(run: Any) -> Iterator[Event]:
     """A run's events, as far as they matter here."""
     config = RSAConfig(**run["config"])
-    budgets = {key: run["config"][key] for key in ("beta", "tau", "answer_budget")}
+    sizes = {key: run["config"][key] for key in ("beta", "tau", "answer_budget")}
+    budgets = Budgets(**sizes, initial_prompt=5, prompt_bound=99)
     yield RunStarted(
-        problem_id="p", config=config, model=ModelInfo(name="m"), task="math", prompt_sha256="0", **budgets
+        problem_id="p", config=config, budgets=budgets, model=ModelInfo(name="m"), task="math", prompt_sha256="0"
     )
     number = 0
     parents: tuple[int, ...] = ()

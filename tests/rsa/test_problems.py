@@ -161,7 +161,7 @@ def test_another_conversation_is_another_run(tmp_path: Path, other: Problem, key
     assert set(caught.value.keys) == keys
 
 
-@pytest.mark.parametrize(("number", "words"), [(2, "by an older version (format 2)"), (99, "by a newer version")])
+@pytest.mark.parametrize(("number", "words"), [(3, "by an older version (format 3)"), (99, "by a newer version")])
 def test_a_folder_of_another_version_is_refused_in_a_line(tmp_path: Path, number: int, words: str) -> None:
     rsa = MarkovianRSA(engine(), **{**SMALL, "t": 0})
     rsa.solve_sync("why?", out=tmp_path / "run")
@@ -273,7 +273,7 @@ async def test_settings_of_a_call_are_of_that_run_alone() -> None:
         last = [event async for event in events][-1]
     assert last.type == "run_finished"
     assert len(last.result.rounds[0].candidates) == 4
-    assert (changed.seed, len(changed.rounds)) == (7, 1)
+    assert (changed.config.seed, len(changed.rounds)) == (7, 1)
     expected = rsa.config.replace(seed=7, t=0, limits={"total_tokens": 10_000})
     assert changed.config == suited(expected, changed.model)
     again = await rsa.solve("why?")

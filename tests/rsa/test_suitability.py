@@ -90,8 +90,8 @@ async def test_budgets_that_are_used_are_said_at_the_start(tmp_path: Path) -> No
     result = await MarkovianRSA(engine, n=2, t=1, c=2, strict=True).solve("why?", out=tmp_path / "run")
     started = read_events(tmp_path / "run")[0]
     assert started.type == "run_started"
-    assert (started.beta, started.tau, started.answer_budget) == (result.beta, result.tau, result.answer_budget)
-    assert started.beta < 1500 < result.config.beta
+    assert started.budgets == result.budgets
+    assert started.budgets.beta < 1500 < result.config.beta
     assert result.warnings == (), "nobody asked for the defaults"
 
 
