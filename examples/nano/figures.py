@@ -135,8 +135,9 @@ def run(measurements: Iterable[Measurement], out: Path, jobs: int, dry: bool, ex
             except queue.Empty:
                 return
             command = [*measurement.command(out), *extra]
-            print(shlex.join(command), flush=True)
-            if not dry and not _succeeds(command, job):
+            if dry:
+                print(shlex.join(command), flush=True)
+            elif not _succeeds(command, job):
                 failed.append(measurement.folder)
 
     threads = [threading.Thread(target=work, args=(job,)) for job in range(jobs)]
@@ -171,7 +172,9 @@ def _succeeds(command: list[str], job: int) -> bool:
     devices = int(os.environ.get("NANO_GPUS", "0"))
     environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": str(job % devices)} if devices else {})}
     words = [sys.executable, "-m", *command, "--no-report", "--quiet"]
-    return subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    with subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL) as process:
+        print(shlex.join(command), flush=True)  # not before it can be interrupted with us
+    return process.returncode == 0
 
 
 # ---------------------------------------------------------------- tables
