@@ -135,9 +135,7 @@ def run(measurements: Iterable[Measurement], out: Path, jobs: int, dry: bool, ex
             except queue.Empty:
                 return
             command = [*measurement.command(out), *extra]
-            if dry:
-                print(shlex.join(command), flush=True)
-            elif not _succeeds(command, job):
+            if not _succeeds(command, job, dry):
                 failed.append(measurement.folder)
 
     threads = [threading.Thread(target=work, args=(job,)) for job in range(jobs)]
@@ -168,7 +166,11 @@ def _unfinished(measurements: Iterable[Measurement], out: Path) -> Iterator[Meas
             raise RuntimeError(f"{folder} has {found} problems, not {measurement.limit}: use another --out")
 
 
-def _succeeds(command: list[str], job: int) -> bool:
+def _succeeds(command: list[str], job: int, dry: bool) -> bool:
+    """Say a command and, unless `dry`, run it."""
+    if dry:
+        print(shlex.join(command), flush=True)
+        return True
     devices = int(os.environ.get("NANO_GPUS", "0"))
     environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": str(job % devices)} if devices else {})}
     words = [sys.executable, "-m", *command, "--no-report", "--quiet"]
