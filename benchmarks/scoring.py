@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 import anyio
 from common import report
 
-from evals.score_file import Summary, score_file
+from evals.score_file import FileScores, score_file
 
 CANDIDATES = 8
 Answers = tuple[str, str, str]
@@ -114,7 +114,7 @@ def main() -> None:
         file = Path(folder) / "answers.jsonl"
         file.write_text("".join(json.dumps(line) + "\n" for line in made(args.pairs, args.seed)))
         started = time.perf_counter()
-        summary: Summary = anyio.run(score_file, file, "math", written.append)
+        summary: FileScores = anyio.run(score_file, file, "math", written.append)
         seconds = time.perf_counter() - started
     results = [json.loads(line) for line in written]
     wrong = [line["id"] for line in results if line["value"] != float(line["id"][-1])]

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from evals.comparison import Comparison, Contrast
 from evals.events import EvalEvent, EvalFinished, EvalStarted, OnEvent, RunEnded
-from evals.meter import Meter
+from evals.meter import EngineLoad
 from evals.results import EvalResults
 from evals.stats import Estimate, estimate, mean_of
 from evals.ticker import Ticker
@@ -65,8 +65,8 @@ class Tally:
         return self.started.runs if self.started else 0
 
     @property
-    def meter(self) -> Meter:
-        return self.started.meter if self.started else Meter()
+    def meter(self) -> EngineLoad:
+        return self.started.meter if self.started else EngineLoad()
 
     def now_s(self) -> float:
         """On the clock."""

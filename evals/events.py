@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evals.folder import EvalRecord
-from evals.meter import Meter
+from evals.meter import EngineLoad
 from evals.results import EvalResults
 from evals.run_scores import RunScores
 
@@ -21,7 +21,7 @@ class EvalStarted:
     record: EvalRecord
     runs: int
     in_flight: int
-    meter: Meter
+    meter: EngineLoad
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from engine.api import ModelInfo
 from evals.errors import OtherEvalError, ResultsError
-from evals.results import FORMAT, DataInfo, EvalResults, Timings
+from evals.results import FORMAT, DataInfo, EvalResults, EvalTimings
 from evals.run_scores import RunScores
 from rsa.folders import (
     lock_folder,
@@ -122,7 +122,7 @@ def data_identity(data: DataInfo) -> dict[str, object]:
     return {f"data.{key}": value for key, value in {**fields.pop("options"), **fields}.items()}
 
 
-class _Progress(Record):
+class _TimeSpent(Record):
     spent_s: float
 
 
@@ -136,7 +136,7 @@ class ResultsFolder:
     def __init__(self, folder: Path, record: EvalRecord, lock: IO[bytes]) -> None:
         self.folder = folder
         self.record = record
-        self.spent_s = read_json(folder / PROGRESS, _Progress).spent_s if (folder / PROGRESS).exists() else 0.0
+        self.spent_s = read_json(folder / PROGRESS, _TimeSpent).spent_s if (folder / PROGRESS).exists() else 0.0
         self._noted_s = self.spent_s
         self._lock = lock
 
@@ -226,7 +226,7 @@ class ResultsFolder:
         path = self.folder / PROGRESS
         temporary = path.with_name(f".{PROGRESS}.{os.getpid()}.tmp")
         with _writing(self.folder):
-            temporary.write_text(_Progress(spent_s=self.spent_s).model_dump_json())  # not worth waiting for the disk
+            temporary.write_text(_TimeSpent(spent_s=self.spent_s).model_dump_json())  # not worth waiting for the disk
             temporary.replace(path)
 
     # ---- the whole
@@ -253,7 +253,7 @@ class ResultsFolder:
                     file.write(candidate.model_dump_json().encode() + b"\n")
                 yield scores
 
-    def write_results(self, results: EvalResults, timings: Timings) -> None:
+    def write_results(self, results: EvalResults, timings: EvalTimings) -> None:
         """Write timings.json and results.json: the evaluation is finished."""
         with _writing(self.folder):
             write_atomically(self.folder / TIMINGS, timings.model_dump_json(indent=1).encode())

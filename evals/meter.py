@@ -20,7 +20,7 @@ from engine.api import (
 
 
 @dataclass(slots=True)
-class Meter:
+class EngineLoad:
     """`tokens` generated so far; `running` requests: handed to the engine and not ended."""
 
     tokens: int = 0
@@ -30,7 +30,7 @@ class Meter:
 class MeteredEngine:
     """An engine whose streams are counted in `meter`. Closing it leaves the engine itself open."""
 
-    def __init__(self, engine: Engine, meter: Meter) -> None:
+    def __init__(self, engine: Engine, meter: EngineLoad) -> None:
         self.meter = meter
         self._engine = engine
 
@@ -50,7 +50,7 @@ class MeteredEngine:
 
 
 class _MeteredStream:
-    def __init__(self, stream: GenerationStream, meter: Meter, requests: int) -> None:
+    def __init__(self, stream: GenerationStream, meter: EngineLoad, requests: int) -> None:
         self.cancel, self.conclude = stream.cancel, stream.conclude
         self._stream = stream
         self._meter = meter

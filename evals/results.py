@@ -165,7 +165,7 @@ class ProblemTiming(Record):
     generating_s: FiniteFloat
 
 
-class Timings(Record):
+class EvalTimings(Record):
     """timings.json: what differs from run to run. `tokens_per_s`: all generated tokens over `wall_s`."""
 
     started_at: str

@@ -20,8 +20,8 @@ from evals.data.question import Question
 from evals.errors import DataError, GoldError
 from evals.events import EvalFinished, EvalStarted, OnEvent, RunEnded
 from evals.folder import ResultsFolder
-from evals.meter import Meter, MeteredEngine
-from evals.results import EvalResults, ProblemTiming, Timings
+from evals.meter import EngineLoad, MeteredEngine
+from evals.results import EvalResults, EvalTimings, ProblemTiming
 from evals.run_scores import RunScores, failed_scores, score_run
 from evals.scorers.protocol import Scorer
 from evals.summary import headline_value, summarise
@@ -57,7 +57,7 @@ class Solving:
 
     def __init__(self, engine: Engine, folder: ResultsFolder, scorer: Scorer, math: MathWorkers) -> None:
         record = folder.record
-        self.meter = Meter()
+        self.meter = EngineLoad()
         self._began = anyio.current_time() - folder.spent_s
         self._folder = folder
         self._scorer = scorer
@@ -115,7 +115,7 @@ class Evaluation:
         *,
         tasks: int,
         reuse: bool,
-        meter: Meter | None = None,
+        meter: EngineLoad | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
         self._folder = folder
@@ -123,7 +123,7 @@ class Evaluation:
         self._produce = produce
         self._tasks = tasks
         self._reuse = reuse
-        self._meter = meter or Meter()
+        self._meter = meter or EngineLoad()
         self._tell = on_event or (lambda event: None)
         self._trouble: Exception | None = None
 
@@ -171,7 +171,7 @@ class Evaluation:
         scores = self._folder.scores(self._queue.runs)
         results = summarise(record, noting(self._folder.write_candidates(scores)))
         wall_s = self._folder.spent_s
-        timings = Timings(
+        timings = EvalTimings(
             started_at=record.created_at,
             wall_s=wall_s,
             tokens_per_s=results.usage.completion_tokens / wall_s if wall_s else 0.0,

@@ -10,7 +10,7 @@ import typer
 from rsa.command.terminal import errors_for_people, say
 
 if TYPE_CHECKING:
-    from evals.score_file import Summary
+    from evals.score_file import FileScores
 
 
 @errors_for_people()
@@ -39,7 +39,7 @@ def score(
         say(summary_line(summary))
 
 
-def summary_line(summary: Summary) -> str:
+def summary_line(summary: FileScores) -> str:
     """`math: 30 answers, mean 0.5333 over 28 with a value (scored 27, truncated 1, too_hard 2)`."""
     statuses = ", ".join(f"{status} {count}" for status, count in summary.statuses.items())
     mean = "no mean" if summary.mean is None else f"mean {summary.mean:.4f} over {summary.scored} with a value"

@@ -41,7 +41,7 @@ class ScoredLine(Record):
     reason: str
 
 
-class Summary(Record):
+class FileScores(Record):
     """Over the lines of a file.
 
     n         lines; `scored` of them have a value, and `mean` is over those (None if there are none).
@@ -84,7 +84,7 @@ Sender = MemoryObjectSendStream[_Line | DataError]
 Receiver = MemoryObjectReceiveStream[_Line | DataError]
 
 
-async def score_file(path: str | Path, metric: str, write: Callable[[str], object]) -> Summary:
+async def score_file(path: str | Path, metric: str, write: Callable[[str], object]) -> FileScores:
     """Score every line of a JSON lines file by a metric; `-` is standard input.
 
     A line has `id`, `gold`, `candidate` (what a model wrote, with or without its reasoning) and beside them the fields
@@ -105,7 +105,7 @@ async def score_file(path: str | Path, metric: str, write: Callable[[str], objec
                 group.cancel_scope.cancel()
     if error is not None:
         raise error
-    return Summary(
+    return FileScores(
         metric=metric,
         n=tally.statuses.total(),
         scored=len(tally.values),

@@ -11,7 +11,7 @@ from rsa.settings.config import Select
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Chosen:
     """The candidate that answers for the run, and the round it is of."""
 
     round: Round
@@ -37,7 +37,7 @@ def consensus(votes: Sequence[Vote], share: float | None) -> Vote | None:
     return votes[0] if share is not None and votes and votes[0].share >= share else None
 
 
-def choose(rounds: Sequence[Round], select: Select, last: Round | None = None) -> Choice | None:
+def choose(rounds: Sequence[Round], select: Select, last: Round | None = None) -> Chosen | None:
     """The answer of `last`, the one more aggregation of `select="aggregate"`, if it gave one; else the one answer of
     the latest round that has any; None if none has.
 
@@ -49,11 +49,11 @@ def choose(rounds: Sequence[Round], select: Select, last: Round | None = None) -
         answered = [candidate for candidate in played.candidates if candidate.answer is not None]
         leader = played.votes[0].candidates[0]
         chosen = answered[0] if select == "first" else next(c for c in answered if c.index == leader)
-        return Choice(played, chosen)
+        return Chosen(played, chosen)
     return None
 
 
-def fallbacks(choice: Choice | None, rounds: Sequence[Round], last: Round | None) -> list[str]:
+def fallbacks(choice: Chosen | None, rounds: Sequence[Round], last: Round | None) -> list[str]:
     """What a person should know about where the answer comes from."""
     messages = []
     if last is not None and not last.votes:

@@ -37,7 +37,7 @@ _IDENTITY_NAMES = ("merges.txt", "vocab.txt")
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class FileProgress:
     """How far work on a model's files is. The total of a download grows as its files are asked for, from None on."""
 
     stage: Literal["fetching", "converting", "verifying"]
@@ -45,7 +45,7 @@ class Progress:
     total_bytes: int | None
 
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[FileProgress], None]
 
 
 @dataclass(frozen=True, slots=True)

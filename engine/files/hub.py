@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError
-from engine.files.checkpoint import CONFIG, TOKENIZER_FILES, OnProgress, Progress, find_files
+from engine.files.checkpoint import CONFIG, TOKENIZER_FILES, FileProgress, OnProgress, find_files
 
 FILES = ["*.json", "model*.safetensors", "*.model", "*.tiktoken", "*.txt", "*.jinja"]
 """The files of a repository that a model needs."""
@@ -122,6 +122,6 @@ def _bars(on_progress: OnProgress | None) -> type[Any]:
             with lock:
                 self.n += n or 0
                 if self._told and on_progress is not None:
-                    on_progress(Progress("fetching", int(self.n), int(self.total) if self.total else None))
+                    on_progress(FileProgress("fetching", int(self.n), int(self.total) if self.total else None))
 
     return Silent

@@ -18,7 +18,7 @@ from evals.report.reading import EvalReader
 from evals.report.svg import Plot
 from evals.report.text import Clip, environment, first_of, in_a_line
 from evals.report.transcripts import Transcript, read_transcript
-from evals.report.views import RoundView, Verdict, scored_rounds, worth
+from evals.report.views import Badge, RoundView, scored_rounds, worth
 from evals.report.words import at_a_glance, changes, facts, gains, headline, statuses
 from evals.results import EvalResults, ProblemStats
 from evals.stats import Estimate
@@ -97,7 +97,7 @@ class _Row:
     anchor: str
     name: str
     stats: ProblemStats
-    votes: tuple[tuple[Verdict, float | None], ...]
+    votes: tuple[tuple[Badge, float | None], ...]
     seconds: float | None
 
 

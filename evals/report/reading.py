@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from evals.errors import ResultsError
 from evals.folder import CANDIDATES, RUNS, SCORES, TIMINGS, read_json, read_results, run_name
-from evals.results import CandidateRecord, Timings
+from evals.results import CandidateRecord, EvalTimings
 from evals.run_scores import RunScores
 
 Ending = Literal["itself", "forced", "cut"]
@@ -70,7 +70,7 @@ class EvalReader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.results = read_results(folder)
-        self.timings = read_json(folder / TIMINGS, Timings) if (folder / TIMINGS).exists() else None
+        self.timings = read_json(folder / TIMINGS, EvalTimings) if (folder / TIMINGS).exists() else None
         self.survey = self._survey()
 
     def _survey(self) -> Survey:

@@ -10,7 +10,7 @@ from evals.report.lineage import drawable, lineage
 from evals.report.pictures import Picture, picture
 from evals.report.text import Clip, count, duration, environment, first_of, moment, percent
 from evals.report.transcripts import Transcript, read_transcript
-from evals.report.views import Verdict, checked, unscored_rounds
+from evals.report.views import Badge, checked, unscored_rounds
 from evals.report.words import Facts, brief, machine_facts, model_facts, settings
 from rsa.events import LimitHit
 from rsa.results import Round, RunResult, Vote
@@ -139,7 +139,7 @@ def _name(played: Round) -> str:
     return f"Round {played.round}" if played.kind == "population" else "Selection"
 
 
-def _bars(votes: Sequence[Vote]) -> list[tuple[str, Verdict | None, int, str]]:
+def _bars(votes: Sequence[Vote]) -> list[tuple[str, Badge | None, int, str]]:
     """(answer, what the checker says of it, count, share) of the leading answers; the others in one."""
     bars = [(vote.answer, checked(vote.check), vote.count, percent(vote.share)) for vote in votes[:_SHOWN_VOTES]]
     rest = votes[_SHOWN_VOTES:]

@@ -1,4 +1,4 @@
-"""Candidates and rounds as the templates draw them: verdicts in a sign and a word, texts shortened."""
+"""Candidates and rounds as the templates draw them: badges in a sign and a word, texts shortened."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from evals.scorers.protocol import Score, ScoreStatus
 from rsa.results import Candidate, Check, Round
 
 Tone = Literal["right", "wrong", "partly", "none", "open"]
-"""The colour of a verdict; its sign and its word say the same."""
+"""The colour of a badge; its sign and its word say the same."""
 SHOWN_CANDIDATES = 64
 """Candidates of a round that a page shows: more are no longer read."""
 ANSWER_CHARACTERS = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Badge:
     """What became of a candidate, or of a vote."""
 
     tone: Tone
@@ -27,47 +27,47 @@ class Verdict:
     word: str
 
 
-_UNANSWERED: dict[ScoreStatus, Verdict] = {
-    "no_answer": Verdict("none", "∅", "no answer"),
-    "truncated": Verdict("none", "✂", "truncated"),
-    "degenerate": Verdict("none", "↻", "repeats itself"),
-    "too_hard": Verdict("open", "?", "undecided"),
-    "failed": Verdict("open", "!", "failed"),
+_UNANSWERED: dict[ScoreStatus, Badge] = {
+    "no_answer": Badge("none", "∅", "no answer"),
+    "truncated": Badge("none", "✂", "truncated"),
+    "degenerate": Badge("none", "↻", "repeats itself"),
+    "too_hard": Badge("open", "?", "undecided"),
+    "failed": Badge("open", "!", "failed"),
 }
-HANDED_ON = Verdict("none", "→", "handed on")
-"""The verdict on a candidate of which no answer was wanted."""
-RIGHT, WRONG = Verdict("right", "✓", "right"), Verdict("wrong", "✗", "wrong")
+HANDED_ON = Badge("none", "→", "handed on")
+"""The badge on a candidate of which no answer was wanted."""
+RIGHT, WRONG = Badge("right", "✓", "right"), Badge("wrong", "✗", "wrong")
 _ENDED = {
     "degenerate": _UNANSWERED["degenerate"],
     "failed": _UNANSWERED["failed"],
-    "cancelled": Verdict("none", "✂", "cut off"),
+    "cancelled": Badge("none", "✂", "cut off"),
 }
 
 
 _MARKS = {
-    "verified": Verdict("right", "✓", "verified"),
+    "verified": Badge("right", "✓", "verified"),
     "wrong": WRONG,
-    "unchecked": Verdict("open", "?", "unchecked"),
+    "unchecked": Badge("open", "?", "unchecked"),
 }
 
 
-def checked(check: Check | None) -> Verdict | None:
+def checked(check: Check | None) -> Badge | None:
     """What the model's checker said of an answer, in a sign and a word; None without one."""
     return None if check is None else _MARKS[check.mark]
 
 
-def verdict_of(score: Score) -> Verdict:
+def badge_of(score: Score) -> Badge:
     """A score in a sign and a word."""
     return _UNANSWERED.get(score.status) or worth(score.value)
 
 
-def worth(value: float | None) -> Verdict:
+def worth(value: float | None) -> Badge:
     """A value from 0 to 1 in a sign and a word; None: nobody can tell."""
     if value is None:
-        return Verdict("open", "?", "unscored")
+        return Badge("open", "?", "unscored")
     if value in (0.0, 1.0):
         return RIGHT if value else WRONG
-    return Verdict("partly", "◐", f"{value:.2f}")
+    return Badge("partly", "◐", f"{value:.2f}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class CandidateView:
     anchor: str
     index: int
     parents: tuple[tuple[int, str], ...]
-    verdict: Verdict
+    badge: Badge
     answer: str | None
     reading: str | None
     note: str
@@ -93,7 +93,7 @@ class CandidateView:
     reasoning_tokens: int
     answer_tokens: int
     tail: Clip | None
-    check: Verdict | None = None
+    check: Badge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class RoundView:
     name: str
     candidates: tuple[CandidateView, ...]
     more: int
-    counts: tuple[tuple[Verdict, int], ...]
+    counts: tuple[tuple[Badge, int], ...]
 
 
 def scored_rounds(
@@ -116,7 +116,7 @@ def scored_rounds(
     return tuple(
         _round(
             f"Round {number}",
-            [verdict_of(record.score) for record in members],
+            [badge_of(record.score) for record in members],
             [
                 _scored(record, texts.get((number, record.index)), anchor, tail_characters)
                 for record in members[:SHOWN_CANDIDATES]
@@ -135,7 +135,7 @@ def _scored(record: CandidateRecord, written: Candidate | None, anchor: str, tai
         anchor=_anchor(anchor, record.round, record.index),
         index=record.index,
         parents=_parents(anchor, record.round, record.parents),
-        verdict=verdict_of(score),
+        badge=badge_of(score),
         answer=_shortened(answer),
         reading=_shortened(score.extracted) if score.extracted != answer else None,
         note=record.error or score.reason,
@@ -155,7 +155,7 @@ def unscored_rounds(rounds: Iterable[Round], agreeing: Mapping[int, set[int]], t
             for candidate in played.candidates
         ]
         name = f"Round {played.round}" if played.kind == "population" else "Selection"
-        views.append(_round(name, [member.verdict for member in members], members[:SHOWN_CANDIDATES]))
+        views.append(_round(name, [member.badge for member in members], members[:SHOWN_CANDIDATES]))
     return views
 
 
@@ -165,7 +165,7 @@ def _unscored(candidate: Candidate, agrees: bool, tail_characters: int) -> Candi
         anchor=_anchor("c", candidate.round, candidate.index),
         index=candidate.index,
         parents=_parents("c", candidate.round, candidate.parents),
-        verdict=_agreement(candidate, agrees),
+        badge=_agreement(candidate, agrees),
         answer=_shortened(candidate.answer),
         reading=None,
         note=candidate.error or check_words(candidate.check),
@@ -182,19 +182,19 @@ def check_words(check: Check | None) -> str:
     return "" if check is None else f"Its answer is {check.mark}: {check.reason}."
 
 
-def _agreement(candidate: Candidate, agrees: bool) -> Verdict:
+def _agreement(candidate: Candidate, agrees: bool) -> Badge:
     """Nobody knows what is right here: the colours say who gave the answer that the run gave."""
     if candidate.answer is not None:
-        return Verdict("right", "●", "agrees") if agrees else Verdict("wrong", "◆", "differs")
+        return Badge("right", "●", "agrees") if agrees else Badge("wrong", "◆", "differs")
     return _ENDED.get(candidate.status) or (_UNANSWERED["no_answer"] if candidate.asked else HANDED_ON)
 
 
-def _round(name: str, verdicts: Sequence[Verdict], members: Sequence[CandidateView]) -> RoundView:
-    counts: dict[Verdict, int] = {}
-    for verdict in verdicts:
-        counts[verdict] = counts.get(verdict, 0) + 1
+def _round(name: str, badges: Sequence[Badge], members: Sequence[CandidateView]) -> RoundView:
+    counts: dict[Badge, int] = {}
+    for badge in badges:
+        counts[badge] = counts.get(badge, 0) + 1
     ordered = sorted(counts.items(), key=lambda item: get_args(Tone).index(item[0].tone))
-    return RoundView(name, tuple(members), len(verdicts) - len(members), tuple(ordered))
+    return RoundView(name, tuple(members), len(badges) - len(members), tuple(ordered))
 
 
 def _anchor(prefix: str, number: int, index: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from engine.api import ModelInfo
 from evals.report.text import count, duration, interval, moment, percent, points, short
 from evals.report.views import RIGHT, WRONG, Tone
-from evals.results import DataInfo, EvalResults, ProblemStats, Timings
+from evals.results import DataInfo, EvalResults, EvalTimings, ProblemStats
 from evals.scorers.protocol import ScoreStatus
 from evals.stats import DIFFERENCES, SCORES, Estimate, estimate
 from rsa.settings.config import RSAConfig
@@ -116,7 +116,7 @@ def _gain(words: str, change: Estimate) -> str:
     return f"{words} {size} (95% interval of the change: {points(change.low)} to {points(change.high)})."
 
 
-def at_a_glance(results: EvalResults, timings: Timings | None) -> list[tuple[str, str, str]]:
+def at_a_glance(results: EvalResults, timings: EvalTimings | None) -> list[tuple[str, str, str]]:
     """(name, value, note) of the figures that people look for first."""
     shown = [("Final answer", percent(results.answer.value), interval(results.answer))]
     if results.rounds:
@@ -154,12 +154,12 @@ def changes(results: EvalResults, anchors: Mapping[str, str]) -> list[Changes]:
     """Which problems the vote got right, and which it lost, round by round."""
     found = []
     for number in range(1, len(results.rounds)):
-        for verdict, went in ((RIGHT, _became_right), (WRONG, _became_wrong)):
+        for badge, went in ((RIGHT, _became_right), (WRONG, _became_wrong)):
             ids = [problem.id for problem in results.problems if went(problem, number)]
             if ids:
-                words = f"Round {number - 1} to {number}, {_BECAME[verdict.tone, results.epochs > 1]}"
+                words = f"Round {number - 1} to {number}, {_BECAME[badge.tone, results.epochs > 1]}"
                 named = tuple((name, anchors[name]) for name in ids[:_NAMED])
-                found.append(Changes(verdict.tone, verdict.sign, words, named, len(ids) - len(named)))
+                found.append(Changes(badge.tone, badge.sign, words, named, len(ids) - len(named)))
     return found
 
 
@@ -178,7 +178,7 @@ def _votes(problem: ProblemStats, number: int) -> tuple[float | None, float | No
     return (problem.votes[number - 1], problem.votes[number]) if number < len(problem.votes) else (None, None)
 
 
-def facts(results: EvalResults, timings: Timings | None) -> list[tuple[str, Facts]]:
+def facts(results: EvalResults, timings: EvalTimings | None) -> list[tuple[str, Facts]]:
     """What was run, with what, on what: tables of (name, value)."""
     return [
         ("Method", settings(results.config, method=results.method)),
@@ -244,7 +244,7 @@ def model_facts(model: ModelInfo) -> Facts:
     return rows + [(name, str(value)) for name, value in model.details.items() if value is not None]
 
 
-def _where(results: EvalResults, timings: Timings | None) -> Facts:
+def _where(results: EvalResults, timings: EvalTimings | None) -> Facts:
     rows = [("started", moment(timings.started_at))] if timings else []
     rows += machine_facts(timings.machine if timings else {})
     return rows + sorted(results.versions.items())

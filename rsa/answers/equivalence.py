@@ -23,7 +23,7 @@ from typing import Self
 
 from rsa.answers.arithmetic import exact_value, join_digit_groups
 from rsa.answers.extract import AnswerRule
-from rsa.answers.math_pool import DIFFERENT, SAME, TIMEOUT_S, MathWorkers, Verdict
+from rsa.answers.math_pool import DIFFERENT, SAME, TIMEOUT_S, Equivalence, MathWorkers
 
 MAX_HANGS = 3
 """Comparisons of one matcher that may hang: answers that hang come in groups; after so many, only what is certain
@@ -86,7 +86,7 @@ def too_hard(text: str) -> bool:
     )
 
 
-def quick_verdict(left: str, right: str, rule: AnswerRule = "boxed") -> Verdict | None:
+def quick_equivalence(left: str, right: str, rule: AnswerRule = "boxed") -> Equivalence | None:
     """Whether two answers are the same, as far as that is certain at once; None: only math-verify can tell.
 
     Answers that are not mathematical (choice, code, text) are the same only if their texts are.
@@ -98,11 +98,11 @@ def quick_verdict(left: str, right: str, rule: AnswerRule = "boxed") -> Verdict 
     return _compare_tidied(*_alike(tidy(left), tidy(right)))
 
 
-def _refused(why: str) -> Verdict:
-    return Verdict("undecided", "looks", f"too hard to compare: {why}")
+def _refused(why: str) -> Equivalence:
+    return Equivalence("undecided", "looks", f"too hard to compare: {why}")
 
 
-def _compare_tidied(one: str, other: str) -> Verdict | None:
+def _compare_tidied(one: str, other: str) -> Equivalence | None:
     if _GAP.sub("", one) == _GAP.sub("", other):
         return SAME
     if too_hard(one) or too_hard(other):
@@ -180,7 +180,7 @@ def _split(text: str) -> tuple[str, ...]:
     return (*parts, text[start:].strip())
 
 
-def _compare_members(ours: _Listed, theirs: _Listed) -> Verdict | None:
+def _compare_members(ours: _Listed, theirs: _Listed) -> Equivalence | None:
     """Two lists of one kind, as far as their members are certain at once."""
     if ours.kind == "{}":
         values, others = _exact(ours.members), _exact(theirs.members)
@@ -189,10 +189,10 @@ def _compare_members(ours: _Listed, theirs: _Listed) -> Verdict | None:
         return SAME if values == others else DIFFERENT
     if len(ours.members) != len(theirs.members):
         return DIFFERENT
-    verdicts = [_compare_tidied(one, other) for one, other in zip(ours.members, theirs.members, strict=True)]
-    if DIFFERENT in verdicts:
+    pairs = [_compare_tidied(one, other) for one, other in zip(ours.members, theirs.members, strict=True)]
+    if DIFFERENT in pairs:
         return DIFFERENT
-    return SAME if all(verdict == SAME for verdict in verdicts) else None
+    return SAME if all(pair == SAME for pair in pairs) else None
 
 
 def _exact(members: Sequence[str]) -> set[Fraction] | None:
@@ -202,13 +202,13 @@ def _exact(members: Sequence[str]) -> set[Fraction] | None:
     return None if None in values else known
 
 
-async def compare(left: str, right: str, workers: MathWorkers) -> Verdict:
+async def compare(left: str, right: str, workers: MathWorkers) -> Equivalence:
     """Whether two mathematical answers mean the same. Never raises for an answer, however odd."""
-    verdict = quick_verdict(left, right)
-    return verdict if verdict is not None else await _ask(left, right, workers)
+    found = quick_equivalence(left, right)
+    return found if found is not None else await _ask(left, right, workers)
 
 
-async def _ask(left: str, right: str, workers: MathWorkers) -> Verdict:
+async def _ask(left: str, right: str, workers: MathWorkers) -> Equivalence:
     ours, theirs = map(_members, _alike(tidy(left), tidy(right)))
     return await workers.compare(ours.members, theirs.members, ordered=ours.kind != "{}")
 
@@ -244,13 +244,13 @@ class AnswerMatcher:
 
     async def same(self, left: str, right: str) -> bool:
         """Whether two answers mean the same. Never raises for an answer, however odd; in doubt False."""
-        verdict = quick_verdict(left, right, self.rule)
-        if verdict is None and len(self._hung) < MAX_HANGS:
-            verdict = await _ask(left, right, self._workers)
-            if verdict.outcome == "undecided":
+        found = quick_equivalence(left, right, self.rule)
+        if found is None and len(self._hung) < MAX_HANGS:
+            found = await _ask(left, right, self._workers)
+            if found.outcome == "undecided":
                 self._hung.add((left, right))
-                self._note(f"two answers count as different: {verdict.why}")
-        return verdict is not None and verdict.same
+                self._note(f"two answers count as different: {found.why}")
+        return found is not None and found.same
 
     async def group(self, answers: Sequence[str | None]) -> list[tuple[int, ...]]:
         """Indices of equivalent answers, None left out; larger groups first, ties to the earliest member."""

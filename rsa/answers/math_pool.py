@@ -40,11 +40,11 @@ _BREAKDOWNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Equivalence:
     """What comparing two answers came to.
 
     undecided  nobody can tell within the limits; `why` says which limit. A vote takes it as different, a score says so.
-    cause      of an undecided verdict: `looks` (refused unread), `hung`, `broke` (the process died) or `missing`
+    cause      of an undecided comparison: `looks` (refused unread), `hung`, `broke` (the process died) or `missing`
                (math-verify cannot be used).
     """
 
@@ -57,7 +57,7 @@ class Verdict:
         return self.outcome == "same"
 
 
-SAME, DIFFERENT = Verdict("same"), Verdict("different")
+SAME, DIFFERENT = Equivalence("same"), Equivalence("different")
 
 
 class _MissingError(Exception):
@@ -143,9 +143,9 @@ class MathWorkers:
         self._turns = anyio.Semaphore(processes)
         self._workers = [_Worker(self._command, timeout_s) for _ in range(processes)]
         self._idle = list(reversed(self._workers))  # a stack: those that run are taken before those that do not
-        self._known: OrderedDict[tuple[Members, Members, bool], Verdict] = OrderedDict()
+        self._known: OrderedDict[tuple[Members, Members, bool], Equivalence] = OrderedDict()
         self._failed_starts = 0
-        self._unusable: Verdict | None = None
+        self._unusable: Equivalence | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -158,7 +158,7 @@ class MathWorkers:
         for worker in self._workers:
             await worker.kill()
 
-    async def compare(self, left: Members, right: Members, *, ordered: bool = True) -> Verdict:
+    async def compare(self, left: Members, right: Members, *, ordered: bool = True) -> Equivalence:
         """Whether math-verify takes the members of two tuples for the same, or, not `ordered`, those of two sets.
 
         A single answer is a tuple of one. One limit of time holds for all members. Never raises for a text, however
@@ -173,18 +173,18 @@ class MathWorkers:
                 return self._unusable
             worker = self._idle.pop()
             try:
-                verdict = await self._ask(worker, *key)
+                found = await self._ask(worker, *key)
             finally:
                 self._idle.append(worker)
-        if verdict.cause not in ("broke", "missing"):
-            self._remember(key, verdict)
-        return verdict
+        if found.cause not in ("broke", "missing"):
+            self._remember(key, found)
+        return found
 
-    async def _ask(self, worker: _Worker, left: Members, right: Members, ordered: bool) -> Verdict:
+    async def _ask(self, worker: _Worker, left: Members, right: Members, ordered: bool) -> Equivalence:
         try:
             await worker.start()
         except _MissingError as error:
-            self._unusable = Verdict("undecided", "missing", f"math-verify cannot be used ({error})")
+            self._unusable = Equivalence("undecided", "missing", f"math-verify cannot be used ({error})")
             return self._unusable
         except (TimeoutError, *_BREAKDOWNS) as error:
             return self._failed_to_start(error)
@@ -192,26 +192,26 @@ class MathWorkers:
         try:
             return SAME if await worker.ask(left, right, ordered) else DIFFERENT
         except TimeoutError:
-            return Verdict("undecided", "hung", f"it took too long to compare (over {self.timeout_s:g} s)")
+            return Equivalence("undecided", "hung", f"it took too long to compare (over {self.timeout_s:g} s)")
         except _BREAKDOWNS as error:
-            return Verdict("undecided", "broke", f"the process that compares broke down ({type(error).__name__})")
+            return Equivalence("undecided", "broke", f"the process that compares broke down ({type(error).__name__})")
 
-    def _failed_to_start(self, error: Exception) -> Verdict:
+    def _failed_to_start(self, error: Exception) -> Equivalence:
         self._failed_starts += 1
         why = f"the process that compares does not start: {error or type(error).__name__}"
-        failed = Verdict("undecided", "missing", why)
+        failed = Equivalence("undecided", "missing", why)
         if self._failed_starts >= MAX_FAILED_STARTS:
             self._unusable = failed
         return failed
 
-    def _recall(self, key: tuple[Members, Members, bool]) -> Verdict | None:
+    def _recall(self, key: tuple[Members, Members, bool]) -> Equivalence | None:
         known = self._known.get(key)
         if known is not None:
             self._known.move_to_end(key)
         return known
 
-    def _remember(self, key: tuple[Members, Members, bool], verdict: Verdict) -> None:
-        self._known[key] = verdict
+    def _remember(self, key: tuple[Members, Members, bool], found: Equivalence) -> None:
+        self._known[key] = found
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
 

@@ -16,7 +16,7 @@ from rsa.command import signals
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from engine.files.checkpoint import Progress
+    from engine.files.checkpoint import FileProgress
 
 DEFAULT_MODEL = "nano"
 EXIT_ANSWERED, EXIT_USAGE, EXIT_NO_ANSWER, EXIT_TROUBLE = 0, 2, 3, 4
@@ -103,7 +103,7 @@ def say(*parts: Any, sep: str = " ") -> None:
 
 
 @contextmanager
-def bars(*, quiet: bool = False) -> Iterator[Callable[[Progress], None]]:
+def bars(*, quiet: bool = False) -> Iterator[Callable[[FileProgress], None]]:
     """Shows work on files as it is reported: a bar for each stage on a terminal, elsewhere a line where it begins.
 
     Nothing is shown of a stage that has nothing to do. Safe to report to from any thread.
@@ -116,7 +116,7 @@ def bars(*, quiet: bool = False) -> Iterator[Callable[[Progress], None]]:
     elif not can_redraw(console):
         begun: set[str] = set()
 
-        def tell(report: Progress) -> None:
+        def tell(report: FileProgress) -> None:
             if report.total_bytes and report.done_bytes < report.total_bytes and report.stage not in begun:
                 begun.add(report.stage)
                 say(f"{report.stage} {report.total_bytes / 1e6:,.1f} MB")
@@ -127,7 +127,7 @@ def bars(*, quiet: bool = False) -> Iterator[Callable[[Progress], None]]:
             yield _bars(console, stack)
 
 
-def _bars(console: Any, stack: ExitStack) -> Callable[[Progress], None]:
+def _bars(console: Any, stack: ExitStack) -> Callable[[FileProgress], None]:
     from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
 
@@ -135,7 +135,7 @@ def _bars(console: Any, stack: ExitStack) -> Callable[[Progress], None]:
     shown = Bars(*(TextColumn(c) if isinstance(c, str) else c for c in columns), console=console, transient=True)
     tasks: dict[str, TaskID] = {}
 
-    def tell(report: Progress) -> None:
+    def tell(report: FileProgress) -> None:
         if not tasks:
             stack.enter_context(shown)
         if report.stage not in tasks:

@@ -24,7 +24,7 @@ from evals.display import (
 )
 from evals.events import EvalFinished, EvalStarted, RunEnded
 from evals.folder import DataSource, EvalRecord
-from evals.meter import Meter
+from evals.meter import EngineLoad
 from evals.results import DataInfo
 from evals.run_scores import RunScores
 from evals.stats import Estimate, estimate
@@ -44,8 +44,8 @@ RECORD = EvalRecord.now(
 )
 
 
-def started(runs: int = 4, meter: Meter | None = None) -> EvalStarted:
-    return EvalStarted(Path("out"), RECORD, runs, 2, meter or Meter())
+def started(runs: int = 4, meter: EngineLoad | None = None) -> EvalStarted:
+    return EvalStarted(Path("out"), RECORD, runs, 2, meter or EngineLoad())
 
 
 def ended(problem: str, value: float | None = 1.0, *, found: bool = False, error: str | None = None) -> RunEnded:
@@ -66,14 +66,14 @@ class Clock:
 def test_what_people_should_know_of_the_model_and_the_data_stands_first() -> None:
     model = ModelInfo(name="tiny", notes=("it knows sums only",))
     record = RECORD.model_copy(update={"model": model, "data_warnings": ("odd rows",)})
-    lines = describe_start(EvalStarted(Path("out"), record, 4, 2, Meter()))
+    lines = describe_start(EvalStarted(Path("out"), record, 4, 2, EngineLoad()))
     first, of_rounds, last = lines[1:]
     assert (first, last) == ("note: it knows sums only", "warning: odd rows")
     assert of_rounds.startswith("note: rounds of aggregation help models trained to aggregate")
 
 
 def test_how_far_how_well_how_fast_and_how_long() -> None:
-    clock, meter = Clock(), Meter()
+    clock, meter = Clock(), EngineLoad()
     tally = Tally(clock)
     tally.update(started(4, meter))
     assert (tally.eta_s(), tally.headline().value) == (None, None)
@@ -94,7 +94,7 @@ def test_how_far_how_well_how_fast_and_how_long() -> None:
 
 
 def test_speed_is_that_of_the_last_seconds() -> None:
-    clock, meter = Clock(), Meter()
+    clock, meter = Clock(), EngineLoad()
     tally = Tally(clock)
     tally.update(started(4, meter))
     assert tally.tokens_per_s() == 0.0
@@ -145,7 +145,7 @@ class Idle:
 
 
 def test_a_log_file_hears_every_ten_seconds_that_something_goes_on() -> None:
-    output, clock, meter = io.StringIO(), Clock(), Meter()
+    output, clock, meter = io.StringIO(), Clock(), EngineLoad()
     with Lines(Console(file=output, width=200), Tally(clock), Idle) as lines:
         assert lines.beat() == QUIET_S == 10.0
         clock.now += 10.0
@@ -180,7 +180,7 @@ def test_failures_are_told_in_one_line_that_moves_no_cursor() -> None:
 def test_on_a_terminal_the_line_goes_and_the_table_stays() -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=100, color_system=None)
-    clock, meter = Clock(), Meter(running=5)
+    clock, meter = Clock(), EngineLoad(running=5)
     results = summarise(RECORD, runs())
     with LiveLine(console, Tally(clock)) as live:
         assert "loading the data and the model · 0:00" in drawn(console, live)

@@ -26,7 +26,7 @@ from evals.errors import GoldError, ResultsError
 from evals.events import EvalEvent, EvalFinished, EvalStarted, RunEnded
 from evals.folder import ResultsFolder, read_results, run_name
 from evals.job import evaluate, rescore
-from evals.results import Timings
+from evals.results import EvalTimings
 from evals.runner import default_in_flight, epoch_seed
 from rsa import ConfigError
 
@@ -309,7 +309,7 @@ def test_seconds_are_kept_apart_and_add_up_over_processes(tmp_path: Path) -> Non
         run(tmp_path / "out", Dying(20), in_flight=1)
     (tmp_path / "out" / "progress.json").write_text('{"spent_s": 100.0}')
     results = run(tmp_path / "out", resume=True)
-    timings = Timings.model_validate_json((tmp_path / "out" / "timings.json").read_bytes())
+    timings = EvalTimings.model_validate_json((tmp_path / "out" / "timings.json").read_bytes())
     assert timings.wall_s > 100.0
     assert timings.tokens_per_s == pytest.approx(results.usage.completion_tokens / timings.wall_s)
     assert [timing.problem_id for timing in timings.problems] == [question.id for question in questions()]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.scorers import NAMES, make
-from rsa.answers.equivalence import quick_verdict
+from rsa.answers.equivalence import quick_equivalence
 from rsa.answers.math_pool import SAME, MathWorkers
 
 pytestmark = [pytest.mark.anyio, pytest.mark.thorough]
@@ -200,7 +200,7 @@ def test_a_gold_is_its_own_answer(gold: str, before: str) -> None:
             return (await scorer.score(f"{before} \\boxed{{{gold}}}", gold, {})).value
 
     assert anyio.run(value) == 1.0
-    assert quick_verdict(gold, gold) == SAME
+    assert quick_equivalence(gold, gold) == SAME
 
 
 @given(gold=INTEGERS, other=INTEGERS)

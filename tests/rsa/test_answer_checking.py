@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from engine.api import Completion
 from evals.scorers.symbolic import MathScorer
 from rsa.answers.arithmetic import exact_value
-from rsa.answers.equivalence import AnswerMatcher, quick_verdict
+from rsa.answers.equivalence import AnswerMatcher, quick_equivalence
 from rsa.answers.extract import AnswerRule, answer_of, extract
 from rsa.answers.math_pool import SAME
 from rsa.results import Candidate
@@ -133,8 +133,8 @@ def test_numbers_are_exact(value: Fraction) -> None:
 def test_odd_text_is_judged_at_once(text: str) -> None:
     started = time.perf_counter()
     exact_value(text)
-    assert quick_verdict(text, text) == SAME
-    quick_verdict(text, "1")
+    assert quick_equivalence(text, text) == SAME
+    quick_equivalence(text, "1")
     assert time.perf_counter() - started < 1
 
 

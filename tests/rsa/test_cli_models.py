@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from engine.errors import ModelError
-from engine.files.checkpoint import OnProgress, Progress
+from engine.files.checkpoint import FileProgress, OnProgress
 from engine.files.hub import Fetched
 from rsa.command.cli import app
 from rsa.command.terminal import bars
@@ -101,8 +101,8 @@ def test_pull_prints_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
     def fetch(hub_id: str, *, to: Path | None, on_progress: OnProgress) -> Fetched:
         asked.append((hub_id, to))
-        on_progress(Progress("fetching", 0, 19_400_000_000))
-        on_progress(Progress("fetching", 19_400_000_000, 19_400_000_000))
+        on_progress(FileProgress("fetching", 0, 19_400_000_000))
+        on_progress(FileProgress("fetching", 19_400_000_000, 19_400_000_000))
         return Fetched(tmp_path / "there", "0123abcd")
 
     monkeypatch.setattr("engine.files.hub.fetch", fetch)
@@ -136,7 +136,7 @@ def test_an_interrupted_pull_tells_how_to_go_on(monkeypatch: pytest.MonkeyPatch)
 
 def test_solving_fetches_first_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fetch(hub_id: str, *, on_progress: OnProgress) -> Fetched:
-        on_progress(Progress("fetching", 0, 2_000_000))
+        on_progress(FileProgress("fetching", 0, 2_000_000))
         raise ModelError(f"{hub_id}: no more")
 
     monkeypatch.setattr("engine.files.hub.fetch", fetch)
@@ -193,9 +193,9 @@ def test_bars_on_a_terminal_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patch:
         patch.setattr("rich.console.Console", console)
         with bars() as show:
-            show(Progress("converting", 0, 1_000_000))
-            show(Progress("converting", 500_000, 1_000_000))
-            show(Progress("verifying", 0, None))
+            show(FileProgress("converting", 0, 1_000_000))
+            show(FileProgress("converting", 500_000, 1_000_000))
+            show(FileProgress("verifying", 0, None))
         text = consoles[0].export_text()
     assert "converting" in text
     assert "0.5/1.0 MB" in text
@@ -203,11 +203,11 @@ def test_bars_on_a_terminal_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch
 
 def test_bars_tell_a_log_when_work_begins(capfd: pytest.CaptureFixture[str]) -> None:
     with bars() as show:
-        show(Progress("fetching", 0, None))
-        show(Progress("fetching", 0, 3_000_000))
-        show(Progress("fetching", 1_000_000, 4_000_000))
-        show(Progress("converting", 5, 5))
+        show(FileProgress("fetching", 0, None))
+        show(FileProgress("fetching", 0, 3_000_000))
+        show(FileProgress("fetching", 1_000_000, 4_000_000))
+        show(FileProgress("converting", 5, 5))
     assert capfd.readouterr() == ("", "fetching 3.0 MB\n")
     with bars(quiet=True) as show:
-        show(Progress("fetching", 0, 3_000_000))
+        show(FileProgress("fetching", 0, 3_000_000))
     assert capfd.readouterr() == ("", "")

@@ -24,8 +24,8 @@ from engine.files.checkpoint import (
     CONFIG,
     INDEX,
     RECORD,
+    FileProgress,
     OnProgress,
-    Progress,
     fingerprint,
     read_config,
     read_header,
@@ -86,7 +86,7 @@ def _write_all(
     pending = [shard for shard in shards if not shard.is_whole(target)]
     total, left = (sum(shard.nbytes for shard in some) for some in (shards, pending))
     check_space(target, left)
-    on_progress(Progress("converting", total - left, total))
+    on_progress(FileProgress("converting", total - left, total))
     for shard in pending:
         tensors: dict[str, mx.array] = {}
         for item in shard.items:
@@ -94,7 +94,7 @@ def _write_all(
             mx.eval(*(tensors[name] for name in item.shapes))
             mx.clear_cache()
             left -= item.nbytes
-            on_progress(Progress("converting", total - left, total))
+            on_progress(FileProgress("converting", total - left, total))
         unnamed = aside(target / shard.name)
         try:
             mx.save_safetensors(str(unnamed), tensors, metadata={"format": "mlx"})
@@ -160,7 +160,7 @@ def _verify(source: Path, target: Path, shards: list[Shard], settings: Settings,
             if item.scheme is not None:
                 errors[item.path] = error
             done += item.nbytes
-            on_progress(Progress("verifying", done, total))
+            on_progress(FileProgress("verifying", done, total))
             del parts
             mx.clear_cache()
     worst = max(errors, key=errors.__getitem__)

@@ -14,7 +14,7 @@ from huggingface_hub import constants
 
 from engine.errors import ModelError
 from engine.files import hub
-from engine.files.checkpoint import Progress
+from engine.files.checkpoint import FileProgress
 from engine.loader import NANO, resolve
 
 NEWEST = "a" * 40
@@ -94,7 +94,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_into_the_cache(server: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    seen: list[Progress] = []
+    seen: list[FileProgress] = []
     fetched = hub.fetch("some/model", on_progress=seen.append)
     assert fetched.revision == NEWEST
     assert {file.name for file in fetched.path.iterdir()} == NEEDED
@@ -102,7 +102,7 @@ def test_into_the_cache(server: Path, capfd: pytest.CaptureFixture[str]) -> None
     total = sum(len(FILES[name]) for name in NEEDED)
     done = [report.done_bytes for report in seen]
     assert done == sorted(done)
-    assert seen[-1] == Progress("fetching", total, total)
+    assert seen[-1] == FileProgress("fetching", total, total)
     assert "%" not in capfd.readouterr().err, "the hub's own bars stay off"
 
 
@@ -117,7 +117,7 @@ def test_into_a_folder(server: Path, tmp_path: Path) -> None:
 def test_the_first_use_of_a_model_fetches_it_and_the_second_does_not(
     server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Progress] = []
+    seen: list[FileProgress] = []
     path = resolve("some/model", seen.append)
     assert path.parent.name == "snapshots"
     assert seen

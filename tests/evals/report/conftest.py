@@ -19,7 +19,7 @@ from evals.data.benchmarks import Benchmark
 from evals.data.question import Question
 from evals.folder import TIMINGS, read_results
 from evals.job import evaluate as run_evaluation
-from evals.results import EvalResults, ProblemTiming, Timings
+from evals.results import EvalResults, EvalTimings, ProblemTiming
 from evals.scorers.protocol import Score
 from rsa.answers.extract import last_boxed
 from rsa.controller import MarkovianRSA
@@ -127,9 +127,9 @@ def evaluate(
     return folder
 
 
-def timings(results: EvalResults) -> Timings:
+def timings(results: EvalResults) -> EvalTimings:
     """Seconds that look like some."""
-    return Timings(
+    return EvalTimings(
         started_at="2026-03-04T05:06:07+00:00",
         wall_s=3725.0,
         tokens_per_s=1234.5,

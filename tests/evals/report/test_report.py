@@ -169,14 +169,14 @@ def test_every_problem_opens_to_its_text_gold_picture_and_candidates(evaluation:
     assert all(str(image["src"]).startswith("data:image/png;base64,") for image in page.all("img"))
 
 
-def test_every_candidate_has_its_verdict(evaluation: Path) -> None:
+def test_every_candidate_has_its_badge(evaluation: Path) -> None:
     page = page_of(evaluation)
     drawn = re.findall(
         r'<li id="(p\d+-\d+-\d+-\d+)">\s*<details>\s*<summary>.*?'
-        r'class="verdict (\w+)">.*?aria-hidden="true">(.)</span> ([\w ]+)</span>',
+        r'class="badge (\w+)">.*?aria-hidden="true">(.)</span> ([\w ]+)</span>',
         page.source,
     )
-    verdicts = {anchor: (tone, sign, word) for anchor, tone, sign, word in drawn}
+    badges = {anchor: (tone, sign, word) for anchor, tone, sign, word in drawn}
     places = {problem.id: number for number, problem in enumerate(results_of(evaluation).problems, 1)}
     records = [
         CandidateRecord.model_validate_json(line)
@@ -188,7 +188,7 @@ def test_every_candidate_has_its_verdict(evaluation: Path) -> None:
         ]
         for each in records
     }
-    assert verdicts == expected
+    assert badges == expected
     assert len(set(expected.values())) >= 3
 
 

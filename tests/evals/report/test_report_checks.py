@@ -25,7 +25,7 @@ def page(folder: Path, problem: str, checker: str, monkeypatch: pytest.MonkeyPat
 
 def marks(text: str, before: str) -> list[str]:
     """The words of the marks that follow an answer, in this kind of element."""
-    return re.findall(rf"{before}<bdi>\d</bdi> <span class=\"verdict \w+\"><span[^>]*>.</span> (\w+)</span>", text)
+    return re.findall(rf"{before}<bdi>\d</bdi> <span class=\"badge \w+\"><span[^>]*>.</span> (\w+)</span>", text)
 
 
 def test_every_answer_has_its_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

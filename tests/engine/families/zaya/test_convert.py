@@ -24,7 +24,7 @@ from engine.families.zaya import get_model_classes, load
 from engine.families.zaya import shards as shards_module
 from engine.families.zaya.convert import convert
 from engine.families.zaya.shards import Settings
-from engine.files.checkpoint import Progress
+from engine.files.checkpoint import FileProgress
 from engine.files.conversion import Conversion
 from engine.loader import NANO, convert_model
 from engine.mlx.quantised import GROUP_SIZES, Quantised, Scheme, deviation
@@ -45,9 +45,9 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def unbroken(vl: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Conversion, list[Progress]]:
+def unbroken(vl: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Conversion, list[FileProgress]]:
     """A conversion in several shards, its result, and all that it reported."""
-    folder, reports = tmp_path_factory.mktemp("converted") / "unbroken", list[Progress]()
+    folder, reports = tmp_path_factory.mktemp("converted") / "unbroken", list[FileProgress]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards_module, "_SHARD_BYTES", 100_000)
         return folder, convert(vl, folder, Settings(FOUR), reports.append), reports
@@ -196,7 +196,7 @@ def test_other_files_come_along(vl: Path, tmp_path: Path) -> None:
     assert (tmp_path / "to" / "tokenizer.json").read_bytes() == (vl / "tokenizer.json").read_bytes()
 
 
-def test_progress_counts_to_the_end_twice(unbroken: tuple[Path, Conversion, list[Progress]]) -> None:
+def test_progress_counts_to_the_end_twice(unbroken: tuple[Path, Conversion, list[FileProgress]]) -> None:
     folder, result, seen = unbroken
     for stage in ("converting", "verifying"):
         done = [report.done_bytes for report in seen if report.stage == stage]
@@ -281,7 +281,7 @@ def crash_in(call: int) -> Any:
     """A progress report that crashes the conversion at its nth call."""
     calls = iter(range(10_000))
 
-    def report(_: Progress) -> None:
+    def report(_: FileProgress) -> None:
         if next(calls) == call:
             raise Crash
 
@@ -290,7 +290,7 @@ def crash_in(call: int) -> Any:
 
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.3, 0.49, 0.7, 0.99])
 def test_a_conversion_that_was_cut_off_goes_on(
-    vl: Path, tmp_path: Path, small_shards: None, unbroken: tuple[Path, Conversion, list[Progress]], part: float
+    vl: Path, tmp_path: Path, small_shards: None, unbroken: tuple[Path, Conversion, list[FileProgress]], part: float
 ) -> None:
     """Wherever: before the first shard, in the middle of one, in the last, while verifying."""
     whole, result, reports = unbroken
@@ -325,7 +325,7 @@ module.convert(Path(sys.argv[1]), Path(sys.argv[2]), shards.Settings(Scheme(4, 3
 
 
 def test_killed_in_the_middle_of_a_file(
-    vl: Path, tmp_path: Path, small_shards: None, unbroken: tuple[Path, Conversion, list[Progress]]
+    vl: Path, tmp_path: Path, small_shards: None, unbroken: tuple[Path, Conversion, list[FileProgress]]
 ) -> None:
     target = tmp_path / "to"
     died = run([sys.executable, "-c", KILLED, vl, target])
@@ -346,7 +346,7 @@ def test_a_finished_conversion_is_not_done_again(vl: Path, tmp_path: Path) -> No
 
 
 def test_a_shard_that_lost_its_end_is_written_again(
-    vl: Path, tmp_path: Path, small_shards: None, unbroken: tuple[Path, Conversion, list[Progress]]
+    vl: Path, tmp_path: Path, small_shards: None, unbroken: tuple[Path, Conversion, list[FileProgress]]
 ) -> None:
     whole, _, reports = unbroken
     target = tmp_path / "to"
@@ -403,7 +403,7 @@ def test_loading_takes_little_more_memory_than_the_model(tmp_path: Path) -> None
     ],
 )
 def test_a_result_that_was_changed(
-    unbroken: tuple[Path, Conversion, list[Progress]], tmp_path: Path, change: Any, message: str
+    unbroken: tuple[Path, Conversion, list[FileProgress]], tmp_path: Path, change: Any, message: str
 ) -> None:
     config = json.loads((unbroken[0] / "config.json").read_text())
     config["quantization"]["model.embed_tokens"] = {"group_size": 32, "bits": 8, "mode": "affine"}
@@ -456,7 +456,7 @@ def test_folders_that_hold_something_else(vl: Path, tmp_path: Path) -> None:
 def test_two_at_once(vl: Path, tmp_path: Path) -> None:
     refused: list[str] = []
 
-    def report(_: Progress) -> None:
+    def report(_: FileProgress) -> None:
         if not refused:
             with pytest.raises(ModelError) as caught:
                 convert(vl, tmp_path / "to", Settings(FOUR))
