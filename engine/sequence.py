@@ -110,9 +110,10 @@ class _SectionText:
         self._held = text[len(text) - keep :]
 
 
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+def _overlap(written: abc.Sequence[object], pattern: abc.Sequence[object]) -> int:
+    """Length of the longest end of `written` that begins `pattern`, short of all of it. Both are text, or token ids."""
+    longest = min(len(written), len(pattern) - 1)
+    return next((n for n in range(longest, 0, -1) if list(written[-n:]) == list(pattern[:n])), 0)
 
 
 class Sequence:
@@ -236,7 +237,7 @@ class Sequence:
         if close and tuple(self._tag) == close:
             self._close_reasoning()
         else:
-            self._release_tag(keep=_overlap_ids(self._tag, close))
+            self._release_tag(keep=_overlap(self._tag, close))
             # Forced tokens are the closing tag itself: no budget is counted against them.
             if self._texts["reasoning"].stopped:
                 self.finish("stop")
@@ -313,8 +314,3 @@ def _max_new_tokens(sampling: SamplingParams, prompt: int, tag: int, context: in
     if sampling.reasoning_budget is not None and sampling.answer_budget is not None:
         bounds.append(sampling.reasoning_budget + tag + sampling.answer_budget)
     return min((bound for bound in bounds if bound is not None), default=None)
-
-
-def _overlap_ids(ids: abc.Sequence[int], pattern: abc.Sequence[int]) -> int:
-    """Length of the longest end of `ids` that begins `pattern`."""
-    return next((n for n in range(min(len(ids), len(pattern) - 1), 0, -1) if list(ids[-n:]) == list(pattern[:n])), 0)

@@ -199,7 +199,7 @@ def _resumed(
 ) -> tuple[EvalJob, str]:
     from evals.folder import read_eval
     from evals.job import EvalJob
-    from rsa.command.job import model_to_open
+    from rsa.compose import model_to_open
 
     job = EvalJob.resumed(folder, given, settings, in_flight)
     return job, model or model_to_open(read_eval(folder).model)

@@ -25,7 +25,6 @@ from evals.run_scores import RunScores, failed_scores, score_run
 from evals.runner import Evaluation, Solving, check_gold, default_in_flight
 from evals.scorers.protocol import Scorer
 from rsa.answers.math_pool import MathWorkers
-from rsa.command.job import change, differences
 from rsa.errors import ConfigError
 from rsa.folders import what_differs
 from rsa.prompts import load_prompts
@@ -175,9 +174,9 @@ class EvalJob:
         config = record.config
         if "profile" in asked:
             wanted = method_settings(record.method, {"task": benchmark.task, **settings}, measured=True)
-            differing |= differences(config, suited(load_config(str(asked["profile"]), wanted), record.model))
+            differing |= config.differences(suited(load_config(str(asked["profile"]), wanted), record.model))
         elif settings:
-            differing |= differences(config, change(config, settings))
+            differing |= config.differences(config.changed(settings))
         if differing:
             raise OtherEvalError(
                 f"the evaluation in {folder} is another one: {'; '.join(differing.values())}. Leave the flags out to "

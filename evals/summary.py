@@ -20,7 +20,7 @@ from evals.run_scores import RunScores
 from evals.scorers.protocol import UNSCORED, ScoreStatus
 from evals.stats import best_of, estimate, majority, mean_of, powers_of_two
 from rsa.settings.suitability import sampling_of
-from rsa.words import plural
+from rsa.words import listed, plural
 
 MAX_LISTED = 3
 """Problems, or different messages, that a warning names; the others are counted."""
@@ -235,7 +235,7 @@ class _Notes:
         yield from self._of_data
         if self._failed:
             reasons = [f"{problem_id}: {why}" for problem_id, why in self._failed.items()]
-            yield f"problems that failed: {len(reasons)}; {_listed(reasons)}"
+            yield f"problems that failed: {len(reasons)}; {listed(reasons, MAX_LISTED, '; ')}"
         if present < asked:
             yield f"the final rounds have {present} of the {asked} candidates asked for"
         unscored = sum(final[status] for status in UNSCORED)
@@ -247,7 +247,7 @@ class _Notes:
             yield f"budgets were lowered to fit in {self._runs_lowered} of {self._runs} runs: {lowered}"
         if self._said:
             said = [f"{message} ({count} of {self._runs} runs)" for message, count in self._said.most_common()]
-            yield _listed(said)
+            yield listed(said, MAX_LISTED, "; ")
 
 
 def _votes(run: RunScores, rounds: Sequence[Rows]) -> list[float | None]:
@@ -264,11 +264,6 @@ def _values(rows: Rows) -> list[float]:
 
 def _in_order(counts: Counter[ScoreStatus]) -> dict[ScoreStatus, int]:
     return {status: counts[status] for status in get_args(ScoreStatus) if counts[status]}
-
-
-def _listed(items: Sequence[str]) -> str:
-    more = f" and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else ""
-    return "; ".join(items[:MAX_LISTED]) + more
 
 
 def _span(values: set[int]) -> str:

@@ -56,6 +56,11 @@ def model_names() -> list[str]:
     return resources.names("models")
 
 
+def model_to_open(model: ModelInfo) -> str:
+    """What to open to go on with a run: the model's name if it is one of ours, else where it was loaded from."""
+    return model.name if model.name in model_names() else str(model.details.get("source") or model.name)
+
+
 def model_spec(model: str) -> ModelSpec:
     """What a model's name stands for.
 

@@ -14,6 +14,7 @@ from typing import IO, TypeVar
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from rsa.errors import ConfigError, RSAError, RunFolderError, RunLockedError
+from rsa.words import shortened
 
 LOCK = "lock"
 MAX_SHOWN = 60
@@ -118,8 +119,7 @@ def what_differs(theirs: Mapping[str, object], mine: Mapping[str, object]) -> tu
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+    return shortened(repr(value), MAX_SHOWN)
 
 
 def versions_of(*packages: str) -> dict[str, str]:

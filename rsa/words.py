@@ -1,6 +1,8 @@
-"""Numbers in sentences, and sentences cut short."""
+"""Numbers and lists in sentences, and sentences cut short."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def plural(number: int, one: str, many: str = "") -> str:
@@ -11,3 +13,9 @@ def plural(number: int, one: str, many: str = "") -> str:
 def shortened(line: str, most: int) -> str:
     """At most so many characters; an ellipsis stands for what is missing."""
     return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def listed(items: Sequence[str], most: int, between: str = ", ") -> str:
+    """The first of some items, `most` of them, and how many more there are: `a, b and 3 more`."""
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return between.join(items[:most]) + more

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -183,7 +183,7 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def listed(names: list[str]) -> str:
-    """The first few of some names."""
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+def listed(names: Sequence[str], between: str = ", ", total: int | None = None) -> str:
+    """The first few of some names, and how many more there are; of `total`, where not all are given."""
+    more = (len(names) if total is None else total) - LISTED
+    return between.join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from evals.data.benchmarks import LimitTakes
 from evals.errors import DataError
 from rsa.errors import did_you_mean
+from rsa.words import listed
 
 Options = dict[str, str | int | float | bool | list[str] | list[int] | None]
 """Options of a choice of problems, as `evals.results.DataInfo` records them."""
@@ -78,8 +79,7 @@ def refuse_unknown(unknown: Sequence[str], known: Sequence[str], place: str, lik
     """Raises DataError if any id is unknown, with the nearest of those `known`, or what ids are `like`."""
     if not unknown:
         return
-    more = f" and {len(unknown) - MAX_NAMED} more" if len(unknown) > MAX_NAMED else ""
     near = did_you_mean(unknown[0], known)
     examples = ", ".join(like or known[:2])
     hint = near or (f"; ids are like {examples}" if examples else "")
-    raise DataError(f"`ids`: {place} has no problem {', '.join(unknown[:MAX_NAMED])}{more}{hint}")
+    raise DataError(f"`ids`: {place} has no problem {listed(unknown, MAX_NAMED)}{hint}")

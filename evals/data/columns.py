@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evals.errors import DataError
+from rsa.words import listed
 
 Mapped = Mapping[str, str | Sequence[str]]
 """The columns of data that a benchmark has under other names: see `evals.data.benchmarks.Benchmark.with_columns`."""
@@ -95,10 +96,9 @@ def as_flags(mapped: Mapped) -> str:
 def where_else(row: Mapping[str, Any], wanted: Sequence[str]) -> str:
     """What a row has, and how to say which of it holds the columns that are wanted."""
     there = sorted(paths(row))
-    more = f" and {len(there) - MAX_NAMED} more" if len(there) > MAX_NAMED else ""
     example = as_flags({key: _likely(there, key) for key in wanted})
     return (
-        f"there are {', '.join(there[:MAX_NAMED]) or 'none'}{more}. Say where it is, like {example}, "
+        f"there are {listed(there, MAX_NAMED) or 'none'}. Say where it is, like {example}, "
         "or under [columns] in a TOML file of your own"
     )
 

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 from evals.data.benchmarks import Source
 from evals.errors import DataError
+from rsa.words import listed
 
 TIMEOUT_S = 20.0
 """Time limit of the one request that tells whether the Hub can be reached."""
@@ -231,5 +232,4 @@ def _described_files(source: Source, hub: str, commit: str, everything: Sequence
 
 def _some(files: Sequence[str]) -> str:
     data = [file for file in files if file.endswith((".parquet", ".jsonl", ".json", ".csv", ".zip"))]
-    more = f" and {len(data) - 5} more" if len(data) > 5 else ""
-    return f"{', '.join(data[:5])}{more}" if data else "no data files"
+    return listed(data, 5) or "no data files"

@@ -10,6 +10,7 @@ from evals.report.text import Clip, last_of
 from evals.results import CandidateRecord
 from evals.scorers.protocol import Score, ScoreStatus
 from rsa.results import Candidate, Check, Round
+from rsa.words import shortened
 
 Tone = Literal["right", "wrong", "partly", "none", "open"]
 """The colour of a badge; its sign and its word say the same."""
@@ -214,6 +215,4 @@ def _tail(written: Candidate | None, limit: int) -> Clip | None:
 
 
 def _shortened(answer: str | None) -> str | None:
-    if answer is None or len(answer) <= ANSWER_CHARACTERS:
-        return answer
-    return f"{answer[:ANSWER_CHARACTERS]}…"
+    return None if answer is None else shortened(answer, ANSWER_CHARACTERS)

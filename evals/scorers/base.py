@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from evals.errors import GoldError
 from evals.scorers.protocol import Score
 from rsa.answers.extract import answer_section, last_boxed
+from rsa.words import shortened
 
 G = TypeVar("G")
 Fields = Mapping[str, JsonValue]
@@ -72,7 +73,7 @@ def scored(value: float, extracted: str, reason: str = "") -> Score:
 
 def kept(extracted: str) -> str:
     """An extracted answer as it goes into results."""
-    return extracted if len(extracted) <= MAX_EXTRACTED else f"{extracted[:MAX_EXTRACTED]}…"
+    return shortened(extracted, MAX_EXTRACTED)
 
 
 # ---- gold answers and fields
@@ -116,8 +117,7 @@ def shown(value: JsonValue) -> str:
     """A value in a message."""
     if value is None:
         return "missing"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return shortened(repr(value), 60)
 
 
 # ---- text

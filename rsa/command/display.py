@@ -34,7 +34,7 @@ from rsa.results import Candidate, Check, RunResult, Vote
 from rsa.settings.config import RSAConfig
 from rsa.settings.suitability import rounds_may_harm, sampling_of
 from rsa.unanswered import unanswered
-from rsa.words import plural, shortened
+from rsa.words import listed, plural, shortened
 
 _OF_ROUNDS = (
     "rounds of aggregation help models trained to aggregate, as nano and ZAYA1 are; they may make this one worse: "
@@ -265,8 +265,7 @@ def _votes(event: RoundFinished) -> str:
     votes = event.votes
     if not votes:
         return "no answers" if event.asked else "tails handed on"
-    shown = ", ".join(f"{in_a_line(vote.answer)} ({_ballot(vote)})" for vote in votes[:3])
-    return f"answers {shown}{f' and {len(votes) - 3} more' if len(votes) > 3 else ''}"
+    return f"answers {listed([f'{in_a_line(vote.answer)} ({_ballot(vote)})' for vote in votes], 3)}"
 
 
 def _ballot(vote: Vote) -> str:

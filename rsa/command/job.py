@@ -12,14 +12,14 @@ from typing import Any, Self
 
 import anyio
 
-from engine.api import ModelInfo
+from rsa.compose import model_to_open
 from rsa.controller import MarkovianRSA
 from rsa.errors import ConfigError, ProblemError, ResumeMismatchError
 from rsa.events import Event, RunFinished
 from rsa.problem import Problem
 from rsa.results import RunResult
 from rsa.runlog import RUN, read_run
-from rsa.settings.config import Limits, RSAConfig
+from rsa.settings.config import RSAConfig
 from rsa.settings.profiles import load_config
 from rsa.settings.suitability import suited
 from rsa.words import shortened
@@ -82,9 +82,9 @@ class SolveJob:
         record, problem = read_run(folder)
         config = record.config
         if settings or profile:
-            asked = load_config(profile, settings) if profile else change(config, settings)
+            asked = load_config(profile, settings) if profile else config.changed(settings)
             asked = suited(asked.for_images() if problem.images else asked, record.model)
-            differing = differences(config, asked)
+            differing = config.differences(asked)
             if differing:
                 raise ResumeMismatchError(
                     f"the run in {folder} has other settings: {'; '.join(differing.values())}. Leave the flags out to "
@@ -109,26 +109,6 @@ class SolveJob:
                 if isinstance(event, RunFinished):
                     result = event.result
         return result
-
-
-def change(config: RSAConfig, settings: Mapping[str, Any]) -> RSAConfig:
-    """`config` with these settings changed; limits are changed one by one. Raises ConfigError."""
-    limits = settings.get("limits")
-    return config.replace(**{**settings, **({"limits": config.limits.replace(**limits)} if limits else {})})
-
-
-def differences(config: RSAConfig, asked: RSAConfig) -> dict[str, str]:
-    """Settings that differ, with both values for people; limits one by one, called by their own names."""
-    pairs = [(key, getattr(config, key), getattr(asked, key)) for key in RSAConfig.model_fields if key != "limits"]
-    pairs += [(key, getattr(config.limits, key), getattr(asked.limits, key)) for key in Limits.model_fields]
-    return {key: f"{key} is {was}, not {now}" for key, was, now in pairs if was != now}
-
-
-def model_to_open(model: ModelInfo) -> str:
-    """What to open to go on with a run: the model's name if it is one of ours, else where it was loaded from."""
-    from rsa.compose import model_names
-
-    return model.name if model.name in model_names() else str(model.details.get("source") or model.name)
 
 
 def read_problem(file: str | None) -> str:

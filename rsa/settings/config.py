@@ -169,6 +169,17 @@ class RSAConfig(_Settings):
         """These settings for a problem with images: its task is `vision`, unless one was asked for."""
         return self if "task" in self.model_fields_set else self.replace(task=VISION_TASK)
 
+    def changed(self, settings: Mapping[str, Any]) -> Self:
+        """A copy with these settings, limits changed one by one. Checked as a whole; raises ConfigError."""
+        limits = settings.get("limits")
+        return self.replace(**{**settings, **({"limits": self.limits.replace(**limits)} if limits else {})})
+
+    def differences(self, other: RSAConfig) -> dict[str, str]:
+        """Settings that differ, by name, with both values for people; limits one by one, called by their own names."""
+        pairs = [(key, getattr(self, key), getattr(other, key)) for key in RSAConfig.model_fields if key != "limits"]
+        pairs += [(key, getattr(self.limits, key), getattr(other.limits, key)) for key in Limits.model_fields]
+        return {key: f"{key} is {was}, not {now}" for key, was, now in pairs if was != now}
+
     def values(self) -> dict[str, Any]:
         """All settings by name, as plain data; whether somebody asked for them is left out."""
         return {name: value for name, value in self.model_dump().items() if name != ASKED}

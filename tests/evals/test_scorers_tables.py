@@ -53,7 +53,7 @@ async def test_case(metric: str, case: dict[str, Any]) -> None:
         ("math", True, {}, "gold: should be a text or a number, not True"),
         ("math", None, {}, "not missing"),
         ("integer", "1/2", {}, "gold: should be an integer"),
-        ("integer", "x" * 1000, {}, r"gold: should be an integer, not 'x+\.\.\.$"),
+        ("integer", "x" * 1000, {}, r"gold: should be an integer, not 'x+…$"),
         ("choice", "AB", {}, "gold: should be a letter up to Z"),
         ("choice", "4", {"options": ["a", "b"]}, "gold: should be a letter up to B or an index from 0"),
         ("choice", "A", {"options": "ab"}, "field options: should be a list of 1 to 26 options"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from engine.backend import on_cpu
 from engine.errors import CheckpointError, EngineError, ModelError
 from engine.families.family import Family
-from engine.files.checkpoint import LISTED
+from engine.files.checkpoint import listed
 from engine.files.folder import ModelFolder
 
 if TYPE_CHECKING:
@@ -47,9 +47,8 @@ def _explain(folder: ModelFolder, error: Exception) -> ModelError:
     tensors = re.match(r"(Missing|Received) (\d+) parameters", head)
     if tensors is not None:
         kind, count = "missing" if tensors[1] == "Missing" else "not part of this model", int(tensors[2])
-        more = f" and {count - LISTED} more" if count > LISTED else ""
-        listed = ", ".join(name.strip(",.") for name in names[:LISTED])
-        return CheckpointError(f"{folder.path} does not fit its config.json: {count} tensors {kind}: {listed}{more}")
+        tensors_named = listed([name.strip(",.") for name in names], total=count)
+        return CheckpointError(f"{folder.path} does not fit its config.json: {count} tensors {kind}: {tensors_named}")
     if head.startswith("Expected shape"):
         return CheckpointError(f"{folder.path} does not fit its config.json: {head[0].lower()}{head[1:]}")
     return ModelError(f"mlx-lm cannot load the model in {folder.path} ({type(error).__name__}: {head})")

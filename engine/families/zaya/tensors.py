@@ -16,7 +16,7 @@ import mlx.core as mx
 
 from engine.errors import CheckpointError
 from engine.families.zaya.config import ModelArgs
-from engine.files.checkpoint import LISTED
+from engine.files.checkpoint import LISTED, listed
 from engine.vision.tower import convert_vision, vision_tensors
 
 Shape = tuple[int, ...]
@@ -95,8 +95,7 @@ def check(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> None:
 def _listing(what: str, items: list[str]) -> str:
     if not items:
         return ""
-    more = f" and {len(items) - LISTED} more" if len(items) > LISTED else ""
-    return f"{len(items)} tensor{'s' if len(items) > 1 else ''} {what}: {'; '.join(items[:LISTED])}{more}."
+    return f"{len(items)} tensor{'s' if len(items) > 1 else ''} {what}: {listed(items, '; ')}."
 
 
 # ---- names ---------------------------------------------------------------------------------------------------
