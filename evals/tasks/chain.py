@@ -13,10 +13,13 @@ from typing import Any
 
 from evals.errors import GoldError
 from evals.tasks.splits import Split, split_of_key
+from evals.tasks.task import Task
 from evals.tasks.verdict import UnreadableError, Verdict, answer_in, members_of
 
 MODULUS = 97
 MIN_OPS, MAX_OPS = 8, 48
+MAX_LENGTH = 1000
+"""The longest chain: no two neighbouring operations occur twice, and there are 2,304 pairs of operations."""
 MAX_TERM, MAX_FACTOR = 20, 9
 MAX_ANSWER_CHARS = 400
 
@@ -183,3 +186,18 @@ def check(problem: ChainProblem, answer_text: str) -> Verdict:
     if found != answer:
         return Verdict(False, f"{found} is not {answer}", str(found))
     return Verdict(True, f"{answer} is the final value", str(found))
+
+
+TASK = Task(
+    kind=ChainProblem,
+    option="lengths",
+    smallest=1,
+    largest=MAX_LENGTH,
+    phrasings=PHRASINGS,
+    generate=generate,
+    phrase=phrase,
+    size_of=lambda problem: len(problem.ops),
+    to_gold=to_gold,
+    from_gold=from_gold,
+    check=check,
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
 from fractions import Fraction
 from random import Random
@@ -16,7 +17,9 @@ from typing import Any
 
 from evals.errors import GoldError
 from evals.tasks.splits import Split, split_of_key
+from evals.tasks.task import Task
 from evals.tasks.verdict import UnreadableError, Verdict, answer_in, braced, members_of
+from rsa.answers.arithmetic import exact_value
 
 MIN_SIZE, MAX_SIZE = 3, 6
 MAX_NUMBER = 25
@@ -342,3 +345,26 @@ def _value(node: ast.expr, used: list[int]) -> Fraction:
                 raise UnreadableError("the answer divides by zero")
             return left / right
     raise UnreadableError("only numbers, + - * / and parentheses are allowed")
+
+
+def answer_key(expression: str) -> Hashable:
+    """Equal for answers that have the same value and use the same numbers."""
+    left = expression.partition("=")[0]
+    value = exact_value(left)
+    return expression if value is None else (value, tuple(sorted(map(int, re.findall(r"\d+", left)))))
+
+
+TASK = Task(
+    kind=CountdownProblem,
+    option="sizes",
+    smallest=MIN_SIZE,
+    largest=MAX_SIZE,
+    phrasings=PHRASINGS,
+    generate=generate,
+    phrase=phrase,
+    size_of=lambda problem: len(problem.numbers),
+    to_gold=to_gold,
+    from_gold=from_gold,
+    check=check,
+    answer_key=answer_key,
+)

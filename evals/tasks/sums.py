@@ -13,6 +13,7 @@ from typing import Any
 
 from evals.errors import GoldError
 from evals.tasks.splits import Split, split_of_key
+from evals.tasks.task import Task
 from evals.tasks.verdict import UnreadableError, Verdict, answer_in, members_of
 
 MIN_TERMS, MAX_TERMS = 2, 40
@@ -146,3 +147,18 @@ def check(problem: SumsProblem, answer_text: str) -> Verdict:
     if found != answer:
         return Verdict(False, f"{found} is not {answer}", str(found))
     return Verdict(True, f"{answer} is the total", str(found))
+
+
+TASK = Task(
+    kind=SumsProblem,
+    option="lengths",
+    smallest=MIN_TERMS,
+    largest=MAX_TERMS,
+    phrasings=PHRASINGS,
+    generate=generate,
+    phrase=phrase,
+    size_of=lambda problem: len(problem.terms),
+    to_gold=to_gold,
+    from_gold=from_gold,
+    check=check,
+)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.scorers import NAMES, make
+from evals.scorers import make, names
 from rsa.answers.equivalence import quick_equivalence
 from rsa.answers.math_pool import SAME, MathWorkers
 
@@ -157,7 +157,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("metric", NAMES)
+@pytest.mark.parametrize("metric", names())
 async def test_no_text_stops_a_metric_or_is_worth_anything(metric: str) -> None:
     """One second is the pool's limit here. A text may be too hard, but raises nothing and passes no check."""
     gold = GOLDS.get(metric, "-204")
