@@ -8,6 +8,7 @@ at all.
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -160,6 +161,42 @@ def compare(
 
 
 # ---- rsa eval
+
+
+@errors_for_people()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Of an evaluation or of a solved problem.")],
+) -> None:
+    """Write DIR/report.html, one page that needs nothing else, and print its path."""
+    from evals.report import write_report
+
+    typer.echo(write_report(folder))
+
+
+@errors_for_people()
+def score(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|-", help="JSON lines with id, gold, candidate, and the columns that the metric needs."
+        ),
+    ],
+    *,
+    metric: Annotated[str, typer.Option(help="math, integer, choice, vqa, ...: a wrong one lists them.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on standard error but errors.")] = False,
+) -> None:
+    """Score answers that a model wrote: a line of JSON for each on standard output, in the same order."""
+    import anyio
+
+    from evals.score_file import score_file
+
+    def write(line: str) -> None:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+
+    summary = anyio.run(score_file, file, metric, write)
+    if not quiet:
+        say(summary.line)
 
 
 def _new(

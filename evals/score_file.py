@@ -54,6 +54,13 @@ class FileScores(Record):
     mean: float | None
     statuses: dict[ScoreStatus, int]
 
+    @property
+    def line(self) -> str:
+        """`math: 30 answers, mean 0.5333 over 28 with a value (scored 27, truncated 1, too_hard 2)`."""
+        statuses = ", ".join(f"{status} {count}" for status, count in self.statuses.items())
+        mean = "no mean" if self.mean is None else f"mean {self.mean:.4f} over {self.scored} with a value"
+        return f"{self.metric}: {self.n} answers, {mean} ({statuses or 'none'})"
+
 
 class _Line:
     """A line on its way: it has a score, or an error, once it is done."""

@@ -16,8 +16,8 @@ import typer
 from processes import run
 from typer.testing import CliRunner
 
+from evals.cli import score
 from evals.errors import BenchmarkError, DataError, GoldError
-from evals.score_command import score, summary_line
 from evals.score_file import IN_FLIGHT, score_file
 from rsa.command.terminal import errors_for_people
 
@@ -62,9 +62,7 @@ async def test_scores_come_in_order_with_a_summary(write: Write) -> None:
     assert all(set(row) == {"id", "value", "status", "extracted", "reason"} for row in rows)
     assert (summary.n, summary.scored, summary.mean) == (6, 6, 0.5)
     assert summary.statuses == {"scored": 4, "no_answer": 1, "truncated": 1}
-    assert summary_line(summary) == (
-        "choice: 6 answers, mean 0.5000 over 6 with a value (scored 4, no_answer 1, truncated 1)"
-    )
+    assert summary.line == ("choice: 6 answers, mean 0.5000 over 6 with a value (scored 4, no_answer 1, truncated 1)")
 
 
 @pytest.mark.thorough
@@ -83,7 +81,7 @@ async def test_slow_lines_keep_their_place_and_what_is_too_hard_is_left_out_of_t
 async def test_an_empty_file(write: Write) -> None:
     summary = await score_file(write(), "anls", print)
     assert (summary.n, summary.scored, summary.mean, summary.statuses) == (0, 0, None, {})
-    assert summary_line(summary) == "anls: 0 answers, no mean (none)"
+    assert summary.line == "anls: 0 answers, no mean (none)"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +204,7 @@ def test_naming_the_metrics_imports_no_model_libraries() -> None:
     """The command is mounted by `rsa`, which must start at once."""
     code = """
 import sys
-import evals.score_command, evals.scorers
+import evals.cli, evals.scorers
 heavy = {"mlx", "transformers", "datasets", "numpy", "sympy", "math_verify", "PIL", "matplotlib"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 from engine.api import GenerationRequest
 from engine.errors import OutOfMemoryError
 from engine.scripted import Script, ScriptedEngine
+from evals.cli import report
 from evals.errors import ResultsError
 from evals.folder import run_name
 from evals.report import write_report
-from evals.report.command import report
 from evals.report.text import duration, first_of, last_of, percent, points, short, visible
 from evals.results import CandidateRecord, EvalResults
 from evals.run_scores import RunScores
@@ -567,7 +567,7 @@ def test_the_command_prints_the_path(solved: Path) -> None:
 
 
 def test_the_command_loads_nothing_heavy() -> None:
-    code = "import sys, evals.report.command; print({'matplotlib', 'numpy', 'PIL', 'jinja2'} & set(sys.modules))"
+    code = "import sys, evals.cli; print({'matplotlib', 'numpy', 'PIL', 'jinja2'} & set(sys.modules))"
     done = run([sys.executable, "-c", code], check=True)
     assert done.stdout.strip() == "set()"
 
