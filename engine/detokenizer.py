@@ -8,7 +8,7 @@ REPLACEMENT = "\ufffd"
 """What decoders write for bytes that are no UTF-8, such as the first bytes of an unfinished character."""
 _CONTEXT_TOKENS = 4
 """Earlier tokens decoded with each window: decoders join a token to what stands before it (spaces of SentencePiece,
-bytes of one character), and this gives the same text as decoding all at once."""
+punctuation), and this gives the same text as decoding all at once."""
 _MAX_HELD_TOKENS = 3
 """Tokens that may wait for the end of a character, which has at most four bytes."""
 
@@ -17,7 +17,9 @@ class Detokenizer:
     """Incremental decoding of one section of one completion.
 
     `decode` maps token ids to text. The concatenation of all that `add` and `finish` return is the text of all
-    ids, less the bytes of a character left unfinished at the very end.
+    ids, less the bytes of a character left unfinished at the very end. It is the same however the ids are cut
+    into calls. Among bytes that are no UTF-8 it keeps whole characters, where some decoders give up on all bytes
+    of such a run.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
@@ -27,30 +29,51 @@ class Detokenizer:
 
     def add(self, token_ids: Sequence[int]) -> str:
         """Text that these tokens complete; empty while a character is unfinished."""
-        self._pending.extend(token_ids)
-        for held in range(min(_MAX_HELD_TOKENS, len(self._pending) - 1) + 1):
-            text = self._text(len(self._pending) - held)
-            if not text.endswith(REPLACEMENT):
-                return self._show(text, held)
-        if len(self._pending) <= _MAX_HELD_TOKENS:
-            return ""
-        return self._show(self._text(len(self._pending)), 0)  # no UTF-8, and never will be
+        text = self._text([*self._pending, *token_ids])
+        if REPLACEMENT not in text:
+            self._pending.extend(token_ids)
+            self._show(len(self._pending))
+            return text
+        return "".join(map(self._add_one, token_ids))  # where to cut must not depend on how the tokens come
 
     def finish(self) -> str:
         """What is left at the end, without the bytes of an unfinished character."""
-        text = self._text(len(self._pending)).rstrip(REPLACEMENT)
+        text = self._text(self._pending).rstrip(REPLACEMENT)
         self._context, self._pending = [], []
         return text
 
-    def _text(self, count: int) -> str:
-        """What the first `count` pending tokens add to the text."""
-        if count == 0:
+    def _add_one(self, token: int) -> str:
+        self._pending.append(token)
+        count = len(self._pending)
+        if not self._text(self._pending).endswith(REPLACEMENT):
+            return self._take(count)
+        for start in range(1, count):
+            text = self._decode(self._pending[start:])
+            if text and REPLACEMENT not in text:  # what stands before a whole character will never be one
+                return self._take(start) + self._take(count - start)
+        return self._take(max(count - _MAX_HELD_TOKENS, 0))
+
+    def _take(self, count: int) -> str:
+        """Show the first pending tokens; returns their text."""
+        text = self._text(self._pending[:count])
+        self._show(count)
+        return text
+
+    def _show(self, count: int) -> None:
+        self._context = [*self._context, *self._pending[:count]][-_CONTEXT_TOKENS:]
+        self._pending = self._pending[count:]
+
+    def _text(self, token_ids: Sequence[int]) -> str:
+        """What tokens add to the text shown so far.
+
+        Two readings are tried, and the one with fewer broken characters taken: behind the context, and alone. A
+        context may begin or end inside a run of bytes, and where one byte of a run is amiss, decoders with byte
+        fallback break all of it. Text always ends between two characters here, so what follows can be read alone.
+        """
+        if not token_ids:
             return ""
         before = self._decode(self._context) if self._context else ""
-        return self._decode([*self._context, *self._pending[:count]])[len(before) :]
-
-    def _show(self, text: str, held: int) -> str:
-        shown = len(self._pending) - held
-        self._context = [*self._context, *self._pending[:shown]][-_CONTEXT_TOKENS:]
-        self._pending = self._pending[shown:]
+        text = self._decode([*self._context, *token_ids])[len(before) :]
+        if self._context and REPLACEMENT in text:
+            return min(text, self._decode(token_ids), key=lambda reading: reading.count(REPLACEMENT))
         return text
