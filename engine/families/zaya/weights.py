@@ -30,8 +30,10 @@ def load(
 ) -> tuple[Model, ModelArgs]:
     """The model in a folder, ready to run: of the hub's layouts, a community 4-bit bundle, or as `rsa convert` writes.
 
-    dtype           that of the large matrices and of the scales of quantised ones; None: float32 on the CPU backend,
-                    elsewhere as stored. Router, norms, convolutions and residual scales are float32 always.
+    dtype           that of the large matrices, of the scales of quantised ones, and so of what is computed; None:
+                    float32 on the CPU backend, elsewhere as stored, but bfloat16 where quantised matrices have scales
+                    of float16 or become floats: activations exceed float16's 65,504. Router, norms, convolutions and
+                    residual scales are float32 always.
     keep_quantised  whether quantised matrices stay so; None: where that is faster, see `stays_quantised`.
 
     Every byte is read once; besides the model itself there is one of its parameters, and what it is made of, in
@@ -52,7 +54,7 @@ def load_folder(
     args, found = open_checkpoint(folder, dtype)
     if keep_quantised is None:
         keep_quantised = stays_quantised(found)
-    if found.quantised and not keep_quantised and dtype is None:
+    if found.quantised and dtype is None and (not keep_quantised or _has_float16_scales(found)):
         dtype = mx.bfloat16  # what the published weights were before; float16 scales are no reason to risk its range
     model = build(args, found, dtype, keep_quantised=keep_quantised)
     del found
@@ -89,6 +91,10 @@ def stays_quantised(found: Checkpoint) -> bool:
         return False
     bfloat16_bytes = 2 * sum(x.size for x in found.weights.values())
     return not mx.cuda.is_available() or bfloat16_bytes > free_memory_bytes() // 2
+
+
+def _has_float16_scales(found: Checkpoint) -> bool:
+    return any(matrix.scales.dtype == mx.float16 for matrix in found.quantised.values())
 
 
 def open_checkpoint(folder: ModelFolder, dtype: mx.Dtype | None = None) -> tuple[ModelArgs, Checkpoint]:

@@ -124,6 +124,28 @@ def test_where_quantised_matrices_stay_so(
         assert model.dtype == mx.bfloat16
 
 
+def test_what_is_computed_with_float16_scales_is_bfloat16(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values beyond float16's range, as a bundle has them that stays quantised on a GPU: the last experts' gates times
+    their inputs. They overflow in the type of the scales, and not in the one that is chosen."""
+    tensors = read(copy)
+    loud = "model.layers.3.zaya_block.experts.switch_mlp.up_proj."
+    assert tensors[f"{loud}scales"].dtype == mx.float16
+    write(
+        copy,
+        {name: x * 30_000 if name.startswith(loud) and x.dtype == mx.float16 else x for name, x in tensors.items()},
+    )
+    assert all(np.isfinite(np.array(x)).all() for name, x in read(copy).items() if name.startswith(loud))
+    monkeypatch.setattr(weights, "on_cpu", lambda: False)
+    ids = mx.arange(5, 21)[None]
+    overflowing, _ = load(copy, mx.float16, keep_quantised=True)
+    assert not np.isfinite(np.array(overflowing(ids))).all()
+    model, _ = load(copy, keep_quantised=True)
+    caches = model.make_cache()
+    assert np.isfinite(np.array(model(ids, cache=caches))).all()
+    assert model.dtype == mx.bfloat16
+    assert {x.dtype for cache in caches for x in (cache.keys, cache.values)} == {mx.bfloat16}
+
+
 def test_on_a_cpu_everything_is_float32(bundle: Path) -> None:
     model, _ = load(bundle, mx.float32, keep_quantised=False)
     assert {x.dtype for _, x in tree_flatten(model.parameters())} == {mx.float32}
