@@ -12,6 +12,7 @@ from typing import cast
 
 import mlx.core as mx
 
+from engine.errors import EngineError
 from engine.mlx.model import BatchCache, RowCache, TextModel
 from engine.mlx.row import Row
 from engine.mlx.sampler import BatchSampler
@@ -19,6 +20,11 @@ from engine.mlx.sampler import BatchSampler
 _CLEAR_CACHE_STEPS = 512
 """Steps between clearings of the buffers that MLX keeps freed: every growth of the KV cache leaves some of a size that
 never comes again."""
+
+_NOT_FINITE = (
+    "after {tokens:,} tokens the model's logits are not finite (NaN or infinity), and no token can be drawn from them: "
+    "its weights are damaged or overflow in their type; download it again, or convert it to bf16"
+)
 
 
 class DecodeBatch:
@@ -29,6 +35,7 @@ class DecodeBatch:
         self.rows: list[Row] = []
         self._caches: Sequence[BatchCache] = []
         self._inputs = mx.zeros((0,), dtype=mx.uint32)  # [B] the next tokens to feed; not yet read
+        self._inputs_finite = mx.zeros((0,), dtype=mx.bool_)  # [B] whether they were drawn from numbers; not yet read
         self._inputs_are_prompt: list[bool] = []  # the last token of a prompt is fed, but is no news to its row
         self._sampler = BatchSampler([])
         self._steps = 0
@@ -50,19 +57,27 @@ class DecodeBatch:
             self._caches = copies
         last = mx.array([row.prompt_ids[-1] for row in rows], dtype=mx.uint32)
         self._inputs = mx.concatenate([self._inputs, last])
+        self._inputs_finite = mx.concatenate([self._inputs_finite, mx.ones((len(rows),), dtype=mx.bool_)])
         self._inputs_are_prompt += [True] * len(rows)
         self._sampler = BatchSampler([row.request.sampling for row in self.rows])
 
     def step(self) -> list[Row]:
-        """Feed the waiting tokens, draw the next, tell each row its token. Returns the rows that finished."""
-        inputs = self._with_forced(self._inputs)
+        """Feed the waiting tokens, draw the next, tell each row its token. Returns the rows that ended.
+
+        A row whose logits are not finite ends with an EngineError; the others do not notice.
+        """
+        inputs, finite = self._with_forced(self._inputs), self._inputs_finite
         logits = self._model(inputs[:, None], cache=self._caches)[:, -1, :]  # [B, V]
         draws = [len(row.token_ids) + (not p) for row, p in zip(self.rows, self._inputs_are_prompt, strict=True)]
-        self._inputs = self._sampler(logits, draws).astype(mx.uint32)
-        mx.async_eval(self._inputs, [cache.state for cache in self._caches])
+        draw = self._sampler(logits, draws)
+        self._inputs, self._inputs_finite = draw.tokens.astype(mx.uint32), draw.finite
+        mx.async_eval(self._inputs, self._inputs_finite, [cache.state for cache in self._caches])
         tokens: list[int] = inputs.tolist()  # type: ignore[assignment]  # waits for the step before
-        for row, token, is_prompt in zip(self.rows, tokens, self._inputs_are_prompt, strict=True):
-            if not is_prompt:
+        drawn: list[bool] = finite.tolist()  # type: ignore[assignment]
+        for row, token, is_drawn, is_prompt in zip(self.rows, tokens, drawn, self._inputs_are_prompt, strict=True):
+            if not is_drawn:
+                row.fail(EngineError(_NOT_FINITE.format(tokens=len(row.token_ids))))
+            elif not is_prompt:
                 row.accept(token)
         self._inputs_are_prompt = [False] * len(self.rows)
         self._steps += 1
@@ -87,11 +102,13 @@ class DecodeBatch:
         self.rows = [self.rows[i] for i in kept]
         self._inputs_are_prompt = [self._inputs_are_prompt[i] for i in kept]
         if kept:
-            self._inputs = self._inputs[mx.array(kept)]
+            places = mx.array(kept)
+            self._inputs, self._inputs_finite = self._inputs[places], self._inputs_finite[places]
             for cache in self._caches:
                 cache.filter(kept)
         else:
-            self._inputs, self._caches = mx.zeros((0,), dtype=mx.uint32), []
+            self._inputs, self._inputs_finite = mx.zeros((0,), dtype=mx.uint32), mx.zeros((0,), dtype=mx.bool_)
+            self._caches = []
         self._sampler = BatchSampler([row.request.sampling for row in self.rows])
 
     def _with_forced(self, inputs: mx.array) -> mx.array:

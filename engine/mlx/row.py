@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engine.api import EngineEvent, GenerationRequest
+from engine.api import EngineEvent, Failure, GenerationRequest
+from engine.errors import EngineError
 from engine.mlx.features import PreparedImage
 from engine.mlx.tokenizer import ChatTokenizer
 from engine.sequence import Sequence
@@ -15,6 +16,7 @@ class Row(Sequence):
 
     emit    where the events of its request go; called on the engine's thread.
     images  of the prompt, in the order of their places; let go of once the prompt is computed.
+    error   what ended it, if it came to grief.
     """
 
     def __init__(
@@ -30,3 +32,16 @@ class Row(Sequence):
         super().__init__(request, prompt_ids, tokenizer, context_tokens=context_tokens)
         self.emit = emit
         self.images = images
+        self.error: EngineError | None = None
+
+    def fail(self, error: EngineError) -> None:
+        """End here, without a completion; the text up to here is still sent."""
+        if self.finish_reason is None:
+            self.error = error
+            self.finish("cancelled")
+
+    def send_end(self) -> None:
+        """Send what is left of its text, and how it ended; only once `finish_reason` is set."""
+        for chunk in self.chunks():
+            self.emit(chunk)
+        self.emit(self.completion() if self.error is None else Failure(self.request.id, self.error))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -32,6 +33,17 @@ def noise_key(seed: int, draw: int) -> int:
     return z ^ (z >> 31)
 
 
+class Draw(NamedTuple):
+    """What is drawn for B rows.
+
+    tokens  [B] token ids.
+    finite  [B] booleans; False where the logits hold NaN or infinity, or nothing but -infinity. The token is none then.
+    """
+
+    tokens: mx.array
+    finite: mx.array
+
+
 class BatchSampler:
     """Samples for a fixed list of rows; make a new one when rows join or leave.
 
@@ -51,8 +63,11 @@ class BatchSampler:
         self._top_k = mx.array([[row.top_k if row.top_k > 0 else 2**31 - 1] for row in rows])  # [B, 1]
         self._max_top_k = max((row.top_k for row in rows), default=0)
 
-    def __call__(self, logits: mx.array, draws: Sequence[int]) -> mx.array:
-        """Draw token ids [B] from logits [B, V]; `draws` says how many tokens each row has drawn before."""
+    def __call__(self, logits: mx.array, draws: Sequence[int]) -> Draw:
+        """Draw from logits [B, V]; `draws` says how many tokens each row has drawn before."""
+        return Draw(self._tokens(logits, draws), mx.isfinite(mx.max(logits, axis=-1)))  # a NaN is the largest of all
+
+    def _tokens(self, logits: mx.array, draws: Sequence[int]) -> mx.array:
         if self._greedy:
             return mx.argmax(logits, axis=-1)
         logits = logits.astype(mx.float32)

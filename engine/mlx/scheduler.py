@@ -115,7 +115,7 @@ class Scheduler:
         self._admit()
         if self._batch.rows:
             for row in self._batch.step():
-                _send_completion(row)
+                row.send_end()
         self._flush()
 
     def fail_all(self, error: EngineError) -> None:
@@ -130,11 +130,11 @@ class Scheduler:
     def _drop_finished(self) -> None:
         """Let go of what was cancelled since the last step."""
         for row in self._batch.drop_finished():
-            _send_completion(row)
+            row.send_end()
         for group in list(self._queue):
             for row in [r for r in group.waiting if r.finish_reason is not None]:
                 group.waiting.remove(row)
-                _send_completion(row)
+                row.send_end()
             if not group.waiting:
                 self._queue.remove(group)
 
@@ -229,12 +229,6 @@ class Scheduler:
                 row.emit(chunk)
         rest = (monotonic() - start) / _FLUSH_SHARE
         self._flush_at = start + min(max(rest, _FLUSH_INTERVAL_S), _MAX_FLUSH_INTERVAL_S)
-
-
-def _send_completion(row: Row) -> None:
-    for chunk in row.chunks():
-        row.emit(chunk)
-    row.emit(row.completion())
 
 
 def explain(error: Exception) -> EngineError:

@@ -58,7 +58,7 @@ def written(folder: Path, asked: GenerationRequest) -> tuple[int, ...]:
     sampler, prompt = BatchSampler([asked.sampling]), len(ids)
     while len(ids) < prompt + 10 and ids[-1] != 106:
         logits = model(mx.array([ids]), input_embeddings=embeddings, image_mask=mask)
-        ids.append(int(sampler(logits[:, -1], [len(ids) - prompt]).item()))
+        ids.append(int(sampler(logits[:, -1], [len(ids) - prompt]).tokens.item()))
         embeddings = mx.concatenate([embeddings, model.embed(mx.array([ids[-1:]]), None)[0]], axis=1)
         mask = mx.concatenate([mask, mx.zeros((1, 1), mx.bool_)], axis=1)
     return tuple(ids[prompt:])
@@ -122,7 +122,7 @@ def test_the_first_token_is_that_of_the_references(
     while not scheduler.idle:
         scheduler.step()
     logits = mx.array(golden[f"{which}_{key}"].reshape(len(ids), -1)[-1:])
-    expected = BatchSampler([r.sampling for r in asked])(mx.repeat(logits, 16, axis=0), [0] * 16).tolist()
+    expected = BatchSampler([r.sampling for r in asked])(mx.repeat(logits, 16, axis=0), [0] * 16).tokens.tolist()
     first = {event.request_id: event.token_ids for event in events if isinstance(event, Completion)}
     assert [first[r.id] for r in asked] == [(token,) for token in expected]
     assert len(set(expected)) > 8

@@ -50,7 +50,7 @@ def test_draws_only_what_the_filters_allow(rows: list[SamplingParams], seed: int
     sampler = BatchSampler(rows)
     allowed = [allowed_tokens(row, p) for row, p in zip(logits, rows, strict=True)]
     for draw in range(5):
-        for token, may in zip(sampler(mx.array(logits), [draw] * len(rows)).tolist(), allowed, strict=True):
+        for token, may in zip(sampler(mx.array(logits), [draw] * len(rows)).tokens.tolist(), allowed, strict=True):
             assert token in may
 
 
@@ -58,8 +58,8 @@ def test_draws_only_what_the_filters_allow(rows: list[SamplingParams], seed: int
 @given(rows=st.lists(params, min_size=2, max_size=6), seed=st.integers(0, 2**32 - 1), draw=st.integers(0, 10**6))
 def test_a_row_draws_alone_what_it_draws_in_a_batch(rows: list[SamplingParams], seed: int, draw: int) -> None:
     logits = mx.array(np.random.default_rng(seed).normal(0, 2, (len(rows), 64)).astype(np.float32))
-    together = BatchSampler(rows)(logits, [draw + i for i in range(len(rows))]).tolist()
-    alone = [BatchSampler([row])(logits[i : i + 1], [draw + i]).item() for i, row in enumerate(rows)]
+    together = BatchSampler(rows)(logits, [draw + i for i in range(len(rows))]).tokens.tolist()
+    alone = [BatchSampler([row])(logits[i : i + 1], [draw + i]).tokens.item() for i, row in enumerate(rows)]
     assert together == alone
 
 
@@ -76,7 +76,7 @@ def test_a_large_vocabulary_has_the_same_nucleus(top_p: float, spread: float, mo
 def test_temperature_zero_is_greedy_beside_a_row_that_is_not() -> None:
     logits = mx.array(np.random.default_rng(0).normal(0, 1, (2, 100)).astype(np.float32))
     sampler = BatchSampler([SamplingParams(temperature=0.0), SamplingParams(temperature=1.0)])
-    assert {sampler(logits, [i, i]).tolist()[0] for i in range(20)} == {int(mx.argmax(logits[0]).item())}
+    assert {sampler(logits, [i, i]).tokens.tolist()[0] for i in range(20)} == {int(mx.argmax(logits[0]).item())}
 
 
 def test_draws_follow_the_distribution() -> None:
@@ -85,7 +85,7 @@ def test_draws_follow_the_distribution() -> None:
     rows, draws = 200, 100
     sampler = BatchSampler([SamplingParams(seed=i) for i in range(rows)])
     logits = mx.broadcast_to(mx.log(mx.array(probabilities.astype(np.float32))), (rows, 3))
-    counts = sum(np.bincount(np.array(sampler(logits, [i] * rows)), minlength=3) for i in range(draws))
+    counts = sum(np.bincount(np.array(sampler(logits, [i] * rows).tokens), minlength=3) for i in range(draws))
     for count, p in zip(counts, probabilities, strict=True):
         assert abs(count - p * rows * draws) < 5 * math.sqrt(p * (1 - p) * rows * draws)
 
