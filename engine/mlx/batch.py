@@ -8,7 +8,6 @@ a token that must be forced replaces the draw before it is fed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import mlx.core as mx
 
@@ -40,16 +39,11 @@ class DecodeBatch:
         self._sampler = BatchSampler([])
         self._steps = 0
 
-    def join(self, rows: list[Row], prompt_caches: Sequence[RowCache], places: list[int] | None = None) -> None:
+    def join(self, rows: list[Row], prompt_caches: Sequence[RowCache], places: list[int]) -> None:
         """Add rows. `prompt_caches` (one per layer) hold their prompts but for the last token: places[i] is where in
-        them row i finds its own. None: there is one prompt, which all rows share."""
+        them row i finds its own."""
         joined, self.rows = self.rows, self.rows + rows  # first: if the rest fails, `clear` must find them
-        if places is None:
-            copies = self._model.repeat_cache(prompt_caches, len(rows))
-        else:
-            copies = cast(Sequence[BatchCache], prompt_caches)  # of prompts that shared a pass: `PaddedCache`s
-            for cache in copies:
-                cache.filter(places)
+        copies = self._model.batch_cache(prompt_caches, places)
         if joined:
             for cache, more in zip(self._caches, copies, strict=True):
                 cache.extend(more)

@@ -84,8 +84,9 @@ class TextModel(Protocol):
     def copy_cache(self, caches: Sequence[Any]) -> Sequence[RowCache] | None:
         """Caches of one row that share nothing writable with these; None: this model's cannot be copied safely."""
 
-    def repeat_cache(self, caches: Sequence[Any], rows: int) -> Sequence[BatchCache]:
-        """A batch of so many rows that all go on from one row's caches, which stay as they are."""
+    def batch_cache(self, caches: Sequence[Any], places: Sequence[int]) -> Sequence[BatchCache]:
+        """A batch whose row i goes on from row places[i] of a prompt's caches, as `make_cache` made them. They stay as
+        they are if they hold one row; caches of several, of prompts that shared a pass, are used up."""
 
     def cache_bytes(self, tokens: int) -> int:
         """Memory of one row's caches with so many tokens, all layers together."""

@@ -189,7 +189,7 @@ class Scheduler:
             else:
                 self._prefiller.keep_row(group.prefill, caches, place)
         self._prefiller.prefixes.shrink(self._free_bytes(rows))
-        self._batch.join(rows, caches, places if len(groups) > 1 else None)
+        self._batch.join(rows, caches, places)
 
     def _fail(self, group: Group, error: EngineError) -> None:
         self._queue.remove(group)

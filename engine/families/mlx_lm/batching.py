@@ -92,8 +92,8 @@ def _why_not(model: AdaptedModel, rows: Sequence[_Alone]) -> str | None:
 
 def _difference(model: AdaptedModel, first: _Alone, second: _Alone) -> float:
     """How far the logits of a batch are from those of each row alone, relative to these."""
-    caches = model.repeat_cache(first.caches, 1)
-    for cache, more in zip(caches, model.repeat_cache(second.caches, 1), strict=True):
+    caches = model.batch_cache(first.caches, [0])
+    for cache, more in zip(caches, model.batch_cache(second.caches, [0]), strict=True):
         cache.extend(more)
     found: list[mx.array] = []  # [V] each
     for i in range(_TOGETHER):

@@ -53,11 +53,11 @@ class AdaptedModel:
         """Copies of plain KV caches; None if one is of another kind, whose copies nobody has tried."""
         return [_copied(cache) for cache in caches] if all(type(cache) is KVCache for cache in caches) else None
 
-    def repeat_cache(self, caches: Sequence[Any], rows: int) -> list[Any]:
+    def batch_cache(self, caches: Sequence[Any], places: Sequence[int]) -> list[Any]:
         """A batch by mlx-lm's own `merge`; one row of a model that does not batch keeps its kind of caches."""
         if self.max_rows == 1:
             return deepcopy(list(caches))
-        return [type(cache).merge([cache] * rows) for cache in caches]
+        return [type(cache).merge([cache] * len(places)) for cache in caches]  # no prompts share a pass here
 
     def cache_bytes(self, tokens: int) -> int:
         """From the caches of two prompts."""

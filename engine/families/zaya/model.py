@@ -258,9 +258,13 @@ class Model(nn.Module):
         """The same row's memory again."""
         return [cache.extract(0) for cache in caches]
 
-    def repeat_cache(self, caches: Sequence[CCACache], rows: int) -> list[CCACache]:
-        """So many rows that go on from one."""
-        return [CCACache.merge([cache] * rows) for cache in caches]
+    def batch_cache(self, caches: Sequence[CCACache], places: Sequence[int]) -> Sequence[CCACache]:
+        """See `engine.mlx.model.TextModel.batch_cache`."""
+        if caches[0].batch_size == 1:
+            return [CCACache.merge([cache] * len(places)) for cache in caches]
+        for cache in caches:
+            cache.filter(places)
+        return caches
 
     def cache_bytes(self, tokens: int) -> int:
         """Bytes of cache that a row of so many tokens needs, all layers together."""

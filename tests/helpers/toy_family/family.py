@@ -64,8 +64,8 @@ class ToyModel:
     def copy_cache(self, caches: Sequence[ToyCache]) -> list[ToyCache]:
         return [ToyCache(cache.total) for cache in caches]
 
-    def repeat_cache(self, caches: Sequence[ToyCache], rows: int) -> list[ToyCache]:
-        return [ToyCache(mx.repeat(cache.total, rows)) for cache in caches]
+    def batch_cache(self, caches: Sequence[ToyCache], places: Sequence[int]) -> list[ToyCache]:
+        return [ToyCache(cache.total[mx.array(places)]) for cache in caches]
 
     def cache_bytes(self, tokens: int) -> int:
         return 4
