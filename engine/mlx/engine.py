@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from engine.admission import check_requests, check_room
 from engine.api import Completion, EngineEvent, Failure, GenerationRequest, ImagePart, ModelInfo
-from engine.backend import MEMORY_SHARE, free_memory_bytes, on_cpu
+from engine.backend import MEMORY_SHARE, free_memory_bytes, on_cpu, wire_memory
 from engine.bridge import Mailbox
 from engine.errors import (
     EngineClosedError,
@@ -185,6 +185,7 @@ class MLXEngine:
 
     def _start(self) -> Scheduler | None:
         try:
+            wire_memory()
             loaded = self._load()
             scheduler = self._make_scheduler(loaded)
         except Exception as error:  # whoever makes the engine waits for it

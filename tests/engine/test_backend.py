@@ -32,6 +32,49 @@ def test_this_machine() -> None:
     assert 1 << 20 < backend.free_memory_bytes() < 1 << 50
 
 
+@pytest.mark.parametrize(
+    ("info", "active", "cached", "free"),
+    [
+        ({"total_memory": 80, "free_memory": 70}, 10, 0, 70),
+        ({"total_memory": 80, "free_memory": 30}, 10, 0, 30),  # another process has 40
+        ({"total_memory": 80, "free_memory": 30}, 10, 15, 45),  # 15 of what is missing are MLX's own freed buffers
+        ({"total_memory": 80, "free_memory": 0}, 80, 0, 0),
+        ({"max_recommended_working_set_size": 48, "memory_size": 64}, 10, 0, 38),
+        ({"max_recommended_working_set_size": 48, "memory_size": 64}, 50, 0, 0),
+    ],
+)
+def test_the_free_memory_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, info: dict[str, int], active: int, cached: int, free: int
+) -> None:
+    mx = backend.load_mlx()
+    monkeypatch.setattr(backend, "on_cpu", lambda: False)
+    monkeypatch.setattr(mx, "device_info", lambda: info)
+    monkeypatch.setattr(mx, "get_active_memory", lambda: active)
+    monkeypatch.setattr(mx, "get_cache_memory", lambda: cached)
+    assert backend.free_memory_bytes() == free
+
+
+@pytest.mark.parametrize(
+    ("cpu", "info", "wired"),
+    [
+        (False, {"max_recommended_working_set_size": 48, "memory_size": 64}, [48]),
+        (True, {"max_recommended_working_set_size": 48, "memory_size": 64}, []),
+        (False, {"total_memory": 80, "free_memory": 70}, []),
+    ],
+    ids=["metal", "cpu", "cuda"],
+)
+def test_memory_is_wired_where_the_system_says_how_much(
+    monkeypatch: pytest.MonkeyPatch, cpu: bool, info: dict[str, int], wired: list[int]
+) -> None:
+    mx = backend.load_mlx()
+    limits: list[int] = []
+    monkeypatch.setattr(backend, "on_cpu", lambda: cpu)
+    monkeypatch.setattr(mx, "device_info", lambda: info)
+    monkeypatch.setattr(mx, "set_wired_limit", limits.append)
+    backend.wire_memory()
+    assert limits == wired
+
+
 def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlx.core", None)
     with pytest.raises(BackendError, match="cannot be loaded") as caught:

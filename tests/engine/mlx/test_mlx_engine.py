@@ -23,10 +23,10 @@ from engine.api import (
     SamplingParams,
     TokenChunk,
 )
-from engine.errors import OutOfMemoryError
+from engine.errors import ModelError, OutOfMemoryError
 from engine.families.mlx_lm.model import AdaptedModel
 from engine.loader import load_engine
-from engine.mlx.engine import MLXEngine, _gpu_chunk, _gpu_rows
+from engine.mlx.engine import LoadedModel, MLXEngine, _gpu_chunk, _gpu_rows
 from engine.mlx.prefill import Prefill, Prefiller
 from engine.mlx.scheduler import CacheCost, Scheduler, explain
 
@@ -234,6 +234,19 @@ async def test_a_command_that_fails_does_not_stop_the_worker(llama_folder: Path)
     (after,) = await complete(engine, [request("r", seed=1, max_tokens=5)])
     assert after.usage.completion_tokens == 5
     await engine.aclose()
+
+
+async def test_memory_is_wired_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr("engine.mlx.engine.wire_memory", lambda: order.append("wired"))
+
+    def load() -> LoadedModel:
+        order.append("loading")
+        raise ModelError("no such model")
+
+    with pytest.raises(ModelError):
+        await anyio.to_thread.run_sync(MLXEngine, load)
+    assert order == ["wired", "loading"]
 
 
 async def test_only_the_worker_computes(llama_folder: Path) -> None:
