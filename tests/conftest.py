@@ -93,6 +93,12 @@ def write_tokenizer(folder: Path, *, thinks: bool = True) -> int:
     return int(tokenizer.get_vocab_size())
 
 
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., int]:
+    """`make_tokenizer(folder, thinks=True)` saves a tokenizer and returns the size of its vocabulary."""
+    return write_tokenizer
+
+
 def write_llama(folder: Path, *, thinks: bool = True, context: int = 512) -> Path:
     """A two-layer Llama with random weights, wide enough that its distribution is not flat."""
     from engine.backend import load_mlx
