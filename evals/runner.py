@@ -137,7 +137,7 @@ class Evaluation:
                 group.start_soon(self._work, group.cancel_scope)
         if self._trouble is not None:
             raise self._trouble
-        results = await anyio.to_thread.run_sync(self._finish)
+        results = await anyio.to_thread.run_sync(write_figures, self._folder, self._queue.runs)
         self._tell(EvalFinished(results))
         return results
 
@@ -157,29 +157,33 @@ class Evaluation:
             scores = await self._produce(question, epoch)
         self._tell(RunEnded(scores, headline_value(self._folder.record, scores), found))
 
-    def _finish(self) -> EvalResults:
-        """Read the scores back one at a time, in order of the data, and write what is made of them."""
-        timed: list[ProblemTiming] = []
 
-        def noting(runs: Iterable[RunScores]) -> Iterator[RunScores]:
-            for run in runs:
-                seconds = {"wall_s": run.wall_s, "generating_s": run.generating_s}
-                timed.append(ProblemTiming(problem_id=run.problem_id, epoch=run.epoch, **seconds))
-                yield run
+def write_figures(folder: ResultsFolder, runs: Iterable[tuple[str, int]]) -> EvalResults:
+    """Finish an evaluation whose runs are all done: read their scores, one at a time, and write what is made of them.
 
-        record = self._folder.record
-        scores = self._folder.scores(self._queue.runs)
-        results = summarise(record, noting(self._folder.write_candidates(scores)))
-        wall_s = self._folder.spent_s
-        timings = EvalTimings(
-            started_at=record.created_at,
-            wall_s=wall_s,
-            tokens_per_s=results.usage.completion_tokens / wall_s if wall_s else 0.0,
-            problems=tuple(timed),
-            machine=this_machine(),
-        )
-        self._folder.write_results(results, timings)
-        return results
+    runs  problem_id and epoch, in order of the data, all epochs of a problem together.
+
+    Raises ResultsError if one has no scores, or what is made of them cannot be written.
+    """
+    timed: list[ProblemTiming] = []
+
+    def noting(runs: Iterable[RunScores]) -> Iterator[RunScores]:
+        for run in runs:
+            seconds = {"wall_s": run.wall_s, "generating_s": run.generating_s}
+            timed.append(ProblemTiming(problem_id=run.problem_id, epoch=run.epoch, **seconds))
+            yield run
+
+    record, wall_s = folder.record, folder.spent_s
+    results = summarise(record, noting(folder.write_candidates(folder.scores(runs))))
+    timings = EvalTimings(
+        started_at=record.created_at,
+        wall_s=wall_s,
+        tokens_per_s=results.usage.completion_tokens / wall_s if wall_s else 0.0,
+        problems=tuple(timed),
+        machine=this_machine(),
+    )
+    folder.write_results(results, timings)
+    return results
 
 
 class _Queue:
