@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evals.errors import BenchmarkError, DataError, EvalError, GoldError, OtherEvalError, ResultsError
     from evals.folder import read_results
     from evals.job import evaluate, rescore
+    from evals.merging import merge
     from evals.report import write_report
     from evals.results import EvalResults
     from evals.scorers.protocol import Score, Scorer
@@ -39,6 +40,7 @@ __all__ = [
     "compare",
     "evaluate",
     "load_benchmark",
+    "merge",
     "read_results",
     "rescore",
     "write_report",
@@ -48,6 +50,7 @@ _HOME = {
     **dict.fromkeys(("Benchmark", "benchmark_names", "load_benchmark"), "evals.data.benchmarks"),
     **dict.fromkeys(("Comparison", "compare"), "evals.comparison"),
     **dict.fromkeys(("evaluate", "rescore"), "evals.job"),
+    "merge": "evals.merging",
     "Question": "evals.data.question",
     **dict.fromkeys(("Score", "Scorer"), "evals.scorers.protocol"),
     "EvalResults": "evals.results",

@@ -1,4 +1,4 @@
-"""The commands about measuring: `rsa eval`, `rsa compare`, `rsa report`, `rsa score`.
+"""The commands about measuring: `rsa eval`, `rsa merge`, `rsa compare`, `rsa report`, `rsa score`.
 
 They reach the command line as entry points of `rsa.commands`; what they need is imported when they run. Figures go to
 standard output, everything else to standard error. Exit codes as of `rsa solve`; 4 also if no problem could be scored
@@ -82,6 +82,10 @@ def evaluate(
     revision: Annotated[
         str | None, typer.Option(help="Commit of the hub's data set.", show_default="the benchmark's, else the newest")
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Every n-th problem, from the i-th; rsa merge.", show_default="all"),
+    ] = None,
     in_flight: Annotated[
         int | None,
         typer.Option(help="Problems at once; changes the speed alone.", show_default="2 x the engine's rows / n"),
@@ -108,7 +112,7 @@ def evaluate(
     """
     # RSA_MODEL is for new evaluations: one goes on with the model it was started with.
     named = model if typed(context, "model") else None
-    with errors_for_people("limit", "ids", "data"), ExitStack() as stack:
+    with errors_for_people("limit", "ids", "data", "shard"), ExitStack() as stack:
         from evals.data.columns import from_flags
         from evals.folder import absolute
         from evals.job import benchmark_source
@@ -124,6 +128,7 @@ def evaluate(
             "epochs": epochs,
             "data_seed": data_seed,
             "revision": revision,
+            "shard": shard,
             "profile": profile,
         }
         given = {key: value for key, value in asked.items() if value is not None}
@@ -160,7 +165,29 @@ def compare(
         typer.echo(comparison.model_dump_json(indent=2) if json_ else "\n".join(comparison_lines(comparison)))
 
 
-# ---- rsa eval
+def merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders, one of each shard.")],
+    *,
+    out: Annotated[Path | None, folder_flag("Results folder.", default="a new one in runs/")] = None,
+    write_report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html at the end.")] = True,
+    json_: Annotated[bool, typer.Option("--json", help="Print results.json instead of the headline number.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on standard error but errors.")] = False,
+) -> None:
+    """Put the shards of an evaluation together: rsa eval --shard 1/4 ... --shard 4/4.
+
+    The results are those of one run over all problems. The shards stay as they are.
+    """
+    with errors_for_people(), ExitStack() as stack:
+        from evals.display import result_lines
+        from evals.folder import read_eval
+        from evals.merging import merge as merge_shards
+
+        record = read_eval(folders[0])
+        folder = out or stack.enter_context(new_folder(f"{record.benchmark}-{record.method}"))
+        results = merge_shards(folders, folder)
+        if not quiet:
+            say(*result_lines(results), sep="\n")
+        _finish(results, folder, with_report=write_report, as_json=json_, quiet=quiet)
 
 
 @errors_for_people()
@@ -199,6 +226,9 @@ def score(
         say(summary.line)
 
 
+# ---- rsa eval
+
+
 def _new(
     given: dict[str, Any],
     settings: dict[str, Any],
@@ -216,7 +246,8 @@ def _new(
         raise ConfigError(f"no benchmark given: rsa eval BENCHMARK. There are {', '.join(benchmark_names())}")
     method = given.get("method", DEFAULT_METHOD)
     source = DataSource(**{key: given[key] for key in DataSource.model_fields if key in given})
-    label = f"{Path(given['benchmark']).stem}-{method}"
+    part = f"-{given['shard'].replace('/', 'of')}" if "shard" in given else ""
+    label = f"{Path(given['benchmark']).stem}-{method}{part}"
     job = EvalJob.new(
         given["benchmark"],
         model=model,
@@ -224,6 +255,7 @@ def _new(
         profile=given.get("profile"),
         settings=settings,
         source=source,
+        shard=given.get("shard"),
         epochs=given.get("epochs", 1),
         folder=out or stack.enter_context(new_folder(label)),
         in_flight=in_flight,

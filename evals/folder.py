@@ -25,6 +25,8 @@ from typing import IO, Any, Self, TypeVar
 from pydantic import BaseModel, Field, JsonValue
 
 from engine.api import ModelInfo
+from evals.data.choice import SHARD
+from evals.data.shard import Shard
 from evals.errors import OtherEvalError, ResultsError
 from evals.results import FORMAT, DataInfo, EvalResults, EvalTimings
 from evals.run_scores import RunScores
@@ -53,7 +55,8 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class DataSource(Record):
-    """How the problems were asked for, to open them again: arguments of `evals.data.open.open_data`.
+    """How the problems were asked for, to open them again: arguments of `evals.data.open.open_data`, but for the shard,
+    which `EvalRecord.shard` knows.
 
     benchmark  a name or the path of a file; None: a program gave the problems.
     columns    names by what they hold; empty: as the benchmark says.
@@ -100,6 +103,12 @@ class EvalRecord(Record):
         """The record of an evaluation that starts now, on this machine."""
         started = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(created_at=started, versions=versions_of(*PACKAGES), machine=this_machine(), **fields)
+
+    @property
+    def shard(self) -> Shard | None:
+        """The part of the problems that is evaluated here; None: all of them."""
+        text = self.data.options.get(SHARD)
+        return None if text is None else Shard.read(str(text))
 
     def identity(self) -> dict[str, object]:
         """What must be the same for an evaluation to be continued."""

@@ -14,9 +14,11 @@ import anyio.to_thread
 
 from engine.api import Engine
 from evals.data.benchmarks import Benchmark, load_benchmark
+from evals.data.choice import SHARD
 from evals.data.columns import Mapped, as_flags, names_of
 from evals.data.open import Data, open_data
 from evals.data.question import Question
+from evals.data.shard import Shard
 from evals.errors import OtherEvalError, ResultsError
 from evals.events import OnEvent
 from evals.folder import EVAL, DataSource, EvalRecord, ResultsFolder, absolute, data_identity, read_eval
@@ -50,6 +52,7 @@ async def evaluate(
     ids: Sequence[str] | None = None,
     data_seed: int = 0,
     revision: str | None = None,
+    shard: str | None = None,
     epochs: int = 1,
     in_flight: int | None = None,
     resume: bool = False,
@@ -64,6 +67,7 @@ async def evaluate(
     method     see `rsa.settings.methods`.
     profile, settings   as of `MarkovianRSA`; the task is the benchmark's unless one is given.
     data, columns, limit, ids, data_seed, revision   which problems: see `evals.data.open.open_data`.
+    shard      `2/4`: of these problems the second of four parts, to be put together by `evals.merge`.
     epochs     how often each problem is run; each time with another seed.
     in_flight  problems at once; by default so many that the engine stays full. It does not change the results.
     resume     go on with the evaluation in `out`, if there is one; without it, `out` must not hold one.
@@ -88,6 +92,7 @@ async def evaluate(
             data_seed=data_seed,
             revision=revision,
         ),
+        shard=shard,
         epochs=epochs,
         folder=Path(out),
         in_flight=in_flight,
@@ -103,11 +108,13 @@ async def evaluate(
 class EvalJob:
     """What is to be measured, how, and the folder where it is kept.
 
+    shard      the part of the problems that is measured; None: all of them.
     in_flight  problems at once; None: so many that the engine stays full.
     """
 
     benchmark: Benchmark
     source: DataSource
+    shard: Shard | None
     method: Method
     config: RSAConfig
     epochs: int
@@ -125,12 +132,13 @@ class EvalJob:
         profile: str | None,
         settings: Mapping[str, Any],
         source: DataSource,
+        shard: str | None = None,
         epochs: int,
         folder: Path,
         in_flight: int | None,
         resume: bool = False,
     ) -> Self:
-        """An evaluation from its settings. Raises BenchmarkError, ConfigError."""
+        """An evaluation from its settings. Raises BenchmarkError, ConfigError, DataError for a shard that is none."""
         from rsa.compose import model_settings
 
         known = benchmark if isinstance(benchmark, Benchmark) else load_benchmark(benchmark)
@@ -142,6 +150,7 @@ class EvalJob:
         return cls(
             benchmark=known,
             source=source,
+            shard=None if shard is None else Shard.read(shard),
             method=check_method(method),
             config=config,
             epochs=epochs,
@@ -165,7 +174,8 @@ class EvalJob:
         if record.source.benchmark is None:
             raise ResultsError(f"a program gave the problems of {folder}: go on there, with evaluate(..., resume=True)")
         benchmark = load_benchmark(record.source.benchmark)
-        theirs = {**record.source.model_dump(), "method": record.method, "epochs": record.epochs}
+        others = {"method": record.method, "epochs": record.epochs, SHARD: record.data.options.get(SHARD)}
+        theirs = {**record.source.model_dump(), **others}
         differing = {
             key: f"{key} is {_value_text(theirs[key])}, not {_value_text(value)}"
             for key, value in asked.items()
@@ -186,6 +196,7 @@ class EvalJob:
         return cls(
             benchmark=benchmark,
             source=record.source,
+            shard=record.shard,
             method=record.method,
             config=config,
             epochs=record.epochs,
@@ -198,7 +209,7 @@ class EvalJob:
         """The problems. Raises DataError."""
         # A data set without a pinned commit may have moved on since.
         found = read_eval(self.folder) if self.resume and (self.folder / EVAL).exists() else None
-        return _open(self.benchmark, self.source, found)
+        return _open(self.benchmark, self.source, self.shard, found)
 
     async def run(
         self, engine: Engine | str, on_event: OnEvent | None = None, *, data: Data | None = None
@@ -273,7 +284,7 @@ async def rescore(
         wanted = metric or (record.metric if isinstance(found.metric, str) else None)
         if wanted is not None and wanted != found.metric:
             found = found.model_copy(update={"metric": wanted, "settings": {}})  # settings are of a metric
-        data = await anyio.to_thread.run_sync(_open, found, record.source, record)
+        data = await anyio.to_thread.run_sync(_open, found, record.source, record.shard, record)
         keys, details = what_differs(data_identity(record.data), data_identity(data.info))
         if keys:
             raise OtherEvalError(f"the data of {folder} is not what it was. Different: {details}", keys)
@@ -329,7 +340,7 @@ def make_scorer(benchmark: Benchmark, math: MathWorkers) -> Scorer:
     return make(benchmark.metric, settings=benchmark.settings, math=math)
 
 
-def _open(benchmark: Benchmark, source: DataSource, record: EvalRecord | None = None) -> Data:
+def _open(benchmark: Benchmark, source: DataSource, shard: Shard | None, record: EvalRecord | None = None) -> Data:
     """The data of a source; `record`: as it was read before, at the same commit of the hub."""
     read = record.data.revision if record is not None and record.data.kind == "hub" else None
     single = read if read is not None and " " not in read else None  # several are those of the benchmark
@@ -341,4 +352,5 @@ def _open(benchmark: Benchmark, source: DataSource, record: EvalRecord | None = 
         ids=source.ids,
         seed=source.data_seed,
         revision=source.revision or single,
+        shard=shard,
     )

@@ -6,14 +6,19 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from evals.data.benchmarks import LimitTakes
+from evals.data.shard import Shard
 from evals.errors import DataError
 from rsa.errors import did_you_mean
 from rsa.words import listed
 
+T = TypeVar("T")
 Options = dict[str, str | int | float | bool | list[str] | list[int] | None]
 """Options of a choice of problems, as `evals.results.DataInfo` records them."""
+SHARD = "shard"
+"""The name of the option that says which shard was chosen; the whole has none."""
 _HALF = re.compile("[\ud800-\udfff]")
 MAX_NAMED = 5
 """Ids that a message lists."""
@@ -26,20 +31,21 @@ def rank(seed: int, key: object) -> bytes:
 
 @dataclass(frozen=True)
 class Choice:
-    """`--limit`, `--ids` and the seed of samples. `wanted` checks them."""
+    """`--limit`, `--ids`, the seed of samples, and the shard of what they leave. `wanted` checks them."""
 
     limit: int | None
     ids: tuple[str, ...] | None
     seed: int
+    shard: Shard | None = None
 
     @classmethod
-    def wanted(cls, limit: int | None, ids: Sequence[str] | None, seed: int) -> Choice:
+    def wanted(cls, limit: int | None, ids: Sequence[str] | None, seed: int, shard: Shard | None = None) -> Choice:
         """Raises DataError if nothing can be left."""
         if limit is not None and limit < 1:
             raise DataError(f"`limit` {limit} leaves no problem: ask for 1 or more")
         if ids is not None and not ids:
             raise DataError("`ids` leaves no problem: name one or more")
-        return cls(limit, None if ids is None else tuple(dict.fromkeys(ids)), seed)
+        return cls(limit, None if ids is None else tuple(dict.fromkeys(ids)), seed, shard)
 
     def options(self, takes: LimitTakes) -> Options:
         """For the record; the seed only where it decides anything."""
@@ -48,10 +54,19 @@ class Choice:
             "limit": self.limit,
             "ids": None if self.ids is None else list(self.ids),
             **({"seed": self.seed} if sampled else {}),
+            **({SHARD: str(self.shard)} if self.shard is not None else {}),
         }
 
+    def part(self, problems: Sequence[T]) -> Sequence[T]:
+        """What of the chosen problems the shard has. Raises DataError if not every shard has a problem."""
+        return problems if self.shard is None else self.shard.part(problems)
+
+    def holds(self, place: int) -> bool:
+        """Whether the shard has the problem at a place of the chosen ones, counted from 0."""
+        return self.shard is None or self.shard.holds(place)
+
     def select(self, ids: Sequence[str], takes: LimitTakes, place: str) -> list[int]:
-        """Positions in `ids`, ascending. Raises DataError for an id that is not there."""
+        """Positions in `ids`, ascending. Raises DataError for an id that is not there, and if the shard has nothing."""
         chosen = list(range(len(ids)))
         if self.ids is not None:
             refuse_unknown(sorted(set(self.ids) - set(ids)), ids, place)
@@ -59,7 +74,7 @@ class Choice:
             chosen = [position for position in chosen if ids[position] in wanted]
         if takes == "sample":
             chosen.sort(key=lambda position: rank(self.seed, ids[position]))
-        return sorted(chosen[: self.limit])
+        return list(self.part(sorted(chosen[: self.limit])))
 
 
 def check_distinct(ids: Sequence[str], place: str) -> None:

@@ -24,6 +24,7 @@ from evals.data.question import Question
 from evals.data.reader import QuestionReader
 from evals.data.remote import RemoteRows
 from evals.data.rows import PARQUET, TEXT, file_rows
+from evals.data.shard import Shard
 from evals.errors import DataError
 from evals.results import DataInfo
 
@@ -33,7 +34,7 @@ class Data:
     """The selected problems. Iterating gives `Question`s in the order of the source, as often as one likes; it raises
     DataError.
 
-    ids       of them; None for a sample of a remote data set: they are known when it is read.
+    ids       of them; None for a sample or a shard of a remote data set: they are known when it is read.
     warnings  what a reader of the results should know about the data.
     images    problems have images.
     """
@@ -60,6 +61,7 @@ def open_data(
     ids: Sequence[str] | None = None,
     seed: int = 0,
     revision: str | None = None,
+    shard: Shard | None = None,
 ) -> Data:
     """Find the problems of a benchmark and select among them.
 
@@ -71,11 +73,12 @@ def open_data(
     ids       these only; `limit` counts among them.
     seed      of the sample, and of generated problems.
     revision  a commit of the Hub, instead of the one that the benchmark is pinned to.
+    shard     of the problems that are left only those of this shard.
 
     Raises DataError: no such file, or no network; a file that cannot be read; a missing column or value; two problems
-    of one id; an id that is unknown; nothing left.
+    of one id; an id that is unknown; nothing left, or fewer problems than shards.
     """
-    choice = Choice.wanted(limit, ids, seed)
+    choice = Choice.wanted(limit, ids, seed, shard)
     if benchmark.columns is None and (data is not None or revision is not None or columns):
         raise DataError(
             f"benchmark {benchmark.name} reads no data set: it has no use for a data file, columns or a revision"
@@ -130,6 +133,7 @@ def _generated(name: str, options: Generate, choice: Choice) -> Data:
         examples = [question_id(name, choice.seed, index) for index in range(2)]
         refuse_unknown(unknown, (), f"benchmark {name}", examples)
         chosen = sorted(indices.values())[: choice.limit]
+    chosen = list(choice.part(chosen))
     questions = partial(generated_questions, name, options, choice.seed, chosen[-1] + 1)
     if options.sizes or options.lengths:  # there may be too few different ones: better now than in the middle
         deque(questions(), maxlen=0)
@@ -244,14 +248,18 @@ def _of_remote(reader: QuestionReader, rows: RemoteRows, choice: Choice, info: D
     def questions() -> Iterator[Question]:
         seen: list[str] = []
         for position, row in enumerate(wanted()):
-            question = reader.question(row, position, reader.id_of(row, position))
-            seen.append(question.id)
-            yield question
+            seen.append(reader.id_of(row, position))
+            if choice.holds(position):
+                yield reader.question(row, position, seen[-1])
         refuse_unknown([one for one in ids or () if one not in seen], seen, info.name)
         check_distinct(seen, info.name)
 
-    selected = min(choice.limit or rows.rows, rows.rows) if ids is None else len(ids)
-    return Data(info.model_copy(update={"rows": rows.rows, "selected": selected}), ids, questions)
+    selected = choice.part(range(min(choice.limit or rows.rows, rows.rows) if ids is None else len(ids)))
+    return Data(
+        info.model_copy(update={"rows": rows.rows, "selected": len(selected)}),
+        ids if choice.shard is None else None,
+        questions,
+    )
 
 
 def _sha256(files: Sequence[Path]) -> str:

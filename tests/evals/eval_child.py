@@ -1,6 +1,6 @@
 """A small evaluation on the scripted engine, for the tests of the runner; run as a program, it can be killed anywhere.
 
-Usage: eval_child.py FOLDER. It says `generated`, `scored` and `writing` on standard output as these happen.
+Usage: eval_child.py FOLDER [SHARD]. It says `generated`, `scored` and `writing` on standard output as these happen.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class _DyingStream(ScriptedStream):
         return event
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, shard: str | None = None) -> None:
     write = ResultsFolder.write_results
 
     def telling_write(*arguments: Any) -> None:
@@ -159,10 +159,10 @@ def main(folder: Path) -> None:
 
     async def run() -> None:
         settings = {**SETTINGS, "out": folder, "epochs": 2, "in_flight": 3, "resume": True, "on_event": tell}
-        await evaluate(benchmark(), Telling(script), **settings)
+        await evaluate(benchmark(), Telling(script), shard=shard, **settings)
 
     anyio.run(run)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -21,6 +21,7 @@ from huggingface_hub import errors
 
 from evals.data.benchmarks import Benchmark, Source, load_benchmark
 from evals.data.open import open_data
+from evals.data.shard import Shard, interleaved
 from evals.errors import DataError
 
 COMMIT = "c94da77eb22bbd6439e62a323bec18493a421302"
@@ -308,6 +309,15 @@ def test_ids_of_a_remote_set(remote: tuple[Benchmark, list[int]]) -> None:
     assert groups == [0, 50], "only the groups they are in"
     with pytest.raises(DataError, match="`ids`: lmms-lab-encoder/VQAv2 has no problem 500"):
         list(open_data(benchmark, ids=["57", "500"]))
+
+
+@pytest.mark.parametrize("choice", [{}, {"limit": 20, "seed": 5}, {"ids": ["57", "3", "51"]}])
+def test_shards_of_a_remote_set(choice: dict[str, Any], remote: tuple[Benchmark, list[int]]) -> None:
+    benchmark, _ = remote
+    shards = [open_data(benchmark, **choice, shard=Shard(index, 3)) for index in (1, 2, 3)]
+    parts = [[question.id for question in data] for data in shards]
+    assert interleaved(parts) == [question.id for question in open_data(benchmark, **choice)]
+    assert list(map(len, parts)) == list(map(len, shards))
 
 
 def test_a_remote_set_without_a_column(remote: tuple[Benchmark, list[int]]) -> None:

@@ -215,6 +215,55 @@ def test_scored_again_takes_no_settings(words: list[str], flag: str) -> None:
     assert (wrong.code, wrong.err) == (2, f"error: --rescore does not go with {flag}: leave it out\n")
 
 
+# ---- shards
+
+
+def test_shards_are_merged_and_taken_like_any_other() -> None:
+    whole = evaluated(out="whole")
+    for index in (1, 2):
+        assert evaluated("--shard", f"{index}/2", out=f"shard-{index}").code == 0
+    resumed = rsa("eval", "--resume", "shard-2", "--no-report")
+    assert resumed.code == 0, resumed.err
+    merged = rsa("merge", "shard-2", "shard-1", "--out", "merged")
+    assert (merged.code, merged.out) == (0, whole.out), merged.err
+    assert merged.err.splitlines()[-2:] == ["report: merged/report.html", "results folder: merged"]
+    for name in ("results.json", "candidates.jsonl"):
+        assert Path("merged", name).read_bytes() == Path("whole", name).read_bytes()
+    assert "5 problems in both" in rsa("compare", "whole", "merged").out
+    assert rsa("eval", "--rescore", "merged", "--no-report").out == whole.out
+    assert rsa("merge", "shard-1", "shard-2", "--out", "again", "--json", "--quiet", "--no-report").err == ""
+
+
+def test_folders_of_shards_and_of_what_is_merged_have_telling_names() -> None:
+    for index in (1, 2):
+        words = ["--data", "data.jsonl", *SIZES, "--shard", f"{index}/2", "--no-report"]
+        assert rsa("eval", "aime25", *words).code == 0
+    shards = sorted(Path("runs").iterdir())
+    assert [re.fullmatch(r"aime25-rsa-(\dof2)-\d{8}-\d{6}", path.name)[1] for path in shards] == ["1of2", "2of2"]
+    assert rsa("merge", *shards, "--no-report").code == 0
+    (merged,) = [path for path in Path("runs").iterdir() if path not in shards]
+    assert re.fullmatch(r"aime25-rsa-\d{8}-\d{6}", merged.name)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["eval", "countdown", "--shard", "5/4"], "error: --shard 5/4: should be like 2/4, the second of four"),
+        (["eval", "countdown", "--limit", "3", "--shard", "2/4"], "error: --shard 2/4: there are only 3 problems"),
+        (["eval", "--resume", "part", "--shard", "2/2"], "shard is 1/2, not 2/2"),
+        (["merge", "part"], "error: 1 shard missing: 2/2"),
+        (["merge", "part", "nowhere"], "error: there is no folder nowhere"),
+    ],
+)
+def test_shards_that_cannot_be(words: list[str], says: str) -> None:
+    evaluated("--shard", "1/2", out="part")
+    done = rsa(*words)
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
+    assert done.err.count("\n") == 1
+    assert not Path("runs").exists()
+
+
 # ---- comparing
 
 
