@@ -65,7 +65,7 @@ class ToyModel:
         return [ToyCache(cache.total) for cache in caches]
 
     def batch_cache(self, caches: Sequence[ToyCache], places: Sequence[int]) -> list[ToyCache]:
-        return [ToyCache(cache.total[mx.array(places)]) for cache in caches]
+        return [ToyCache(cache.total[mx.array(list(places))]) for cache in caches]
 
     def cache_bytes(self, tokens: int) -> int:
         return 4
