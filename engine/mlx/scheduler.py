@@ -16,6 +16,7 @@ from time import monotonic
 from engine.api import Failure
 from engine.errors import EngineError, OutOfMemoryError
 from engine.mlx.batch import DecodeBatch
+from engine.mlx.memory import CacheCost
 from engine.mlx.model import RowCache, TextModel
 from engine.mlx.prefill import Prefill, Prefiller
 from engine.mlx.row import Row
@@ -27,11 +28,6 @@ _FLUSH_SHARE, _MAX_FLUSH_INTERVAL_S = 0.05, 0.5
 interval, for limits on a run are checked as chunks come."""
 _OUT_OF_MEMORY = ("malloc", "out of memory", "insufficient memory")
 """What MLX's errors say when memory is short: on CPUs and CUDA, and on Metal when a command buffer finds too little."""
-_ROOM_TOKENS = 256
-"""Tokens by which caches grow, if that is more than an eighth of their length: a row takes that much more than it
-uses."""
-_MANY_TOKENS = 8192
-"""Tokens of a row so long that rounding does not show in the bytes of one token."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,24 +37,6 @@ class Group:
     waiting: deque[Row]
     prefill: Prefill
     started: bool = False  # a row has been started from it before
-
-
-@dataclass(frozen=True, slots=True)
-class CacheCost:
-    """Memory of one row's caches: a fixed part, and bytes for each token."""
-
-    row_bytes: int
-    token_bytes: int
-
-    @classmethod
-    def of(cls, model: TextModel) -> CacheCost:
-        """As the model says, and room to grow."""
-        tokens = (model.cache_bytes(_MANY_TOKENS) - model.cache_bytes(0)) * 9 // 8
-        return cls(model.cache_bytes(_ROOM_TOKENS), tokens // _MANY_TOKENS)
-
-    def of_rows(self, rows: int, tokens: int) -> int:
-        """Bytes of a batch that is `tokens` wide: every row takes the width of the longest."""
-        return rows * (self.row_bytes + tokens * self.token_bytes)
 
 
 class Scheduler:
@@ -84,7 +62,7 @@ class Scheduler:
         self.max_rows = max_rows
         self._kv_bytes = kv_bytes
         self._unbounded_tokens = context_tokens or 32768
-        self._cost = CacheCost.of(model)
+        self._cost = CacheCost(model.cache_bytes)
         self._prefiller = Prefiller(model, chunk=prefill_chunk, image_token=image_token)
         self._queue: deque[Group] = deque()
         self._batch = DecodeBatch(model)
@@ -199,17 +177,15 @@ class Scheduler:
     def _free_bytes(self, more: list[Row]) -> int:
         """What rows leave free of the memory for caches, with `more` beside those of the batch."""
         rows = [*self._batch.rows, *more]
-        return self._kv_bytes - self._cost.of_rows(len(rows), max(map(self._tokens, rows), default=0))
+        return self._kv_bytes - self._cost.of_rows(map(self._tokens, rows))
 
     def _has_room(self, row: Row, beside: Sequence[Row] = ()) -> bool:
         """True if this row may run with those of the batch and `beside`."""
         rows = [*self._batch.rows, *beside, row]
-        return (
-            len(rows) <= self.max_rows and self._cost.of_rows(len(rows), max(map(self._tokens, rows))) <= self._kv_bytes
-        )
+        return len(rows) <= self.max_rows and self._cost.of_rows(map(self._tokens, rows)) <= self._kv_bytes
 
     def _check_size(self, row: Row) -> None:
-        needed = self._cost.of_rows(1, self._tokens(row))
+        needed = self._cost.of_rows([self._tokens(row)])
         if needed > self._kv_bytes:
             raise OutOfMemoryError(
                 f"one completion of {self._tokens(row):,} tokens needs {needed / 2**30:.1f} GiB of KV cache and "

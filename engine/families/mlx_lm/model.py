@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from functools import cached_property
+from math import ceil, floor
 from typing import Any
 
 import mlx.core as mx
@@ -60,21 +62,39 @@ class AdaptedModel:
         return [type(cache).merge([cache] * len(places)) for cache in caches]  # no prompts share a pass here
 
     def cache_bytes(self, tokens: int) -> int:
-        """From the caches of two prompts."""
-        row_bytes, token_bytes = self._cache_bytes
-        return row_bytes + tokens * token_bytes
+        """Between and beyond the lengths that `_measured` knows, on the straight line through the two nearest."""
+        lengths = [length for length, _ in self._measured]
+        place = min(max(bisect_left(lengths, tokens), 1), len(lengths) - 1)
+        (start, start_bytes), (end, end_bytes) = self._measured[place - 1 : place + 1]
+        return max(start_bytes + (tokens - start) * (end_bytes - start_bytes) // (end - start), 0)
 
     @cached_property
-    def _cache_bytes(self) -> tuple[int, int]:
-        """Bytes of a row however long it is, and of each token: measured on prompts that are never computed, since
-        shapes are known without."""
-        sizes = []
-        for tokens in (1, 1025):
-            caches = self.make_cache()
-            self(mx.zeros((1, tokens), dtype=mx.uint32), caches)
-            sizes.append(sum(cache.nbytes for cache in caches))
-        token_bytes = (sizes[1] - sizes[0]) // 1024
-        return max(sizes[0] - _CACHE_STEP * token_bytes, 0), token_bytes
+    def _measured(self) -> list[tuple[int, int]]:
+        """Tokens for which a row's caches have room, ascending, and their bytes, where their growth may change: at the
+        least room, where a sliding window is full, and beyond. Of prompts that are never computed: shapes are known
+        without."""
+        full = {window / _CACHE_STEP for window in _windows(self.make_cache())}
+        around = sorted({1, *map(floor, full), *map(ceil, full)} - {0})
+        rooms = [steps * _CACHE_STEP for steps in (*around, around[-1] + 4)]
+        return [(room, self._bytes_with(room)) for room in rooms]
+
+    def _bytes_with(self, room: int) -> int:
+        """Bytes of a row's caches when they have grown to so many tokens, in whole steps."""
+        caches = self.make_cache()
+        prompt = room - _CACHE_STEP
+        if prompt:
+            self(mx.zeros((1, prompt), dtype=mx.uint32), caches)
+        self(mx.zeros((1, 1), dtype=mx.uint32), caches)  # grows them by a step; cuts windows off
+        return sum(cache.nbytes for cache in caches)
+
+
+def _windows(caches: Sequence[Any]) -> Iterator[int]:
+    """The most tokens that caches hold, of those that do not hold all."""
+    for cache in caches:
+        yield from _windows(getattr(cache, "caches", ()))
+        window = getattr(cache, "max_size", None) or getattr(cache, "chunk_size", None)
+        if isinstance(window, int):
+            yield window
 
 
 def _copied(cache: KVCache) -> KVCache:

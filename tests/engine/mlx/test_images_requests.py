@@ -24,7 +24,8 @@ from engine.errors import ContextError, OutOfMemoryError, RequestError
 from engine.families.zaya.weights import load
 from engine.loader import load_engine
 from engine.mlx.engine import MLXEngine
-from engine.mlx.scheduler import CacheCost, Scheduler
+from engine.mlx.memory import CacheCost
+from engine.mlx.scheduler import Scheduler
 from engine.vision.preprocess import ImageProcessor, PreparedImage
 from engine.vision.tower import VisionTower
 
@@ -81,8 +82,8 @@ def test_a_model_that_sees_says_so(tiny: MLXEngine) -> None:
 
 
 async def test_image_tokens_count_in_admission(fresh: Callable[..., MLXEngine]) -> None:
-    cost = CacheCost.of(load(TINY)[0])
-    engine = fresh(kv_bytes=cost.of_rows(1, 40))
+    cost = CacheCost(load(TINY)[0].cache_bytes)
+    engine = fresh(kv_bytes=cost.of_rows([40]))
     requests = [request("fits", words(1, 4), CAT), request("does not", words(1, 4), png(0, 448, 448))]
     async with engine.generate(requests) as stream:
         ends = {e.request_id: e async for e in stream if not isinstance(e, TokenChunk)}

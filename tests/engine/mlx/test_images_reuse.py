@@ -12,7 +12,8 @@ from image_requests import BIRD, CAT, DOG, MASKS, TINY, request, tokens, words
 
 from engine.families.zaya.weights import load
 from engine.mlx.engine import MLXEngine
-from engine.mlx.scheduler import CacheCost, Scheduler
+from engine.mlx.memory import CacheCost
+from engine.mlx.scheduler import Scheduler
 
 pytestmark = pytest.mark.anyio
 
@@ -130,15 +131,14 @@ async def test_beginnings_are_let_go_of_after_a_failure(
 
 
 async def test_beginnings_give_way_to_rows(fresh: Callable[..., MLXEngine], monkeypatch: pytest.MonkeyPatch) -> None:
-    cost = CacheCost.of(load(TINY)[0])
-    engine = fresh(kv_bytes=cost.of_rows(2, 40))
+    cost = CacheCost(load(TINY)[0].cache_bytes)
+    engine = fresh(kv_bytes=cost.of_rows([40, 40]))
 
     def nbytes(scheduler: Scheduler) -> int:
-        longest = max((scheduler._tokens(row) for row in scheduler._batch.rows), default=0)
-        return scheduler._prefiller.prefixes.nbytes + cost.of_rows(len(scheduler._batch.rows), longest)
+        return scheduler._prefiller.prefixes.nbytes + cost.of_rows(map(scheduler._tokens, scheduler._batch.rows))
 
     used = after_each_step(monkeypatch, nbytes)
     requests = [request(f"{i}", words(i), image, seed=i) for i, image in enumerate([CAT, DOG, BIRD, CAT, DOG, BIRD])]
     done = await complete(engine, requests)
-    assert max(used) <= cost.of_rows(2, 40)
+    assert max(used) <= cost.of_rows([40, 40])
     assert tokens(done) == tokens(await complete(fresh(), requests))

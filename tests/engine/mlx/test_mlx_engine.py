@@ -27,8 +27,9 @@ from engine.errors import ModelError, OutOfMemoryError
 from engine.families.mlx_lm.model import AdaptedModel
 from engine.loader import load_engine
 from engine.mlx.engine import LoadedModel, MLXEngine, _gpu_chunk, _gpu_rows
+from engine.mlx.memory import CacheCost
 from engine.mlx.prefill import Prefill, Prefiller
-from engine.mlx.scheduler import CacheCost, Scheduler, explain
+from engine.mlx.scheduler import Scheduler, explain
 
 pytestmark = pytest.mark.anyio
 
@@ -149,7 +150,7 @@ async def test_what_can_never_fit_fails_alone(llama_folder: Path) -> None:
 def _bytes_for(folder: Path, *, rows: int, tokens: int) -> int:
     from mlx_lm.utils import load_model
 
-    return CacheCost.of(AdaptedModel(load_model(folder)[0])).of_rows(rows, tokens)
+    return CacheCost(AdaptedModel(load_model(folder)[0]).cache_bytes).of_rows([tokens] * rows)
 
 
 async def test_the_engine_outlives_a_step_that_fails(llama_folder: Path) -> None:
