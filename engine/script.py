@@ -59,7 +59,13 @@ class ScriptedRow(Sequence):
         self, request: GenerationRequest, script: Script, tokenizer: ByteTokenizer, *, context_tokens: int | None
     ) -> None:
         prompt_ids = tokenizer.prompt_ids(request.messages, thinking=request.thinking)
-        super().__init__(request, prompt_ids, tokenizer, context_tokens=context_tokens)
+        super().__init__(
+            request,
+            tokenizer,
+            prompt_tokens=len(prompt_ids),
+            opened=tokenizer.opens_thinking(prompt_ids),
+            context_tokens=context_tokens,
+        )
         self.script = script
         self._tagged = bool(tokenizer.think_close)
         self._still_to_play = self._tokens_of(script)

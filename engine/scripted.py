@@ -227,7 +227,7 @@ class ScriptedEngine:
         for request in requests:
             script = as_script(self._script(request) if callable(self._script) else self._script)
             row = ScriptedRow(self._as_it_can(request), script, self._tokenizer, context_tokens=context)
-            check_room(request, len(row.prompt_ids), self._model)
+            check_room(request, row.prompt_tokens, self._model)
             rows[request.id] = row
         self.requests.extend(requests)
         self._rows.extend(rows.values())

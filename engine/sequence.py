@@ -1,6 +1,7 @@
 """One completion while it grows: its tokens, its sections and budgets, its text. The same for every engine.
 
-Pure Python: an engine feeds it one token at a time and asks when it is finished. No array is ever seen here.
+Pure Python: an engine feeds it one token at a time and asks when it is finished. No array is ever seen here, and no
+prompt: tokens may be drawn here, or come from a server, with or without their text.
 """
 
 from __future__ import annotations
@@ -41,9 +42,6 @@ class SequenceTokenizer(Protocol):
         """What is written for the model to end its reasoning: the closing tag first, then what chat templates put
         after it."""
 
-    def opens_thinking(self, prompt_ids: abc.Sequence[int]) -> bool:
-        """True if the prompt itself ends inside an opened think tag."""
-
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text."""
 
@@ -67,7 +65,11 @@ class _SectionText:
         """Show a text first that the model did not draw; no stop string is looked for in it."""
         self._fresh.append(text)
 
-    def add(self, token: int) -> None:
+    def add(self, token: int, text: str | None) -> None:
+        if text is not None:
+            self._decode()
+            self._scan(text)
+            return
         self._undecoded.append(token)
         if self._stop:  # a stop string ends the completion at the very token that completes it
             self._decode()
@@ -82,8 +84,7 @@ class _SectionText:
     def finish(self) -> str:
         """All that is left to show at the end of the section."""
         self._decode()
-        if not self.stopped:
-            self._scan(self._detokenizer.finish())
+        self._scan(self._detokenizer.finish())
         if not self.stopped:
             self._fresh.append(self._held)
         return self.fresh()
@@ -93,12 +94,20 @@ class _SectionText:
         """All that has been shown."""
         return "".join(self._parts)
 
+    @property
+    def written(self) -> str:
+        """All that is known of it, shown or held back."""
+        self._decode()
+        return "".join([*self._parts, *self._fresh, self._held])
+
     def _decode(self) -> None:
-        if self._undecoded and not self.stopped:
+        if self._undecoded:
             self._scan(self._detokenizer.add(self._undecoded))
         self._undecoded = []
 
     def _scan(self, text: str) -> None:
+        if self.stopped:
+            return
         text = self._held + text
         found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
         if found:
@@ -120,7 +129,7 @@ class Sequence:
     """The state of one request between admission and its `Completion`.
 
     Attributes:
-        prompt_ids     the prompt, rendered.
+        prompt_tokens  length of the prompt.
         token_ids      what was generated, forced tokens included.
         finish_reason  None while it runs.
         cached_tokens  how much of the prompt had been computed before.
@@ -133,21 +142,23 @@ class Sequence:
     def __init__(
         self,
         request: GenerationRequest,
-        prompt_ids: list[int],
         tokenizer: SequenceTokenizer,
         *,
+        prompt_tokens: int,
+        opened: bool,
         context_tokens: int | None = None,
     ) -> None:
+        """opened: the prompt itself ends inside an opened think tag."""
         self.request = request
-        self.prompt_ids = prompt_ids
+        self.prompt_tokens = prompt_tokens
         self.token_ids: list[int] = []
         self.forced: deque[int] = deque()
         self.finish_reason: FinishReason | None = None
         self.cached_tokens = 0
         self.concluding = False
         self._tokenizer = tokenizer
-        self._limit = _max_new_tokens(request.sampling, len(prompt_ids), len(tokenizer.think_close), context_tokens)
-        self._opened = tokenizer.opens_thinking(prompt_ids)
+        self._limit = _max_new_tokens(request.sampling, prompt_tokens, len(tokenizer.think_close), context_tokens)
+        self._opened = opened
         self._closed = self._was_forced = False
         self._section: Section = "reasoning" if self._opened or request.thinking else "answer"
         self._reasoning_tokens = self._answer_tokens = 0
@@ -155,7 +166,7 @@ class Sequence:
             "reasoning": _SectionText(tokenizer.decode_exactly, request.sampling.stop),
             "answer": _SectionText(tokenizer.decode_exactly, request.sampling.stop),
         }
-        self._tag: list[int] = []  # the beginning of a closing tag of several tokens, perhaps
+        self._tag: list[tuple[int, str | None]] = []  # the beginning of a closing tag of several tokens, perhaps
         self._unsent: list[int] = []
         self._chunks: list[TokenChunk] = []
         self._cued = False
@@ -169,10 +180,25 @@ class Sequence:
     @property
     def total_tokens(self) -> int | None:
         """Prompt and completion at their longest; None if nothing bounds it."""
-        return None if self._limit is None else len(self.prompt_ids) + self._limit
+        return None if self._limit is None else self.prompt_tokens + self._limit
 
-    def accept(self, token: int) -> None:
-        """Take the next token. Sets `finish_reason`, or fills `forced`, if it is time."""
+    @property
+    def tokens_left(self) -> int | None:
+        """Tokens that it takes at most before it ends, or its reasoning is ended; None if nothing bounds it."""
+        sampling, bounds = self.request.sampling, []
+        if self._limit is not None:
+            bounds.append(self._limit - len(self.token_ids))
+        if self._section == "answer" and sampling.answer_budget is not None:
+            bounds.append(sampling.answer_budget - self._answer_tokens)
+        if self._section == "reasoning" and sampling.reasoning_budget is not None and not self._was_forced:
+            bounds.append(sampling.reasoning_budget - self._reasoning_tokens - len(self._tag))
+        return min(bounds, default=None)
+
+    def accept(self, token: int, text: str | None = None) -> None:
+        """Take the next token. Sets `finish_reason`, or fills `forced`, if it is time.
+
+        text  what it adds to the text of its section, where somebody else has decoded it; None: it is decoded here.
+        """
         if self.forced:
             self.forced.popleft()
         self.token_ids.append(token)
@@ -180,15 +206,20 @@ class Sequence:
         if token in self._tokenizer.end_ids:
             self.finish("stop")
         elif self._section == "reasoning":
-            self._accept_reasoning(token)
+            self._accept_reasoning(token, text)
         else:
-            self._accept_answer(token)
+            self._accept_answer(token, text)
         if self.finish_reason is None and self._limit is not None and len(self.token_ids) >= self._limit:
             self.finish("length")
 
     def conclude(self) -> None:
         """Treat the reasoning budget as used up from the next token on."""
         self.concluding = True
+
+    def end_reasoning(self) -> None:
+        """End the reasoning here, as at its budget: sets `finish_reason`, or fills `forced`. Nothing in the answer."""
+        if self._section == "reasoning" and self.finish_reason is None and not self._was_forced:
+            self._end_reasoning()
 
     def finish(self, reason: FinishReason) -> None:
         """End here; the first reason given stands."""
@@ -203,6 +234,10 @@ class Sequence:
             self._cut_chunk(self._texts[self._section].fresh())
         chunks, self._chunks = self._chunks, []
         return chunks
+
+    def written(self) -> tuple[str, str]:
+        """Text of the two sections so far, with what is held back from chunks as it may begin a stop string."""
+        return self._texts["reasoning"].written, self._texts["answer"].written
 
     def completion(self) -> Completion:
         """The finished completion; only once `finish_reason` is set."""
@@ -222,22 +257,23 @@ class Sequence:
 
     def usage(self) -> Usage:
         return Usage(
-            prompt_tokens=len(self.prompt_ids),
+            prompt_tokens=self.prompt_tokens,
             cached_tokens=self.cached_tokens,
             completion_tokens=len(self.token_ids),
             reasoning_tokens=self._reasoning_tokens,
         )
 
-    def _accept_reasoning(self, token: int) -> None:
+    def _accept_reasoning(self, token: int, text: str | None) -> None:
         sampling = self.request.sampling
         if len(self.token_ids) == 1 and token in self._tokenizer.think_open[:1]:
             self._opened = True
-        self._tag.append(token)
+        self._tag.append((token, text))
         close = self._tokenizer.think_close
-        if close and tuple(self._tag) == close:
+        held = tuple(token for token, _ in self._tag)
+        if close and held == close:
             self._close_reasoning()
         else:
-            self._release_tag(keep=_overlap(self._tag, close))
+            self._release_tag(keep=_overlap(held, close))
             # Forced tokens are the closing tag itself: no budget is counted against them.
             if self._texts["reasoning"].stopped:
                 self.finish("stop")
@@ -283,10 +319,10 @@ class Sequence:
     def _release_tag(self, keep: int = 0) -> None:
         """Count all but the last `keep` held tokens as reasoning: they did not become a closing tag."""
         while len(self._tag) > keep:
-            self._texts["reasoning"].add(self._tag.pop(0))
+            self._texts["reasoning"].add(*self._tag.pop(0))
             self._reasoning_tokens += 1
 
-    def _accept_answer(self, token: int) -> None:
+    def _accept_answer(self, token: int, text: str | None) -> None:
         if len(self.token_ids) == 1 and token in self._tokenizer.think_open[:1]:
             self._section, self._opened = "reasoning", True  # it thinks although it was not asked to
             self._reasoning_tokens += 1
@@ -295,7 +331,7 @@ class Sequence:
         if self._cue_tokens > 0:  # its text is there already
             self._cue_tokens -= 1
             return
-        self._texts["answer"].add(token)
+        self._texts["answer"].add(token, text)
         budget = self.request.sampling.answer_budget
         if self._texts["answer"].stopped:
             self.finish("stop")

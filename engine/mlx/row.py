@@ -14,9 +14,10 @@ from engine.sequence import Sequence
 class Row(Sequence):
     """A sequence that has a place in the batch, or waits for one.
 
-    emit    where the events of its request go; called on the engine's thread.
-    images  of the prompt, in the order of their places; let go of once the prompt is computed.
-    error   what ended it, if it came to grief.
+    prompt_ids  the prompt, rendered.
+    emit        where the events of its request go; called on the engine's thread.
+    images      of the prompt, in the order of their places; let go of once the prompt is computed.
+    error       what ended it, if it came to grief.
     """
 
     def __init__(
@@ -29,7 +30,14 @@ class Row(Sequence):
         context_tokens: int | None = None,
         images: tuple[PreparedImage, ...] = (),
     ) -> None:
-        super().__init__(request, prompt_ids, tokenizer, context_tokens=context_tokens)
+        super().__init__(
+            request,
+            tokenizer,
+            prompt_tokens=len(prompt_ids),
+            opened=tokenizer.opens_thinking(prompt_ids),
+            context_tokens=context_tokens,
+        )
+        self.prompt_ids = prompt_ids
         self.emit = emit
         self.images = images
         self.error: EngineError | None = None

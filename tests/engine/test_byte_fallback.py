@@ -69,7 +69,7 @@ def test_reasoning_and_answer_are_whole(
     tokenizer: ByteFallbackTokenizer, reasoning: str, answer: str, flushes: set[int]
 ) -> None:
     request = GenerationRequest(id="r", messages=(Message(role="user", text="?"),), sampling=SamplingParams())
-    sequence = engine.sequence.Sequence(request, list(tokenizer.think_open), tokenizer)
+    sequence = engine.sequence.Sequence(request, tokenizer, prompt_tokens=1, opened=True)
     chunks = []
     ids = [*tokenizer.encode("a" + reasoning), *tokenizer.think_close, *tokenizer.encode("a" + answer), 0]
     for number, token in enumerate(ids):

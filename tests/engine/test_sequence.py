@@ -24,9 +24,6 @@ class LetterTokenizer:
         self.think_close: tuple[int, ...] = {"none": (), "single": (CLOSE,), "double": (CLOSE_1, CLOSE_2)}[tags]
         self.forced_close = self.think_close
 
-    def opens_thinking(self, prompt_ids: abc.Sequence[int]) -> bool:
-        return prompt_ids[-1] == OPEN
-
     def encode(self, text: str) -> list[int]:
         return [ord(c) for c in text]
 
@@ -35,18 +32,25 @@ class LetterTokenizer:
 
 
 def feed(
-    tokens: list[int], sampling: SamplingParams, *, tags: str = "single", opened: bool = True, thinking: bool = True
+    tokens: list[int],
+    sampling: SamplingParams,
+    *,
+    tags: str = "single",
+    opened: bool = True,
+    thinking: bool = True,
+    told: bool = False,
 ) -> tuple[Completion, list[TokenChunk]]:
-    """Feed tokens, forced ones first, until it ends; a sequence that does not is cancelled."""
+    """Feed tokens, forced ones first, until it ends; a sequence that does not is cancelled. told: with their text."""
     chunks: list[TokenChunk] = []
-    prompt = [ord("?")] + ([OPEN] if opened and tags != "none" else [])
     request = GenerationRequest(
         id="r", messages=(Message(role="user", text="?"),), sampling=sampling, thinking=thinking
     )
-    sequence = Sequence(request, prompt, LetterTokenizer(tags))
+    tokenizer = LetterTokenizer(tags)
+    sequence = Sequence(request, tokenizer, prompt_tokens=2, opened=opened and tags != "none")
     rest = list(tokens)
     while sequence.finish_reason is None and (sequence.forced or rest):
-        sequence.accept(sequence.forced[0] if sequence.forced else rest.pop(0))
+        token = sequence.forced[0] if sequence.forced else rest.pop(0)
+        sequence.accept(token, tokenizer.decode_exactly([token]) if told else None)
         chunks += sequence.chunks()
     sequence.finish("cancelled")
     return sequence.completion(), [*chunks, *sequence.chunks()]
@@ -138,7 +142,7 @@ def test_a_closing_tag_of_two_tokens() -> None:
 
 def test_conclude_ends_the_reasoning_at_the_next_token() -> None:
     request = GenerationRequest(id="r", messages=(Message(role="user", text="?"),), sampling=budgets(100, 5))
-    sequence = Sequence(request, [OPEN], LetterTokenizer())
+    sequence = Sequence(request, LetterTokenizer(), prompt_tokens=1, opened=True)
     sequence.accept(ord("a"))
     sequence.conclude()
     sequence.accept(ord("b"))
@@ -150,9 +154,66 @@ def test_a_forced_close_may_be_more_than_the_tag() -> None:
     tokenizer = LetterTokenizer()
     tokenizer.forced_close = (CLOSE, ord("\n"), ord("\n"))
     request = GenerationRequest(id="r", messages=(Message(role="user", text="?"),), sampling=budgets(2, 5))
-    sequence = Sequence(request, [OPEN], tokenizer)
+    sequence = Sequence(request, tokenizer, prompt_tokens=1, opened=True)
     rest = ids("abxyz")
     while sequence.finish_reason is None:
         sequence.accept(sequence.forced[0] if sequence.forced else rest.pop(0))
     completion = sequence.completion()
     assert (completion.reasoning, completion.text, completion.finish_reason) == ("ab", "\n\nxyz", "length")
+
+
+@given(
+    tokens=st.lists(st.sampled_from(ids("ab <>.")), max_size=24),
+    tags=st.sampled_from(["single", "double", "none"]),
+    budget=st.integers(1, 9),
+    answer=st.integers(0, 6),
+    stop=st.sampled_from([(), ("b",), ("aba", " a")]),
+)
+def test_tokens_that_come_with_their_text_give_what_they_give_alone(
+    tokens: list[int], tags: str, budget: int, answer: int, stop: tuple[str, ...]
+) -> None:
+    sampling = SamplingParams(reasoning_budget=budget, answer_budget=answer, stop=stop)
+    alone, _ = feed(tokens, sampling, tags=tags)
+    told, chunks = feed(tokens, sampling, tags=tags, told=True)
+    assert told == alone
+    assert "".join(chunk.text for chunk in chunks if chunk.section == "answer") == (told.text if told.closed else "")
+
+
+@given(tokens=st.lists(st.sampled_from(ids("ab >")), min_size=30), budget=st.integers(1, 9), answer=st.integers(1, 6))
+def test_nothing_happens_before_no_token_is_left(tokens: list[int], budget: int, answer: int) -> None:
+    request = GenerationRequest(id="r", messages=(Message(role="user", text="?"),), sampling=budgets(budget, answer))
+    sequence = Sequence(request, LetterTokenizer("double"), prompt_tokens=1, opened=True)
+    rest = list(tokens)
+    while sequence.finish_reason is None and rest:
+        left = sequence.tokens_left
+        assert left is not None
+        assert left > 0
+        sequence.accept(sequence.forced[0] if sequence.forced else rest.pop(0))
+        assert left == 1 or not (sequence.finish_reason or (sequence.forced and sequence.section == "reasoning"))
+        if sequence.forced:
+            break
+
+
+def test_the_reasoning_may_be_ended_between_two_tokens() -> None:
+    request = GenerationRequest(id="r", messages=(Message(role="user", text="?"),), sampling=budgets(100, 5))
+    sequence = Sequence(request, LetterTokenizer(), prompt_tokens=1, opened=True)
+    sequence.accept(ord("a"))
+    sequence.end_reasoning()
+    assert (list(sequence.forced), sequence.finish_reason) == ([CLOSE], None)
+    sequence.accept(CLOSE)
+    sequence.end_reasoning()
+    assert (list(sequence.forced), sequence.finish_reason) == ([], None)
+    unforced = request.model_copy(update={"sampling": budgets(100, 0)})
+    sequence = Sequence(unforced, LetterTokenizer(), prompt_tokens=1, opened=True)
+    sequence.end_reasoning()
+    assert sequence.finish_reason == "budget"
+
+
+def test_all_that_is_written_is_known_though_a_stop_string_may_swallow_it() -> None:
+    sampling = SamplingParams(reasoning_budget=100, answer_budget=9, stop=("xyz",))
+    request = GenerationRequest(id="r", messages=(Message(role="user", text="?"),), sampling=sampling)
+    sequence = Sequence(request, LetterTokenizer(), prompt_tokens=1, opened=True)
+    for token in ids("ab>cx"):
+        sequence.accept(token)
+    assert "".join(chunk.text for chunk in sequence.chunks()) == "abc"
+    assert sequence.written() == ("ab", "cx")

@@ -46,7 +46,8 @@ class ToyStream:
         tokenizer = self.engine.tokenizer
         for each in self.requests:
             prompt = tokenizer.prompt_ids(each.messages, thinking=each.thinking)
-            self.rows[each.id] = Sequence(each, prompt, tokenizer)
+            opened = tokenizer.opens_thinking(prompt)
+            self.rows[each.id] = Sequence(each, tokenizer, prompt_tokens=len(prompt), opened=opened)
         return self
 
     async def __aexit__(self, *exc: object) -> None:

@@ -43,7 +43,7 @@ async def complete(engine: Engine, requests: list[GenerationRequest]) -> list[Co
 
 def feed(text: str, tokenizer: ChatTokenizer, asked: GenerationRequest) -> tuple[Completion, list[EngineEvent]]:
     """Draw these letters, forced tokens first, until the sequence ends; one that does not is cancelled."""
-    sequence = Sequence(asked, tokenizer.encode("?"), tokenizer)
+    sequence = Sequence(asked, tokenizer, prompt_tokens=1, opened=False)
     rest, events = tokenizer.encode(text), []
     while sequence.finish_reason is None and (sequence.forced or rest):
         sequence.accept(sequence.forced[0] if sequence.forced else rest.pop(0))
@@ -95,7 +95,7 @@ def test_chunks_add_up_to_the_completion(plain: MLXEngine, text: str, beta: int,
 
 
 def test_who_concludes_gets_the_cue_at_the_next_token(plain: MLXEngine) -> None:
-    sequence = Sequence(request(reasoning_budget=100), plain.tokenizer.encode("?"), plain.tokenizer)
+    sequence = Sequence(request(reasoning_budget=100), plain.tokenizer, prompt_tokens=1, opened=False)
     first, second = plain.tokenizer.encode("ab")
     sequence.accept(first)
     sequence.conclude()
