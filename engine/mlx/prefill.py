@@ -40,6 +40,16 @@ class Prefill:
         return self.done == self.prompt.tokens
 
     @property
+    def nbytes(self) -> int:
+        """Memory of its caches."""
+        return sum(cache.nbytes for cache in self.caches)
+
+    def reset(self) -> None:
+        """Let go of what is computed: it is to be computed again from its beginning."""
+        self.caches, self.features = (), []
+        self.done = self.cached = 0
+
+    @property
     def beginning(self) -> bytes:
         """The name of what is done, at a cut."""
         return self.prompt.names[self.prompt.cuts.index(self.done)]

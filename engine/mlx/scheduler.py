@@ -44,7 +44,8 @@ class Scheduler:
 
     max_rows        rows that may decode together.
     kv_bytes        memory for their caches; a row is admitted when its longest possible completion fits. What rows
-                    leave free of it holds beginnings of prompts (`prefixes`).
+                    leave free of it holds prompts that are computed and wait for room, and beginnings of prompts that
+                    may come again (`prefixes`): they give way to rows, and are computed again if need be.
     context_tokens  used as a row's length where nothing else bounds it.
     image_token     stands in prompts for images; None: the model reads text only.
     """
@@ -118,22 +119,25 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Compute the next part of the first prompts in line; start their rows once they are complete."""
-        if not self._queue or not self._has_room(self._queue[0].waiting[0]):
-            return
         groups = self._together()
+        if not groups:
+            return
         try:
             caches = self._prefill(groups)
         except Exception as error:  # nobody else's business: the rows that decode have not been touched
             if len(groups) == 1:
                 self._fail(groups[0], explain(error))
             for group in groups:  # who is to blame, or whether less memory is enough, shows when each is tried alone
+                group.prefill.reset()
                 group.prefill.alone = True
             return
         if groups[0].prefill.complete:
             self._start_rows(groups, caches)
 
     def _together(self) -> list[Group]:
-        """The first groups in line that share a pass; at least the first."""
+        """The first groups in line for which there is room, as many as share a pass."""
+        if not self._queue or not self._has_room(self._queue[0].waiting[0]):
+            return []
         groups = [self._queue[0]]
         for group in islice(self._queue, 1, None):
             prefills = [each.prefill for each in groups]
@@ -147,7 +151,7 @@ class Scheduler:
     def _prefill(self, groups: list[Group]) -> Sequence[RowCache]:
         """Compute the next part of some prompts; returns caches with a row for each, in order."""
         waited_for = {name for group in self._queue if group not in groups for name in group.prefill.prompt.names}
-        free_bytes = self._free_bytes([group.waiting[0] for group in groups])
+        free_bytes = self._make_way([group.waiting[0] for group in groups], groups)
         return self._prefiller.advance([group.prefill for group in groups], max_bytes=free_bytes, waited_for=waited_for)
 
     def _start_rows(self, groups: list[Group], caches: Sequence[RowCache]) -> None:
@@ -155,18 +159,21 @@ class Scheduler:
         rows: list[Row] = []
         places: list[int] = []
         for place, group in enumerate(groups):
-            while group.waiting and self._has_room(group.waiting[0], beside=rows):
-                row = group.waiting.popleft()
-                row.cached_tokens = group.prefill.prompt.tokens if group.started else group.prefill.cached
-                row.images = ()
-                group.started = True
+            for row in group.waiting:
+                if not self._has_room(row, beside=rows):
+                    self._prefiller.keep_row(group.prefill, caches, place)  # if it fails, no row has left the queue
+                    break
                 rows.append(row)
                 places.append(place)
+        for row, place in zip(rows, places, strict=True):
+            group = groups[place]
+            row.cached_tokens = group.prefill.prompt.tokens if group.started else group.prefill.cached
+            row.images = ()
+            group.started = True
+            group.waiting.popleft()
             if not group.waiting:
                 self._queue.remove(group)
-            else:
-                self._prefiller.keep_row(group.prefill, caches, place)
-        self._prefiller.prefixes.shrink(self._free_bytes(rows))
+        self._make_way(rows)
         self._batch.join(rows, caches, places)
 
     def _fail(self, group: Group, error: EngineError) -> None:
@@ -174,10 +181,20 @@ class Scheduler:
         for row in group.waiting:
             row.emit(Failure(row.request.id, error))
 
-    def _free_bytes(self, more: list[Row]) -> int:
-        """What rows leave free of the memory for caches, with `more` beside those of the batch."""
-        rows = [*self._batch.rows, *more]
-        return self._kv_bytes - self._cost.of_rows(map(self._tokens, rows))
+    def _make_way(self, more: Sequence[Row], growing: Sequence[Group] = ()) -> int:
+        """Let go of what rows leave no room for, `more` beside those of the batch: of beginnings, and of prompts that
+        are computed and wait, the last in line first. Those that are `growing` are counted as rows.
+
+        Returns the bytes that are left for beginnings.
+        """
+        free = self._kv_bytes - self._cost.of_rows(map(self._tokens, [*self._batch.rows, *more]))
+        held = [group.prefill for group in self._queue if group.prefill.caches and group not in growing]
+        free -= sum(prefill.nbytes for prefill in held)
+        while held and free < 0:
+            free += held[-1].nbytes
+            held.pop().reset()
+        self._prefiller.prefixes.shrink(free)
+        return free
 
     def _has_room(self, row: Row, beside: Sequence[Row] = ()) -> bool:
         """True if this row may run with those of the batch and `beside`."""
