@@ -101,8 +101,7 @@ class Block(nn.Module):
         if step.on_cpu:
             mx.async_eval(h)  # the experts will wait for it there: let it run while Python writes on
         residual, x, choice, weight, router_state = self.leave(h, residual, router_state, step.images)
-        y = self.mlp.zaya_block.run_experts(x, choice, step.dtype, step.images)
-        h = self.mlp.zaya_block.weighted(y, x, choice, weight).reshape(residual.shape)
+        h = self.mlp.zaya_block(x, choice, weight, step.dtype, step.images).reshape(residual.shape)
         return h, residual, router_state
 
     def enter(self, h: mx.array, residual: mx.array | None, step: Step) -> tuple[mx.array, mx.array]:

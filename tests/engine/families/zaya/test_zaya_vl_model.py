@@ -156,11 +156,15 @@ def test_image_tokens_skip_experts_in_the_reference(
     assert sum(skipped) > 0
 
 
-@pytest.mark.parametrize("on_cpu", [True, False])
-def test_all_image_tokens_may_skip_while_text_does_not(tiny: Model, on_cpu: bool) -> None:
+WAYS = ("__call__", "by_expert", "dense")
+"""In which experts run: on a GPU, on a CPU, on CUDA if there are many tokens."""
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_all_image_tokens_may_skip_while_text_does_not(tiny: Model, name: str) -> None:
     """As in a short chunk; and the other way round, and all of them."""
     mlp: SwitchMLP = tiny.layers[1].mlp.zaya_block.experts.switch_mlp
-    way = mlp.by_expert if on_cpu else mlp
+    way = getattr(mlp, name)
     x, image = mx.random.normal((6, 64), key=mx.random.key(1)), np.array([True, True, True, False, False, False])
     without = way(x, mx.array([0, 1, 2, 2, 1, 0]))
     with_lora = way(x, mx.array([0, 1, 2, 2, 1, 0]), ImageRows.find(image))
@@ -174,16 +178,15 @@ def test_all_image_tokens_may_skip_while_text_does_not(tiny: Model, on_cpu: bool
     assert np.abs(np.array(with_lora - without)[:3]).max() > 1e-3
 
 
-@pytest.mark.parametrize("on_cpu", [True, False])
-def test_expert_lora_against_its_definition(tiny: Model, monkeypatch: pytest.MonkeyPatch, on_cpu: bool) -> None:
+@pytest.mark.parametrize("name", WAYS)
+def test_expert_lora_against_its_definition(tiny: Model, name: str) -> None:
     """Token by token in float64, sorted by expert and not."""
     mlp: SwitchMLP = tiny.layers[1].mlp.zaya_block.experts.switch_mlp
     parameters = {name: np.array(x, np.float64) for name, x in tree_flatten(mlp.parameters())}
-    rng = np.random.default_rng(3)
+    rng, way = np.random.default_rng(3), getattr(mlp, name)
     for tokens in (5, 70):
         x, choice = rng.normal(size=(tokens, 64)).astype(np.float32), rng.integers(0, 4, tokens)
         image = rng.random(tokens) < 0.5
-        way = mlp.by_expert if on_cpu else mlp
         actual = np.array(way(mx.array(x), mx.array(choice), ImageRows.find(image)))
         for t, (row, e) in enumerate(zip(x.astype(np.float64), choice, strict=True)):
             h = parameters["gate_up_proj.weight"][e] @ row
