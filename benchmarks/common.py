@@ -13,7 +13,8 @@ import anyio
 
 from engine.api import Completion, Engine, GenerationRequest, Message, ModelInfo, SamplingParams
 from engine.backend import blas_info, on_cpu
-from engine.families.zaya.weights import load
+from engine.families.zaya.family import FAMILY
+from engine.files.folder import ModelFolder
 from engine.loader import NANO
 from engine.mlx.engine import LoadedModel, MLXEngine
 from engine.mlx.tokenizer import ChatTokenizer
@@ -39,7 +40,7 @@ def engine_on(folder: Path, **options: Any) -> MLXEngine:
     """An engine on a ZAYA1 checkpoint, without its tokenizer."""
 
     def load_model() -> LoadedModel:
-        model, _ = load(folder)
+        model = FAMILY.load(ModelFolder(folder))
         return LoadedModel(model, IdTokenizer(), ModelInfo(name=folder.name, thinks=False))
 
     return MLXEngine(load_model, **options)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.errors import EngineError, ModelError
 from engine.families.family import Family
-from engine.families.zaya import jang
+from engine.families.zaya import decode, jang
 from engine.families.zaya.config import ModelArgs
 from engine.families.zaya.convert import convert
 from engine.families.zaya.model import Model
@@ -37,6 +37,7 @@ class Zaya(Family):
 
     def load(self, folder: ModelFolder) -> Model:
         model, _ = load_folder(folder)
+        decode.adopt(model)
         return model
 
     def image_store(self, folder: ModelFolder) -> ImageStore | None:

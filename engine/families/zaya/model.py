@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import cast, get_args
 
 import mlx.core as mx
 import numpy as np
@@ -16,8 +16,10 @@ from engine.families.zaya import masks
 from engine.families.zaya.attention import CCA, Rotary, attend
 from engine.families.zaya.cache import CCACache, kv_bytes_per_token, state_bytes
 from engine.families.zaya.config import ImageMask, ModelArgs
+from engine.families.zaya.decode import Decoder
 from engine.families.zaya.lora import ImageRows
 from engine.families.zaya.moe import MoE
+from engine.families.zaya.pages import PagedRows
 from engine.families.zaya.tensors import convert
 from engine.mlx.cpu import on_cpu
 from engine.vision.tower import VisionTower
@@ -189,7 +191,6 @@ class Model(nn.Module):
     """
 
     max_rows: int | None = None
-    notes: tuple[str, ...] = ()
     image_masks: tuple[str, ...] = get_args(ImageMask)
     takes_padding = True
 
@@ -199,20 +200,43 @@ class Model(nn.Module):
         self.model_type = args.model_type
         self.model = ZayaModel(args)
         self.vision_tower: VisionTower | None = VisionTower(args.vision) if args.vision is not None else None
+        self._decoder: Decoder | None = None
+        self._note: str | None = None
         if not args.tie_word_embeddings:
             self.lm_head = nn.Linear(args.hidden_size, args.vocab_size, bias=False)
 
     def __call__(
         self,
         inputs: mx.array,
-        cache: Sequence[CCACache] | None = None,
+        cache: Sequence[CCACache] | Sequence[PagedRows] | None = None,
         input_embeddings: mx.array | None = None,
         image_mask: mx.array | None = None,
     ) -> mx.array:
+        if cache is not None and isinstance(cache[0], PagedRows):
+            assert self._decoder is not None, "it made these rows"
+            return self._decoder.run(inputs[:, 0], cache[0])[:, None].astype(mx.float32)
         h = self.model.embed_tokens(inputs) if input_embeddings is None else input_embeddings
-        h = self.model(h, cache if cache is not None else self.make_cache(), image_mask)
-        logits = self.model.embed_tokens.as_linear(h) if self.args.tie_word_embeddings else self.lm_head(h)
-        return logits.astype(mx.float32)
+        h = self.model(h, self.make_cache() if cache is None else cast(Sequence[CCACache], cache), image_mask)
+        return self.head(h).astype(mx.float32)
+
+    def head(self, h: mx.array) -> mx.array:
+        """Final states [..., H] -> logits [..., V] in the model's type."""
+        logits: mx.array = self.model.embed_tokens.as_linear(h) if self.args.tie_word_embeddings else self.lm_head(h)
+        return logits
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `engine.mlx.model.TextModel.notes`."""
+        return () if self._note is None else (self._note,)
+
+    def decode_by_kernels(self) -> None:
+        """From now on rows that decode together do so by kernels of our own, if its sizes are those that they take: see
+        `decode`."""
+        self._decoder = Decoder(self)
+
+    def decode_plainly(self, note: str | None = None) -> None:
+        """From now on they do so by MLX's operations; the note says why, for people."""
+        self._decoder, self._note = None, note
 
     def embed(self, ids: mx.array, features: mx.array | None = None) -> tuple[mx.array, mx.array | None]:
         """ids [B, n] and the features [M, H] of their images, row by row -> embeddings [B, n, H], image_mask [B, n].
@@ -257,8 +281,12 @@ class Model(nn.Module):
         """The same row's memory again."""
         return [cache.extract(0) for cache in caches]
 
-    def batch_cache(self, caches: Sequence[CCACache], places: Sequence[int]) -> Sequence[CCACache]:
+    def batch_cache(
+        self, caches: Sequence[CCACache], places: Sequence[int]
+    ) -> Sequence[CCACache] | Sequence[PagedRows]:
         """See `engine.mlx.model.TextModel.batch_cache`."""
+        if self._decoder is not None:
+            return [PagedRows.of(self.args, self.dtype, caches, places)]
         if caches[0].batch_size == 1:
             return [CCACache.merge([cache] * len(places)) for cache in caches]
         for cache in caches:

@@ -1,0 +1,176 @@
+"""A step of decoding by kernels: every row's next token through all layers, eleven nodes a layer.
+
+The plain path is `model.ZayaModel`; both give the same logits up to the rounding of bfloat16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+from mlx import nn
+from mlx_lm.models.switch_layers import SwitchLinear
+
+from engine.families.zaya.config import ModelArgs
+from engine.families.zaya.kernels import Kernels
+from engine.families.zaya.pages import PagedRows
+from engine.mlx.kernels import experts
+from engine.mlx.kernels.attention import Split, attend
+from engine.mlx.kernels.launch import wanted
+
+if TYPE_CHECKING:
+    from engine.families.zaya.model import Block, Model, ResidualScale
+
+_Step = Callable[
+    [mx.array, mx.array, mx.array, list[mx.array], list[mx.array]], tuple[mx.array, mx.array, list[mx.array]]
+]
+
+
+class Decoder:
+    """Decodes with a model's weights. `run` is for rows that one `PagedRows` holds."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._kernels = Kernels(model.args, model.dtype)
+        self._layers = [_Layer(block, self._kernels) for block in model.layers]
+        self._steps: dict[tuple[int, int, Split], _Step] = {}
+        self._split = Split.of(1, model.args.num_kv_heads, 1)
+        self._split_for = 0
+
+    def run(self, tokens: mx.array, rows: PagedRows) -> mx.array:
+        """tokens [B] -> logits [B, V] in the model's type; the rows then hold the tokens."""
+        rows.place()
+        table, lengths = rows.advance()
+        batch, places = tokens.shape[0], rows.places
+        if places > batch:
+            tokens = mx.concatenate([tokens, mx.zeros((places - batch,), tokens.dtype)])
+        self._choose_split(places, max(rows.lengths) + 1)
+        key = (places, table.shape[1], self._split)
+        if key not in self._steps:
+            self._steps[key] = mx.compile(self._step(self._split))
+        logits, lengths, tails = self._steps[key](tokens, table, lengths, rows.tails, rows.pools)
+        rows.advanced(tails, lengths)
+        return logits[:batch] if places > batch else logits
+
+    def _choose_split(self, places: int, longest: int) -> None:
+        """Another one only if it must be, or rows have left."""
+        if longest > self._split.reach or places != self._split_for or 2 * longest < self._split.reach:
+            self._split = Split.of(places, self._model.args.num_kv_heads, longest)
+            self._split_for = places
+
+    def _step(self, split: Split) -> _Step:
+        model, kernels = self._model.model, self._kernels
+
+        def step(
+            tokens: mx.array, table: mx.array, lengths: mx.array, tails: list[mx.array], pools: list[mx.array]
+        ) -> tuple[mx.array, mx.array, list[mx.array]]:
+            h = model.embed_tokens(tokens)
+            residual = state = None
+            after = []
+            for layer, tail, pool in zip(self._layers, tails, pools, strict=True):
+                h, residual, state, new = layer(h, residual, state, tail, pool, table, lengths, split)
+                after.append(new)
+            _, _, h = kernels.merge(h, _scales(model.res_scale), model.final_norm.weight, residual)
+            return self._model.head(h), mx.where(lengths < 0, lengths, lengths + 1), after
+
+        return step
+
+
+class _Layer:
+    def __init__(self, block: Block, kernels: Kernels) -> None:
+        self._kernels = kernels
+        attention, moe = block.attn.self_attn, block.mlp.zaya_block
+        self._attention, self._moe = attention, moe
+        self._merges = [(_scales(part.res_scale), part.input_norm.weight) for part in (block.attn, block.mlp)]
+        router = moe.router
+        self._down = [router.down_proj.weight, router.down_proj.bias]
+        if "router_states_scale" in router:
+            self._down.append(router.router_states_scale)
+        first, second = (mx.contiguous(layer.weight.T) for layer in (router.fc1, router.fc2))
+        mx.eval(first, second)
+        self._route = [
+            router.norm.weight, first, router.fc1.bias, second, router.fc2.bias,
+            router.out_proj.weight, router.balancing_biases,
+        ]  # fmt: skip
+
+    def __call__(
+        self,
+        h: mx.array,
+        residual: mx.array | None,
+        state: mx.array | None,
+        tail: mx.array,
+        pool: mx.array,
+        table: mx.array,
+        lengths: mx.array,
+        split: Split,
+    ) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+        """h [B, H], the stream [B, H] before it and the router's state -> the same after this layer, and its tail."""
+        kernels, attention = self._kernels, self._attention
+        residual, _, x = kernels.merge(h, *self._merges[0], residual)
+        conv = attention.conv
+        q, tail = kernels.project(attention.qkv(x), tail, conv.weight, conv.bias, attention.temp, pool, table, lengths)
+        out = attention.o_proj(attend(q, pool, table, lengths, split))
+        residual, x32, x = kernels.merge(out, *self._merges[1], residual)
+        choice, share, state = kernels.route(x32, self._down, self._route, state, lengths)
+        return self._experts(x, x32, choice, share), residual, state, tail
+
+    def _experts(self, x: mx.array, x32: mx.array, choice: mx.array, share: mx.array) -> mx.array:
+        mlp = self._moe.experts.switch_mlp
+        if _fused_experts(mlp.gate_up_proj, mlp.down_proj, x):
+            return experts.run(x, x32, choice, share, mlp.gate_up_proj.weight, mlp.down_proj.weight)
+        return self._moe(x32, choice, share[:, None], x.dtype)
+
+
+_CHECKED_TOKENS = (3, 8, 5, 13, 2, 21)
+_TOLERANCE = 0.05
+"""How far logits may be off, root mean square over that of the logits. On 40 layers of full size (random weights, an
+H200) they are off by 0.005: bfloat16, rounded at other places. What reads wrong positions is off by a tenth or more."""
+
+
+def adopt(model: Model) -> None:
+    """Have a model decode by kernels, where these are wanted, run, and give the same logits as the plain path; leave a
+    note on it where they are wanted and do not."""
+    if not wanted() or not fits(model.args, model.dtype):
+        return
+    try:
+        off = _difference(model)
+        why = None if off <= _TOLERANCE else f"their logits are off by {off:.1%}"
+    except Exception as error:  # a compiler, a driver: whatever they say
+        why = str(error).splitlines()[0][:200]
+    if why is not None:
+        model.decode_plainly(f"decoding is slower than it could be: kernels of our own do not run here ({why})")
+
+
+def _difference(model: Model) -> float:
+    """How far the logits of a token after a prompt are from those of the plain path, relative to these."""
+    *prompt, last = (token % model.args.vocab_size for token in _CHECKED_TOKENS)
+    caches = model.make_cache()
+    mx.eval(model(mx.array([prompt]), caches)[0, -1], [cache.state for cache in caches])
+    model.decode_by_kernels()
+    rows = model.batch_cache(caches, [0, 0])
+    found = model(mx.array([[last], [last]]), rows)[:, 0]  # [2, V]
+    mx.eval(found)
+    expected = model(mx.array([[last]]), caches)[0]  # [1, V]
+    return float(mx.sqrt(mx.mean((found - expected) ** 2) / mx.mean(expected**2)))
+
+
+def fits(args: ModelArgs, dtype: mx.Dtype) -> bool:
+    """True if the kernels can run a model of these sizes."""
+    return (
+        dtype == mx.bfloat16  # what `experts` multiplies, and what the checkpoints are in
+        and args.hidden_size % 256 == 0
+        and args.head_dim in (64, 128)
+        and args.router_size in (32, 64, 128, 256)
+    )
+
+
+def _fused_experts(gate_up: nn.Module, down: nn.Module, x: mx.array) -> bool:
+    if not isinstance(gate_up, SwitchLinear) or not isinstance(down, SwitchLinear) or mx.metal.is_available():
+        return False
+    return x.shape[0] <= experts.MOST_TOKENS and experts.fits(x.shape[1], down.weight.shape[2], x.dtype)
+
+
+def _scales(scale: ResidualScale) -> list[mx.array]:
+    names = ("hidden_states_scale", "hidden_states_bias", "residual_scale", "residual_bias")
+    return [scale[name] for name in names if name in scale]

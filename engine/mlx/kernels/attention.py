@@ -1,0 +1,215 @@
+"""Attention of one query a row over keys and values in pages, each row by its own length.
+
+Keys and values of a layer lie in one array, the pool: [pages, 2, kv_heads, PAGE, d], keys before values. `table`
+[B, M] names the pages of each row in order, `lengths` [B] how many tokens it has before the one that decodes now
+(negative: the place is empty). A row costs what it is long; nothing is padded or masked.
+
+Row b's keys are split among blocks, CHUNK to each (`attend`); a second kernel joins what they found (`join`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from engine.mlx.kernels.launch import Kernel
+
+PAGE = 256
+"""Tokens of a page."""
+
+_WARPS = 4
+_MOST_BLOCKS = 1024
+"""Blocks of `attend` from which on smaller chunks gain nothing: a GPU runs a few hundred of them at once."""
+
+_ATTEND = Kernel(
+    name="paged_attention",
+    inputs=("q", "pool", "table", "lengths"),
+    outputs=("found", "weights"),
+    body="""
+  // A warp reads 4 keys at a time; 8 lanes share a key, PER channels each. GROUP query heads read the same keys.
+  const int PER = D / 8, WARPS = 4, M = table_shape[1];
+  BLOCK_ARRAY(float, sums, 4 * GROUP * D);
+  BLOCK_ARRAY(float, stats, 4 * GROUP * 2);
+  const int row = BLOCK_Z, head = BLOCK_Y, keys = lengths[row] + 1, begin = BLOCK_X * CHUNK;
+  if (begin >= keys) return;
+  const int end = min(begin + CHUNK, keys), place = LANE / 8, part = LANE % 8;
+  const float scale = inverse_sqrt(float(D)) * 1.4426950408889634f;  // powers of 2 are cheaper
+  float query[GROUP][PER], sum[GROUP][PER], best[GROUP], total[GROUP];
+  for (int h = 0; h < GROUP; h++) {
+    const GLOBAL T* from = q + ((row * KV + head) * GROUP + h) * D + part * 8;
+    for (int i = 0; i < PER / 8; i++) load8(from + i * 64, query[h] + i * 8);
+    for (int i = 0; i < PER; i++) { query[h][i] *= scale; sum[h][i] = 0.0f; }
+    best[h] = -1e30f; total[h] = 0.0f;
+  }
+  Eight<T> next[2 * PER / 8];  // the keys and values of the turn after this one are on their way
+  for (int first = begin + WARP * 4 - WARPS * 4; first < end; first += WARPS * 4) {
+    float k[PER], v[PER];
+    for (int i = 0; i < PER / 8; i++) unpack(next[i], k + i * 8);
+    for (int i = 0; i < PER / 8; i++) unpack(next[PER / 8 + i], v + i * 8);
+    if (first + WARPS * 4 < end) {
+      const int key = min(first + WARPS * 4 + place, end - 1);
+      const long page = table[row * M + key / PAGE];
+      const GLOBAL T* from = pool + ((page * 2 * KV + head) * PAGE + key % PAGE) * D + part * 8;
+      for (int i = 0; i < PER / 8; i++) next[i] = eight(from + i * 64);
+      for (int i = 0; i < PER / 8; i++) next[PER / 8 + i] = eight(from + (long)KV * PAGE * D + i * 64);
+    }
+    if (first < begin) continue;
+    for (int h = 0; h < GROUP; h++) {
+      float score = 0.0f;
+      for (int i = 0; i < PER; i++) score += query[h][i] * k[i];
+      for (int mask = 1; mask < 8; mask <<= 1) score += warp_xor(score, mask);
+      if (first + place >= end) score = -1e30f;
+      if (score > best[h]) {
+        const float less = power2(best[h] - score);
+        total[h] *= less;
+        for (int i = 0; i < PER; i++) sum[h][i] *= less;
+        best[h] = score;
+      }
+      const float weight = score > -1e29f ? power2(score - best[h]) : 0.0f;
+      total[h] += weight;
+      for (int i = 0; i < PER; i++) sum[h][i] += weight * v[i];
+    }
+  }
+  for (int h = 0; h < GROUP; h++) {
+    float most = best[h];
+    most = max(most, warp_xor(most, 8));
+    most = max(most, warp_xor(most, 16));
+    const float less = power2(best[h] - most);
+    float all = total[h] * less;
+    all += warp_xor(all, 8);
+    all += warp_xor(all, 16);
+    for (int i = 0; i < PER; i++) {
+      float x = sum[h][i] * less;
+      x += warp_xor(x, 8);
+      x += warp_xor(x, 16);
+      if (place == 0) sums[(WARP * GROUP + h) * D + i / 8 * 64 + part * 8 + i % 8] = x;
+    }
+    if (LANE == 0) { stats[(WARP * GROUP + h) * 2] = most; stats[(WARP * GROUP + h) * 2 + 1] = all; }
+  }
+  BARRIER();
+  for (int i = THREAD; i < GROUP * D; i += WARPS * 32) {
+    const int h = i / D;
+    float most = -1e30f, all = 0.0f, x = 0.0f;
+    for (int w = 0; w < WARPS; w++) most = max(most, stats[(w * GROUP + h) * 2]);
+    for (int w = 0; w < WARPS; w++) {
+      const float less = power2(stats[(w * GROUP + h) * 2] - most);
+      all += stats[(w * GROUP + h) * 2 + 1] * less;
+      x += sums[w * GROUP * D + i] * less;
+    }
+    const long to = ((row * KV + head) * BLOCKS_X + BLOCK_X) * GROUP + h;
+    found[to * D + i % D] = x;
+    if (i % D == 0) { weights[to * 2] = most; weights[to * 2 + 1] = all; }
+  }
+""",
+)
+
+_JOIN = Kernel(
+    name="paged_attention_join",
+    inputs=("found", "weights", "lengths"),
+    outputs=("out",),
+    body="""
+  const int row = BLOCK_Y, head = BLOCK_X / GROUP, h = BLOCK_X % GROUP;
+  const int splits = (lengths[row] + CHUNK) / CHUNK;
+  const long from = (long)(row * KV + head) * found_shape[2] * GROUP + h;
+  float most = -1e30f, all = 0.0f, x = 0.0f;
+  for (int s = 0; s < splits; s++) most = max(most, weights[(from + s * GROUP) * 2]);
+  for (int s = 0; s < splits; s++) {
+    const float less = power2(weights[(from + s * GROUP) * 2] - most);
+    all += weights[(from + s * GROUP) * 2 + 1] * less;
+    x += found[(from + s * GROUP) * D + THREAD] * less;
+  }
+  out[(row * KV * GROUP + BLOCK_X) * D + THREAD] = T(splits > 0 ? x / all : 0.0f);
+""",
+)
+
+_STORE = Kernel(
+    name="paged_store",
+    inputs=("keys", "values", "pages", "span", "pool"),
+    outputs=("done",),
+    body="""
+  // One block a token; span: row, position of token 0 in the buffers, capacity, first token.
+  const int token = span[3] + BLOCK_X;
+  const long page = pages[token / PAGE - span[3] / PAGE];
+  for (int i = THREAD; i < KV * D; i += 128) {
+    const int head = i / D;
+    const long from = (((long)span[0] * KV + head) * span[2] + span[1] + token) * D + i % D;
+    const long to = (((page * 2) * KV + head) * PAGE + token % PAGE) * D + i % D;
+    GLOBAL T* cells = (GLOBAL T*)pool;
+    cells[to] = keys[from];
+    cells[to + (long)KV * PAGE * D] = values[from];
+  }
+  if (BLOCK_X == 0 && THREAD < 8) done[THREAD] = 1;
+""",
+)
+
+
+@dataclass(frozen=True)
+class Split:
+    """How rows are cut into chunks: chosen anew as they grow, rarely, since each choice is another kernel."""
+
+    chunk: int
+    splits: int
+
+    @classmethod
+    def of(cls, rows: int, kv_heads: int, longest: int) -> Split:
+        """For rows of which the longest has so many keys."""
+        chunk = 128
+        while chunk < 1024 and rows * kv_heads * -(-longest // chunk) > _MOST_BLOCKS:
+            chunk *= 2
+        splits, step = -(-longest // chunk), 1
+        while splits > 8 * step:
+            step *= 2
+        return cls(chunk, -(-splits // step) * step)
+
+    @property
+    def reach(self) -> int:
+        """Keys of a row that it is good for."""
+        return self.chunk * self.splits
+
+
+def attend(q: mx.array, pool: mx.array, table: mx.array, lengths: mx.array, split: Split) -> mx.array:
+    """q [B, heads, d], the pool of a layer, `table` [B, M] and `lengths` [B] in int32 -> [B, heads * d].
+
+    The token that decodes is in the pool already. Empty places give zeros. Scores and sums are float32.
+    """
+    batch, heads, d = q.shape
+    kv = pool.shape[2]
+    constants: dict[str, int | mx.Dtype] = {
+        "T": q.dtype, "D": d, "KV": kv, "GROUP": heads // kv, "PAGE": PAGE, "CHUNK": split.chunk,
+    }  # fmt: skip
+    parts = (batch, kv, split.splits, heads // kv)
+    found, weights = _ATTEND(
+        q, pool, table, lengths,
+        blocks=(split.splits, kv, batch), threads=32 * _WARPS, constants=constants,
+        outputs=[((*parts, d), mx.float32), ((*parts, 2), mx.float32)],
+    )  # fmt: skip
+    (out,) = _JOIN(
+        found, weights, lengths,
+        blocks=(heads, batch, 1), threads=d, constants=constants, outputs=[((batch, heads * d), q.dtype)],
+    )  # fmt: skip
+    return out
+
+
+def store(
+    keys: mx.array,
+    values: mx.array,
+    row: int,
+    start: int,
+    tokens: tuple[int, int],
+    pages: Sequence[int],
+    pool: mx.array,
+) -> mx.array:
+    """Copy a half-open range of the tokens of a row of buffers [B, kv_heads, capacity, d], whose token 0 is at position
+    `start` there, into the pages of that range. The pool itself is written: evaluate what this returns, and use the
+    pool after it."""
+    kv, capacity, d = keys.shape[1:]
+    first, end = tokens
+    span = mx.array([row, start, capacity, first], dtype=mx.int32)
+    (done,) = _STORE(
+        keys, values, mx.array(list(pages), dtype=mx.int32), span, pool,
+        blocks=(end - first, 1, 1), threads=128, constants={"T": pool.dtype, "D": d, "KV": kv, "PAGE": PAGE},
+        outputs=[((8,), mx.int32)],
+    )  # fmt: skip
+    return done

@@ -1,0 +1,244 @@
+"""Decoding by kernels against the plain path: random weights, rows of any length that come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import emulator
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mlx.utils import tree_map_with_path
+
+from engine.families.zaya import CCACache, Model, decode
+from engine.families.zaya.config import ModelArgs
+from engine.families.zaya.pages import PagedRows
+from engine.families.zaya.tensors import FLOAT32
+from engine.mlx.kernels import experts
+from engine.mlx.kernels.attention import PAGE
+from engine.mlx.kernels.launch import Kernel
+
+ARGS = ModelArgs(
+    model_type="zaya", vocab_size=96, hidden_size=256, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=64,
+    num_experts=3, expert_size=256, router_size=32, rope_theta=1e4, rope_dims=32,
+)  # fmt: skip
+
+
+def random_model(args: ModelArgs) -> Model:
+    rng = np.random.default_rng(0)
+
+    def draw(name: str, x: mx.array) -> mx.array:
+        scale = x.shape[-1] ** -0.5 if x.ndim > 1 and "conv" not in name else 0.1
+        centre = 1.0 if name.endswith(("scale", "norm.weight", "temp")) else 0.0
+        drawn = mx.array((centre + scale * rng.standard_normal(x.shape)).astype(np.float32))
+        return drawn if FLOAT32.search(name) else drawn.astype(mx.bfloat16)
+
+    model = Model(args)
+    model.update(tree_map_with_path(draw, model.parameters()))
+    mx.eval(model.parameters())
+    return model
+
+
+@pytest.fixture(scope="module")
+def plain() -> Model:
+    return random_model(ARGS)
+
+
+MATRIX_INSTRUCTIONS = """
+float dot8(uint4 a, uint4 b) {
+  unsigned x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
+  float sum = 0.0f;
+  for (int i = 0; i < 4; i++) {
+    sum += __uint_as_float(x[i] << 16) * __uint_as_float(y[i] << 16);
+    sum += __uint_as_float(x[i] & 0xffff0000u) * __uint_as_float(y[i] & 0xffff0000u);
+  }
+  return sum;
+}
+uint4 shown(uint4 x, int lane) {
+  return make_uint4(__shfl_sync(~0u, x.x, lane), __shfl_sync(~0u, x.y, lane),
+                    __shfl_sync(~0u, x.z, lane), __shfl_sync(~0u, x.w, lane));
+}
+void multiply(float* sum, uint4 low, uint4 high, uint4 column) {
+  const int lane = threadIdx.x % 32;
+  for (int q = 0; q < 4; q++) {
+    const uint4 rows[2] = {shown(low, lane / 4 * 4 + q), shown(high, lane / 4 * 4 + q)};
+    for (int i = 0; i < 2; i++) {
+      const uint4 other = shown(column, (lane % 4 * 2 + i) * 4 + q);
+      sum[i] += dot8(rows[0], other);
+      sum[2 + i] += dot8(rows[1], other);
+    }
+  }
+}
+uint4 stream(const void* p) { return *(const uint4*)p; }
+"""
+"""What `experts` says in PTX, said in C++: the definition of m16n8k16 over pieces of 8 inputs."""
+
+
+@pytest.fixture(params=emulator.TEXTS)
+def fused(plain: Model, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Model:
+    monkeypatch.setattr(Kernel, "__call__", emulator.call(request.param))
+    monkeypatch.setattr("engine.families.zaya.decode.mx.compile", lambda step: step)
+    if request.param == "metal":  # has no such instructions
+        monkeypatch.setattr(experts, "fits", lambda *_: False)
+    for name in ("_INWARDS", "_OUTWARDS"):
+        monkeypatch.setattr(experts, name, replace(getattr(experts, name), helpers=MATRIX_INSTRUCTIONS))
+    model = Model(ARGS)
+    model.update(plain.parameters())
+    model.decode_by_kernels()
+    return model
+
+
+class Rows:
+    """Rows that decode by kernels together, and each alone on the plain path."""
+
+    def __init__(self, plain: Model, fused: Model) -> None:
+        self.plain, self.fused = plain, fused
+        self.together: Sequence[Any] = []
+        self.alone: list[list[CCACache]] = []
+
+    def join(self, tokens: Sequence[int], copies: int = 1) -> None:
+        """Rows of one prompt."""
+        caches = prefilled(self.plain, [tokens])
+        more = self.fused.batch_cache(caches, [0] * copies)
+        self._extend(more)
+        self.alone += [self.plain.copy_cache(caches) for _ in range(copies)]
+
+    def join_padded(self, prompts: Sequence[Sequence[int]], places: Sequence[int]) -> None:
+        """Rows of prompts that shared a pass."""
+        self._extend(self.fused.batch_cache(prefilled(self.plain, prompts), places))
+        self.alone += [prefilled(self.plain, [prompts[place]]) for place in places]
+
+    def _extend(self, more: Sequence[Any]) -> None:
+        if self.together:
+            self.together[0].extend(more[0])
+        else:
+            self.together = more
+
+    def keep(self, places: Sequence[int]) -> None:
+        self.together[0].filter(places)
+        self.alone = [self.alone[place] for place in places]
+
+    def step(self, first: int) -> None:
+        """Feed a token to each row; both ways must give the same logits, up to rounding."""
+        tokens = [(first + 5 * i) % ARGS.vocab_size for i in range(len(self.alone))]
+        found = np.array(self.fused(mx.array(tokens)[:, None], self.together)[:, 0])
+        mx.eval(self.together[0].state)
+        for i, (token, caches) in enumerate(zip(tokens, self.alone, strict=True)):
+            expected = np.array(self.plain(mx.array([[token]]), caches)[0, 0])
+            error = np.sqrt(np.mean((found[i] - expected) ** 2) / np.mean(expected**2))
+            assert error < 0.03, f"row {i} is off by {error:.1%}"
+
+
+def prefilled(model: Model, prompts: Sequence[Sequence[int]]) -> list[CCACache]:
+    """Caches of some prompts, computed in one pass."""
+    caches, lengths = model.make_cache(), [len(tokens) for tokens in prompts]
+    padding = [max(lengths) - length for length in lengths]
+    if any(padding):
+        for cache in caches:
+            cache.prepare(lengths=lengths, right_padding=padding)
+    ids = [[*tokens, *[0] * pad] for tokens, pad in zip(prompts, padding, strict=True)]
+    mx.eval(model(mx.array(ids), caches)[0, -1], [cache.state for cache in caches])
+    for cache in caches:
+        cache.finalize()
+    return caches
+
+
+def tokens(count: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(0, ARGS.vocab_size, count).tolist()
+
+
+def test_rows_of_unequal_length_decode_as_alone(plain: Model, fused: Model) -> None:
+    """Prompts of a token less than a page, a page and a token more: the next token begins a page, or another one."""
+    rows = Rows(plain, fused)
+    for seed, count in enumerate((3, PAGE - 1, 17, PAGE, PAGE + 1)):
+        rows.join(tokens(count, seed))
+    rows.step(1)
+    rows.step(40)
+
+
+def test_rows_of_one_prompt_share_its_pages_and_write_their_own(plain: Model, fused: Model) -> None:
+    rows = Rows(plain, fused)
+    rows.join(tokens(PAGE + 5), copies=3)
+    rows.step(1)
+    rows.step(2)
+    pages = [set(pages) for pages in rows.together[0]._rows]
+    assert len(pages[0] & pages[1] & pages[2]) == 1
+    assert len(set.union(*pages)) == 4
+
+
+def test_prompts_that_shared_a_pass_go_on_by_themselves(plain: Model, fused: Model) -> None:
+    rows = Rows(plain, fused)
+    rows.join_padded([tokens(9), tokens(4, 1), tokens(7, 2)], places=[1, 2, 0, 2])
+    rows.step(3)
+
+
+def test_pages_of_rows_that_leave_are_used_again(plain: Model, fused: Model) -> None:
+    rows = Rows(plain, fused)
+    for seed in range(4):
+        rows.join(tokens(20, seed))
+    rows.step(0)
+    held = rows.together[0].nbytes
+    for seed in range(4, 8):
+        rows.keep([0, 1, 3])
+        rows.join(tokens(30, seed))
+        rows.step(seed)
+    assert rows.together[0].nbytes == held
+
+
+@pytest.mark.thorough
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_rows_that_come_and_go_decode_as_alone(plain: Model, fused: Model, data: st.DataObject) -> None:
+    rows = Rows(plain, fused)
+    rows.join(tokens(5))
+    for step in range(data.draw(st.integers(1, 5), "steps")):
+        if len(rows.alone) < 6:
+            count = data.draw(st.sampled_from([1, 2, 60, PAGE - 2, PAGE, 2 * PAGE - 1]), "prompt")
+            rows.join(tokens(count, step), copies=data.draw(st.integers(1, 2), "copies"))
+        order = data.draw(st.permutations(range(len(rows.alone))), "order")
+        rows.keep(order[: data.draw(st.integers(1, len(order)), "kept")])
+        rows.step(step)
+
+
+def test_kernels_that_are_off_are_not_used(fused: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line for people; and rows decode as before."""
+    monkeypatch.setattr(decode, "wanted", lambda: True)
+    decode.adopt(fused)
+    assert fused.notes == ()
+    assert isinstance(fused.batch_cache(fused.make_cache(), [0])[0], PagedRows)
+    right = Kernel.__call__
+
+    def wrong(kernel: Kernel, *inputs: mx.array, **how: Any) -> list[mx.array]:
+        return [3 * x if x.dtype == mx.float32 else x for x in right(kernel, *inputs, **how)]
+
+    monkeypatch.setattr(Kernel, "__call__", wrong)
+    decode.adopt(fused)
+    (note,) = fused.notes
+    assert "kernels of our own do not run here (their logits are off by" in note
+    assert isinstance(fused.batch_cache(fused.make_cache(), [0])[0], CCACache)
+
+
+def test_a_compiler_that_refuses_is_named_in_a_line(plain: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(ARGS)
+    model.update(plain.parameters())
+    monkeypatch.setattr(decode, "wanted", lambda: True)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Failed to compile kernel: nvrtc: error\nline 2")
+
+    monkeypatch.setattr(Kernel, "__call__", refuse)
+    decode.adopt(model)
+    assert model.notes == (
+        "decoding is slower than it could be: kernels of our own do not run here "
+        "(Failed to compile kernel: nvrtc: error)",
+    )
+
+
+def test_a_batch_of_more_tokens_than_the_experts_take_goes_the_plain_way(fused: Model, plain: Model) -> None:
+    rows = Rows(plain, fused)
+    rows.join(tokens(2), copies=experts.MOST_TOKENS + 1)
+    rows.step(3)
