@@ -35,13 +35,13 @@ class DecodeBatch:
         self._caches: Sequence[BatchCache] = []
         self._inputs = mx.zeros((0,), dtype=mx.uint32)  # [B] the next tokens to feed; not yet read
         self._inputs_finite = mx.zeros((0,), dtype=mx.bool_)  # [B] whether they were drawn from numbers; not yet read
-        self._inputs_are_prompt: list[bool] = []  # the last token of a prompt is fed, but is no news to its row
+        self._inputs_are_known: list[bool] = []  # the last token of a row that joins is fed, but is no news to it
         self._sampler = BatchSampler([])
         self._steps = 0
 
     def join(self, rows: list[Row], prompt_caches: Sequence[RowCache], places: list[int]) -> None:
-        """Add rows. `prompt_caches` (one per layer) hold their prompts but for the last token: places[i] is where in
-        them row i finds its own."""
+        """Add rows, new ones or such as have run before. `prompt_caches` (one per layer) hold their `ids` but for the
+        last token: places[i] is where in them row i finds its own."""
         joined, self.rows = self.rows, self.rows + rows  # first: if the rest fails, `clear` must find them
         copies = self._model.batch_cache(prompt_caches, places)
         if joined:
@@ -49,10 +49,10 @@ class DecodeBatch:
                 cache.extend(more)
         else:
             self._caches = copies
-        last = mx.array([row.prompt_ids[-1] for row in rows], dtype=mx.uint32)
+        last = mx.array([row.ids[-1] for row in rows], dtype=mx.uint32)
         self._inputs = mx.concatenate([self._inputs, last])
         self._inputs_finite = mx.concatenate([self._inputs_finite, mx.ones((len(rows),), dtype=mx.bool_)])
-        self._inputs_are_prompt += [True] * len(rows)
+        self._inputs_are_known += [True] * len(rows)
         self._sampler = BatchSampler([row.request.sampling for row in self.rows])
 
     def step(self) -> list[Row]:
@@ -62,18 +62,18 @@ class DecodeBatch:
         """
         inputs, finite = self._with_forced(self._inputs), self._inputs_finite
         logits = self._model(inputs[:, None], cache=self._caches)[:, -1, :]  # [B, V]
-        draws = [len(row.token_ids) + (not p) for row, p in zip(self.rows, self._inputs_are_prompt, strict=True)]
+        draws = [len(row.token_ids) + (not k) for row, k in zip(self.rows, self._inputs_are_known, strict=True)]
         draw = self._sampler(logits, draws)
         self._inputs, self._inputs_finite = draw.tokens.astype(mx.uint32), draw.finite
         mx.async_eval(self._inputs, self._inputs_finite, [cache.state for cache in self._caches])
         tokens: list[int] = inputs.tolist()  # type: ignore[assignment]  # waits for the step before
         drawn: list[bool] = finite.tolist()  # type: ignore[assignment]
-        for row, token, is_drawn, is_prompt in zip(self.rows, tokens, drawn, self._inputs_are_prompt, strict=True):
+        for row, token, is_drawn, is_known in zip(self.rows, tokens, drawn, self._inputs_are_known, strict=True):
             if not is_drawn:
                 row.fail(EngineError(_NOT_FINITE.format(tokens=len(row.token_ids))))
-            elif not is_prompt:
+            elif not is_known:
                 row.accept(token)
-        self._inputs_are_prompt = [False] * len(self.rows)
+        self._inputs_are_known = [False] * len(self.rows)
         self._steps += 1
         if self._steps % _CLEAR_CACHE_STEPS == 0:
             mx.clear_cache()
@@ -94,7 +94,7 @@ class DecodeBatch:
 
     def _keep(self, kept: list[int]) -> None:
         self.rows = [self.rows[i] for i in kept]
-        self._inputs_are_prompt = [self._inputs_are_prompt[i] for i in kept]
+        self._inputs_are_known = [self._inputs_are_known[i] for i in kept]
         if kept:
             places = mx.array(kept)
             self._inputs, self._inputs_finite = self._inputs[places], self._inputs_finite[places]
@@ -106,7 +106,8 @@ class DecodeBatch:
         self._sampler = BatchSampler([row.request.sampling for row in self.rows])
 
     def _with_forced(self, inputs: mx.array) -> mx.array:
-        forced = [row.forced[0] if row.forced else -1 for row in self.rows]
+        known = zip(self.rows, self._inputs_are_known, strict=True)
+        forced = [row.forced[0] if row.forced and not is_known else -1 for row, is_known in known]
         if all(token < 0 for token in forced):
             return inputs
         override = mx.array(forced)

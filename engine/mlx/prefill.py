@@ -73,10 +73,12 @@ class Prefiller:
     def _seeing(self) -> SeeingModel:
         return cast(SeeingModel, self._model)  # whoever gives an image token gives such a model
 
-    def plan(self, ids: list[int], images: Sequence[PreparedImage]) -> Prefill:
-        """A prompt to compute. Raises RequestError: see `Prompt.of`."""
+    def plan(self, ids: list[int], images: Sequence[PreparedImage], written: Sequence[int] = ()) -> Prefill:
+        """A prompt to compute, and behind it what a row has `written`. Raises RequestError: see `Prompt.of`."""
         spans = self._seeing.unsplittable(ids) if images else ()
-        return Prefill(Prompt.of(ids, images, chunk=self._chunk, spans=spans, image_token=self._image_token))
+        return Prefill(
+            Prompt.of(ids, images, written=written, chunk=self._chunk, spans=spans, image_token=self._image_token)
+        )
 
     def may_share(self, others: Sequence[Prefill], prefill: Prefill) -> bool:
         """True if a prompt may join others in one pass."""

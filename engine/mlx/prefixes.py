@@ -56,11 +56,14 @@ class Prompt:
         ids: list[int],
         images: Sequence[PreparedImage],
         *,
+        written: Sequence[int] = (),
         chunk: int,
         spans: Sequence[Span] = (),
         image_token: int | None = None,
     ) -> Prompt:
         """Plan a prompt. `spans` may not be split, so a chunk may exceed `chunk`; they are in order, without overlap.
+
+        written  follows the prompt's ids: the model's text, in which an image token shows no image.
 
         Raises RequestError if the prompt ends with an image or inside a span: its last token is fed alone.
         """
@@ -70,6 +73,7 @@ class Prompt:
             raise RequestError(
                 "the prompt ends right behind an image: put text after it, or use the model's own chat template"
             )
+        ids = [*ids, *written]
         cuts = _cuts(len(ids) - 1, chunk, spans, images_end)
         names = _names(ids, cuts, images, places)
         return cls(ids, tuple(images), places, cuts, names, images_end if images else None)

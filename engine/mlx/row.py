@@ -16,7 +16,8 @@ class Row(Sequence):
 
     prompt_ids  the prompt, rendered.
     emit        where the events of its request go; called on the engine's thread.
-    images      of the prompt, in the order of their places; let go of once the prompt is computed.
+    images      of the prompt, in the order of their places.
+    number      in the order in which rows came; the scheduler sets it, and lets the lower go first.
     error       what ended it, if it came to grief.
     """
 
@@ -40,7 +41,13 @@ class Row(Sequence):
         self.prompt_ids = prompt_ids
         self.emit = emit
         self.images = images
+        self.number = 0
         self.error: EngineError | None = None
+
+    @property
+    def ids(self) -> list[int]:
+        """The prompt and what was generated: what caches must hold, but for the last token, for the row to go on."""
+        return self.prompt_ids + self.token_ids
 
     def fail(self, error: EngineError) -> None:
         """End here, without a completion; the text up to here is still sent."""

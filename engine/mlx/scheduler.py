@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import islice
 from time import monotonic
 
+import mlx.core as mx
+
 from engine.api import Failure
 from engine.errors import EngineError, OutOfMemoryError
 from engine.mlx.batch import DecodeBatch
@@ -65,7 +67,9 @@ class Scheduler:
         self._unbounded_tokens = context_tokens or 32768
         self._cost = CacheCost(model.cache_bytes)
         self._prefiller = Prefiller(model, chunk=prefill_chunk, image_token=image_token)
-        self._queue: deque[Group] = deque()
+        self._queue: deque[Group] = deque()  # by the number of their first row
+        self._submitted = 0
+        self._most_rows = max_rows  # fewer after memory was short
         self._batch = DecodeBatch(model)
         self._flush_at = 0.0
 
@@ -75,26 +79,33 @@ class Scheduler:
 
     def submit(self, rows: Iterable[Row]) -> None:
         """Queue rows, those of one prompt together, in order of their first. What can never run fails at once."""
-        groups: dict[tuple[object, ...], Group] = {}
-        for row in rows:
-            key = (tuple(row.prompt_ids), tuple(image.sha256 for image in row.images))
-            try:
-                self._check_size(row)
-                if key not in groups:
-                    groups[key] = Group(deque(), self._prefiller.plan(row.prompt_ids, row.images))
-            except Exception as error:  # of this prompt alone
-                row.emit(Failure(row.request.id, explain(error)))
-            else:
-                groups[key].waiting.append(row)
-        self._queue.extend(groups.values())
+        new = list(rows)
+        for row in new:
+            row.number = self._submitted
+            self._submitted += 1
+        self._line_up(new)
 
     def step(self) -> None:
-        """Advance everything by one step and send what is new."""
-        self._drop_finished()
-        self._admit()
-        if self._batch.rows:
-            for row in self._batch.step():
-                row.send_end()
+        """Advance everything by one step and send what is new.
+
+        Where memory is too short for it, rows start again from their tokens, half as many at a time; one that fails
+        alone ends with an OutOfMemoryError. Raises what else went wrong: then nobody knows what caches hold, and
+        `fail_all` must follow.
+        """
+        shortage: OutOfMemoryError | None = None
+        try:
+            self._drop_finished()
+            self._admit()
+            if self._batch.rows:
+                for row in self._batch.step():
+                    self._end(row)
+        except Exception as error:
+            explained = explain(error)
+            if not isinstance(explained, OutOfMemoryError):
+                raise
+            shortage = explained
+        if shortage is not None:  # the arrays that the error held on to are gone by now
+            self._retreat(shortage)
         self._flush()
 
     def fail_all(self, error: EngineError) -> None:
@@ -104,7 +115,51 @@ class Scheduler:
         self._queue.clear()
         self._prefiller.prefixes.shrink(0)
         for row in [*self._batch.clear(), *waiting]:
-            row.emit(Failure(row.request.id, error))
+            row.emit(Failure(row.request.id, error))  # not `fail`: the error may be in what the row does
+
+    def _line_up(self, rows: Iterable[Row]) -> None:
+        """Put rows in line, by their numbers, with what they have written as a part of their prompts."""
+        groups: dict[tuple[object, ...], Group] = {}
+        for row in rows:
+            key = (tuple(row.ids), tuple(image.sha256 for image in row.images))
+            try:
+                self._check_size(row)
+                if key not in groups:
+                    groups[key] = Group(deque(), self._prefiller.plan(row.prompt_ids, row.images, row.token_ids))
+            except Exception as error:  # of this prompt alone
+                row.fail(explain(error))
+                row.send_end()
+            else:
+                groups[key].waiting.append(row)
+        self._queue = deque(sorted([*self._queue, *groups.values()], key=lambda group: group.waiting[0].number))
+
+    def _retreat(self, shortage: OutOfMemoryError) -> None:
+        """After a step for which memory was too short: let go of all caches, and go on with half of the rows.
+
+        A step that failed may have left any of them half written, so all rows are computed again from their tokens.
+        Their draws go on where they were, since noise depends on (seed, draw) alone.
+        """
+        rows = self._batch.clear()
+        held = [group.prefill for group in self._queue if group.prefill.caches]
+        for prefill in held:
+            prefill.reset()
+            prefill.alone = True
+        self._prefiller.prefixes.shrink(0)
+        mx.clear_cache()
+        if len(rows) > 1 or (rows and held):
+            self._most_rows = max(len(rows) // 2, 1)
+            self._line_up(rows)
+        elif rows:
+            rows[0].fail(shortage)
+            rows[0].send_end()
+        elif self._queue:
+            self._fail(self._queue[0], shortage)
+
+    def _end(self, row: Row) -> None:
+        """Tell how a row ended. One that did by itself shows that there is memory: another may run than before."""
+        if row.finish_reason != "cancelled":
+            self._most_rows = min(self._most_rows + 1, self.max_rows)
+        row.send_end()
 
     def _drop_finished(self) -> None:
         """Let go of what was cancelled since the last step."""
@@ -125,14 +180,20 @@ class Scheduler:
         try:
             caches = self._prefill(groups)
         except Exception as error:  # nobody else's business: the rows that decode have not been touched
-            if len(groups) == 1:
-                self._fail(groups[0], explain(error))
-            for group in groups:  # who is to blame, or whether less memory is enough, shows when each is tried alone
-                group.prefill.reset()
-                group.prefill.alone = True
+            self._set_back(groups, explain(error))
             return
         if groups[0].prefill.complete:
             self._start_rows(groups, caches)
+
+    def _set_back(self, groups: list[Group], error: EngineError) -> None:
+        """After a prefill that failed: try each prompt alone, then once fewer rows decode, if that may help."""
+        if len(groups) == 1 and isinstance(error, OutOfMemoryError) and self._batch.rows:
+            self._most_rows = len(self._batch.rows)
+        elif len(groups) == 1:
+            self._fail(groups[0], error)
+        for group in groups:
+            group.prefill.reset()
+            group.prefill.alone = True
 
     def _together(self) -> list[Group]:
         """The first groups in line for which there is room, as many as share a pass."""
@@ -167,8 +228,8 @@ class Scheduler:
                 places.append(place)
         for row, place in zip(rows, places, strict=True):
             group = groups[place]
-            row.cached_tokens = group.prefill.prompt.tokens if group.started else group.prefill.cached
-            row.images = ()
+            if not row.token_ids:
+                row.cached_tokens = group.prefill.prompt.tokens if group.started else group.prefill.cached
             group.started = True
             group.waiting.popleft()
             if not group.waiting:
@@ -179,7 +240,8 @@ class Scheduler:
     def _fail(self, group: Group, error: EngineError) -> None:
         self._queue.remove(group)
         for row in group.waiting:
-            row.emit(Failure(row.request.id, error))
+            row.fail(error)
+            row.send_end()
 
     def _make_way(self, more: Sequence[Row], growing: Sequence[Group] = ()) -> int:
         """Let go of what rows leave no room for, `more` beside those of the batch: of beginnings, and of prompts that
@@ -199,7 +261,7 @@ class Scheduler:
     def _has_room(self, row: Row, beside: Sequence[Row] = ()) -> bool:
         """True if this row may run with those of the batch and `beside`."""
         rows = [*self._batch.rows, *beside, row]
-        return len(rows) <= self.max_rows and self._cost.of_rows(map(self._tokens, rows)) <= self._kv_bytes
+        return len(rows) <= self._most_rows and self._cost.of_rows(map(self._tokens, rows)) <= self._kv_bytes
 
     def _check_size(self, row: Row) -> None:
         needed = self._cost.of_rows([self._tokens(row)])

@@ -188,11 +188,11 @@ async def test_a_prompt_that_cannot_be_planned_fails_alone(llama_folder: Path) -
     plan = Prefiller.plan
     bad: list[int] = []
 
-    def failing(self: Prefiller, ids: list[int], images: Sequence[Any]) -> Prefill:
+    def failing(self: Prefiller, ids: list[int], *options: Any) -> Prefill:
         if not bad or ids == bad:
             bad[:] = ids
             raise IndexError("a bug")
-        return plan(self, ids, images)
+        return plan(self, ids, *options)
 
     with pytest.MonkeyPatch.context() as patch, anyio.fail_after(60):
         patch.setattr(Prefiller, "plan", failing)
