@@ -7,7 +7,7 @@ a token that must be forced replaces the draw before it is fed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import mlx.core as mx
 
@@ -38,6 +38,11 @@ class DecodeBatch:
         self._inputs_are_known: list[bool] = []  # the last token of a row that joins is fed, but is no news to it
         self._sampler = BatchSampler([])
         self._steps = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the rows' caches, as it is now."""
+        return sum(cache.nbytes for cache in self._caches)
 
     def join(self, rows: list[Row], prompt_caches: Sequence[RowCache], places: list[int]) -> None:
         """Add rows, new ones or such as have run before. `prompt_caches` (one per layer) hold their `ids` but for the
@@ -85,6 +90,10 @@ class DecodeBatch:
         if finished:
             self._keep([i for i, row in enumerate(self.rows) if row.finish_reason is None])
         return finished
+
+    def take_out(self, rows: Collection[Row]) -> None:
+        """Let go of rows that have not ended; they may join again."""
+        self._keep([i for i, row in enumerate(self.rows) if row not in rows])
 
     def clear(self) -> list[Row]:
         """Forget all rows and their memory, after a step that failed; returns them."""

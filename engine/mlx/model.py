@@ -68,6 +68,10 @@ class TextModel(Protocol):
         """True if prompts may share a pass: then `make_cache` gives `PaddedCache`s."""
 
     @property
+    def ragged(self) -> bool:
+        """True if rows that decode together take memory for their own lengths; else each for that of the longest."""
+
+    @property
     def vocab_size(self) -> int | None:
         """Numbers in the logits of a token; None: not known."""
 

@@ -49,6 +49,11 @@ class Row(Sequence):
         """The prompt and what was generated: what caches must hold, but for the last token, for the row to go on."""
         return self.prompt_ids + self.token_ids
 
+    @property
+    def length(self) -> int:
+        """How many `ids` there are."""
+        return self.prompt_tokens + len(self.token_ids)
+
     def fail(self, error: EngineError) -> None:
         """End here, without a completion; the text up to here is still sent."""
         if self.finish_reason is None:

@@ -1,4 +1,8 @@
-"""Who runs when: a queue, admission by KV bytes, prefill in chunks, one decode batch.
+"""Who runs when: a queue, admission by the likely length, prefill in chunks, one decode batch.
+
+A row is admitted when its likely length fits beside those of the others. Where rows become longer together than there
+is memory, the youngest goes back into line, and goes on later from its tokens. The oldest is never sent back, and any
+row fits alone, so all come to their end; and the draws of a row do not depend on when they are made.
 
 Requests with the same prompt form a group: the prompt is computed once and each row starts from a copy of its cache.
 A step advances one chunk of prefill, or the features of one image, and one decode step, so that neither starves the
@@ -18,7 +22,7 @@ import mlx.core as mx
 from engine.api import Failure
 from engine.errors import EngineError, OutOfMemoryError
 from engine.mlx.batch import DecodeBatch
-from engine.mlx.memory import CacheCost
+from engine.mlx.memory import CacheCost, LikelyLength
 from engine.mlx.model import RowCache, TextModel
 from engine.mlx.prefill import Prefill, Prefiller
 from engine.mlx.row import Row
@@ -45,7 +49,7 @@ class Scheduler:
     """Runs rows to their end. All methods are for the one thread that touches MLX.
 
     max_rows        rows that may decode together.
-    kv_bytes        memory for their caches; a row is admitted when its longest possible completion fits. What rows
+    kv_bytes        memory for their caches: no row is taken whose longest possible completion does not fit. What rows
                     leave free of it holds prompts that are computed and wait for room, and beginnings of prompts that
                     may come again (`prefixes`): they give way to rows, and are computed again if need be.
     context_tokens  used as a row's length where nothing else bounds it.
@@ -65,7 +69,8 @@ class Scheduler:
         self.max_rows = max_rows
         self._kv_bytes = kv_bytes
         self._unbounded_tokens = context_tokens or 32768
-        self._cost = CacheCost(model.cache_bytes)
+        self._cost = CacheCost.of(model)
+        self._likely = LikelyLength()
         self._prefiller = Prefiller(model, chunk=prefill_chunk, image_token=image_token)
         self._queue: deque[Group] = deque()  # by the number of their first row
         self._submitted = 0
@@ -95,6 +100,7 @@ class Scheduler:
         shortage: OutOfMemoryError | None = None
         try:
             self._drop_finished()
+            self._make_room()
             self._admit()
             if self._batch.rows:
                 for row in self._batch.step():
@@ -148,16 +154,35 @@ class Scheduler:
         mx.clear_cache()
         if len(rows) > 1 or (rows and held):
             self._most_rows = max(len(rows) // 2, 1)
-            self._line_up(rows)
+            self._send_back(rows)
         elif rows:
             rows[0].fail(shortage)
             rows[0].send_end()
         elif self._queue:
             self._fail(self._queue[0], shortage)
 
+    def _make_room(self) -> None:
+        """Send back the youngest rows if the next step would need more memory than there is."""
+        fitting, leaving = self._batch.rows, list[Row]()
+        while len(fitting) > 1 and not self._cost.fit((row.length + 1 for row in fitting), self._kv_bytes):
+            leaving.append(max(fitting, key=lambda row: row.number))
+            fitting = [row for row in fitting if row is not leaving[-1]]
+        if leaving:
+            self._batch.take_out(leaving)
+            self._send_back(leaving)
+
+    def _send_back(self, rows: list[Row]) -> None:
+        """Put rows that ran in line again."""
+        for row in rows:
+            for chunk in row.chunks():
+                row.emit(chunk)
+        self._line_up(rows)
+
     def _end(self, row: Row) -> None:
-        """Tell how a row ended. One that did by itself shows that there is memory: another may run than before."""
+        """Tell how a row ended. One that did by itself tells of others' lengths, and shows that there is memory: one
+        more may run than before."""
         if row.finish_reason != "cancelled":
+            self._likely.learn(len(row.token_ids), self._budget(row))
             self._most_rows = min(self._most_rows + 1, self.max_rows)
         row.send_end()
 
@@ -176,6 +201,7 @@ class Scheduler:
         """Compute the next part of the first prompts in line; start their rows once they are complete."""
         groups = self._together()
         if not groups:
+            self._make_way()
             return
         try:
             caches = self._prefill(groups)
@@ -243,14 +269,18 @@ class Scheduler:
             row.fail(error)
             row.send_end()
 
-    def _make_way(self, more: Sequence[Row], growing: Sequence[Group] = ()) -> int:
+    def _make_way(self, more: Sequence[Row] = (), growing: Sequence[Group] = ()) -> int:
         """Let go of what rows leave no room for, `more` beside those of the batch: of beginnings, and of prompts that
         are computed and wait, the last in line first. Those that are `growing` are counted as rows.
 
         Returns the bytes that are left for beginnings.
         """
-        free = self._kv_bytes - self._cost.of_rows(map(self._tokens, [*self._batch.rows, *more]))
         held = [group.prefill for group in self._queue if group.prefill.caches and group not in growing]
+        if not (more or held or self._prefiller.prefixes.nbytes):
+            return 0
+        rows = self._cost.of_rows(map(self._likely_tokens, [*self._batch.rows, *more]))
+        # Where rows have left, their caches may still have the room that they had.
+        free = self._kv_bytes - max(rows, self._batch.nbytes)
         free -= sum(prefill.nbytes for prefill in held)
         while held and free < 0:
             free += held[-1].nbytes
@@ -259,21 +289,29 @@ class Scheduler:
         return free
 
     def _has_room(self, row: Row, beside: Sequence[Row] = ()) -> bool:
-        """True if this row may run with those of the batch and `beside`."""
+        """True if this row may run with those of the batch and `beside`; alone, any may."""
         rows = [*self._batch.rows, *beside, row]
-        return len(rows) <= self._most_rows and self._cost.of_rows(map(self._tokens, rows)) <= self._kv_bytes
+        if len(rows) == 1:
+            return True
+        return len(rows) <= self._most_rows and self._cost.fit(map(self._likely_tokens, rows), self._kv_bytes)
 
     def _check_size(self, row: Row) -> None:
-        needed = self._cost.of_rows([self._tokens(row)])
+        longest = row.prompt_tokens + self._budget(row)
+        needed = self._cost.of_rows([longest])
         if needed > self._kv_bytes:
             raise OutOfMemoryError(
-                f"one completion of {self._tokens(row):,} tokens needs {needed / 2**30:.1f} GiB of KV cache and "
+                f"one completion of {longest:,} tokens needs {needed / 2**30:.1f} GiB of KV cache and "
                 f"{self._kv_bytes / 2**30:.1f} GiB are free: lower `beta`, `tau` or `answer_budget`"
                 f"{', or use smaller images' if row.images else ''}"
             )
 
-    def _tokens(self, row: Row) -> int:
-        return row.total_tokens or self._unbounded_tokens
+    def _likely_tokens(self, row: Row) -> int:
+        return self._likely.of(row.prompt_tokens, len(row.token_ids), self._budget(row))
+
+    def _budget(self, row: Row) -> int:
+        """The most tokens that a row may write."""
+        total = row.total_tokens or self._unbounded_tokens
+        return max(total - row.prompt_tokens, 1)
 
     def _flush(self) -> None:
         start = monotonic()

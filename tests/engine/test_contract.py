@@ -71,7 +71,7 @@ def endless_llama(folder: Path) -> MLXEngine:
 def with_room_for_one_short(folder: Path) -> MLXEngine:
     from mlx_lm.utils import load_model
 
-    return load_engine(folder, kv_bytes=CacheCost(AdaptedModel(load_model(folder)[0]).cache_bytes).of_rows([100]))
+    return load_engine(folder, kv_bytes=CacheCost.of(AdaptedModel(load_model(folder)[0])).of_rows([100]))
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ class AdaptedModel:
     """
 
     takes_padding = False
+    ragged = False
 
     def __init__(self, module: nn.Module, *, max_rows: int | None = None, notes: tuple[str, ...] = ()) -> None:
         self.module = module

@@ -299,6 +299,11 @@ class Model(nn.Module):
         return kv_bytes_per_token(self.args, dtype) * tokens + state_bytes(self.args, dtype)
 
     @property
+    def ragged(self) -> bool:
+        """See `engine.mlx.model.TextModel.ragged`: rows in pages are."""
+        return self._decoder is not None
+
+    @property
     def vocab_size(self) -> int:
         """Numbers in the logits of a token."""
         return self.args.vocab_size

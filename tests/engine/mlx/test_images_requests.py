@@ -82,7 +82,7 @@ def test_a_model_that_sees_says_so(tiny: MLXEngine) -> None:
 
 
 async def test_image_tokens_count_in_admission(fresh: Callable[..., MLXEngine]) -> None:
-    cost = CacheCost(load(TINY)[0].cache_bytes)
+    cost = CacheCost.of(load(TINY)[0])
     engine = fresh(kv_bytes=cost.of_rows([40]))
     requests = [request("fits", words(1, 4), CAT), request("does not", words(1, 4), png(0, 448, 448))]
     async with engine.generate(requests) as stream:

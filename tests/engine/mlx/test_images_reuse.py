@@ -131,11 +131,11 @@ async def test_beginnings_are_let_go_of_after_a_failure(
 
 
 async def test_beginnings_give_way_to_rows(fresh: Callable[..., MLXEngine], monkeypatch: pytest.MonkeyPatch) -> None:
-    cost = CacheCost(load(TINY)[0].cache_bytes)
+    cost = CacheCost.of(load(TINY)[0])
     engine = fresh(kv_bytes=cost.of_rows([40, 40]))
 
     def nbytes(scheduler: Scheduler) -> int:
-        return scheduler._prefiller.prefixes.nbytes + cost.of_rows(map(scheduler._tokens, scheduler._batch.rows))
+        return scheduler._prefiller.prefixes.nbytes + cost.of_rows(map(scheduler._likely_tokens, scheduler._batch.rows))
 
     used = after_each_step(monkeypatch, nbytes)
     requests = [request(f"{i}", words(i), image, seed=i) for i, image in enumerate([CAT, DOG, BIRD, CAT, DOG, BIRD])]

@@ -11,13 +11,13 @@ from scheduling import Driver, tiny, tokens
 from engine.mlx.memory import CacheCost
 from engine.mlx.scheduler import Scheduler
 
-COST = CacheCost(tiny().cache_bytes)
+COST = CacheCost.of(tiny())
 
 
 def taken(scheduler: Scheduler) -> int:
     """Bytes of all that decodes, waits and may come again."""
     waiting = sum(group.prefill.nbytes for group in scheduler._queue)
-    rows = COST.of_rows(map(scheduler._tokens, scheduler._batch.rows))
+    rows = COST.of_rows(map(scheduler._likely_tokens, scheduler._batch.rows))
     return rows + waiting + scheduler._prefiller.prefixes.nbytes
 
 

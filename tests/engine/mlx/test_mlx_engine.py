@@ -150,7 +150,7 @@ async def test_what_can_never_fit_fails_alone(llama_folder: Path) -> None:
 def _bytes_for(folder: Path, *, rows: int, tokens: int) -> int:
     from mlx_lm.utils import load_model
 
-    return CacheCost(AdaptedModel(load_model(folder)[0]).cache_bytes).of_rows([tokens] * rows)
+    return CacheCost.of(AdaptedModel(load_model(folder)[0])).of_rows([tokens] * rows)
 
 
 async def test_the_engine_outlives_a_step_that_fails(llama_folder: Path) -> None:

@@ -45,6 +45,7 @@ class ToyModel:
     max_rows: int | None = None
     notes: tuple[str, ...] = ("it is a toy",)
     takes_padding = False
+    ragged = False
     weight_bytes = 1
 
     def __init__(self, vocabulary: int) -> None:

@@ -59,7 +59,7 @@ def test_the_caches_that_a_row_has_in_the_end_are_covered(window: int | None, pr
         adapted(mx.zeros((1, min(512, prompt - start)), dtype=mx.uint32), caches)
     for _ in range(more):
         adapted(mx.zeros((1, 1), dtype=mx.uint32), caches)
-    assert sum(each.nbytes for each in caches) <= CacheCost(adapted.cache_bytes).of_rows([prompt + more])
+    assert sum(each.nbytes for each in caches) <= CacheCost.of(adapted).of_rows([prompt + more])
 
 
 def test_a_state_costs_the_same_at_any_length() -> None:
