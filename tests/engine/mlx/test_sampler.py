@@ -10,27 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import engine.mlx.sampler as sampler_module
 from engine.api import SamplingParams
+from engine.mlx import plain_sampler
+from engine.mlx.plain_sampler import COLDEST, _Filters, least_of_nucleus
 from engine.mlx.sampler import BatchSampler, noise_key
 
 
-def allowed_tokens(logits: np.ndarray, params: SamplingParams) -> set[int]:
-    """The tokens that may be drawn, worked out one at a time in float64."""
-    scaled = logits.astype(np.float64) / max(params.temperature, 1e-5)
+def allowed_tokens(logits: np.ndarray, params: SamplingParams, slack: float = 1e-5) -> set[int]:
+    """The tokens that may be drawn, worked out in float64, with bounds moved by so much that rounding cannot matter."""
+    scaled = (logits * np.float32(1 / max(params.temperature, COLDEST))).astype(np.float64)
     p = np.exp(scaled - scaled.max())
-    p /= p.sum()
-    order = np.argsort(-p, kind="stable")
-    kept = order[: params.top_k] if params.top_k else order
-    total = p[kept].sum() if params.top_k else 1.0
-    nucleus: list[int] = []
-    mass = 0.0
-    for token in kept:
-        if nucleus and params.top_p < 1 and mass >= params.top_p * total:
-            break
-        nucleus.append(int(token))
-        mass += p[token]
-    return {t for t in nucleus if p[t] >= params.min_p * p.max()}
+    falling = np.sort(p)[::-1]
+    kept = falling[: params.top_k or None]
+    last = np.sort(scaled)[::-1][len(kept) - 1]
+    before = np.append(0.0, np.cumsum(falling))[np.searchsorted(-falling, -p, side="left")]  # mass of what is likelier
+    allowed = (scaled >= last) & (p >= params.min_p * (1 - slack))
+    if params.top_p < 1:
+        allowed &= before < (params.top_p + slack) * kept.sum()
+    return {*np.flatnonzero(allowed).tolist(), int(p.argmax())}
 
 
 params = st.builds(
@@ -63,14 +60,51 @@ def test_a_row_draws_alone_what_it_draws_in_a_batch(rows: list[SamplingParams], 
     assert together == alone
 
 
-@pytest.mark.parametrize("top_p", [0.5, 0.9, 0.999999])
-@pytest.mark.parametrize("spread", [0.1, 4.0])  # nearly flat: the nucleus is wider than the head; peaked: narrower
-def test_a_large_vocabulary_has_the_same_nucleus(top_p: float, spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [SamplingParams(top_p=top_p, seed=i) for i in range(3)]
-    logits = mx.array(np.random.default_rng(3).normal(0, spread, (3, 5000)).astype(np.float32))
-    full = BatchSampler(rows)._thresholds(logits)
-    monkeypatch.setattr(sampler_module, "_HEAD_TOKENS", 64)
-    assert mx.array_equal(BatchSampler(rows)._thresholds(logits), full)
+@settings(max_examples=60)
+@given(
+    rows=st.lists(params, min_size=1, max_size=4),
+    seed=st.integers(0, 2**32 - 1),
+    spread=st.sampled_from([0.1, 2.0, 6.0]),  # of nearly flat logits, nuclei are wide
+    vocab=st.sampled_from([5, 64, 1001, 4099]),
+)
+def test_what_may_be_drawn_is_neither_more_nor_less_than_the_filters_say(
+    rows: list[SamplingParams], seed: int, spread: float, vocab: int
+) -> None:
+    logits = np.random.default_rng(seed).normal(0, spread, (len(rows), vocab)).astype(np.float32)
+    sharpness = np.array([[1 / max(row.temperature, COLDEST)] for row in rows], np.float32)
+    allowed = np.array(_Filters(rows).allowed(mx.array(logits * sharpness)))
+    for found, row, p in zip(allowed, logits, rows, strict=True):
+        least, most = allowed_tokens(row, p, slack=-1e-5), allowed_tokens(row, p, slack=1e-5)
+        assert least <= set(np.flatnonzero(found).tolist()) <= most
+
+
+@given(
+    values=st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=70), min_size=1, max_size=4),
+    share=st.floats(0.01, 1.0),
+    sorted_tokens=st.sampled_from([1, 2, 5, 100]),
+)
+def test_halving_finds_the_edge_that_a_sort_finds(values: list[list[int]], share: float, sorted_tokens: int) -> None:
+    """Masses are whole numbers, of which there are ties and no rounding."""
+    longest = max(map(len, values))
+    mass = np.array([row + [0] * (longest - len(row)) for row in values], np.float32)
+    target = np.ceil(mass.sum(axis=1, keepdims=True) * share)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain_sampler, "_SORTED", sorted_tokens)
+        found = least_of_nucleus(mx.array(mass), mx.array(target)).tolist()
+    for row, aim, (edge,) in zip(mass, target[:, 0], found, strict=True):
+        before = {value: row[row > value].sum() for value in row}
+        assert edge == min((value for value in row if before[value] < aim), default=row.max())
+
+
+@pytest.mark.parametrize("row", [{}, {"top_p": 0.9}, {"top_k": 9}, {"top_k": 9, "top_p": 0.9}, {"min_p": 0.1}], ids=str)
+@pytest.mark.parametrize("vocab", [50, 5000])
+def test_a_draw_is_put_together_without_waiting_for_logits(row: dict[str, float], vocab: int) -> None:
+    """MLX refuses to evaluate anything while it traces a function."""
+    sampler = BatchSampler([SamplingParams(**row)] * 2)
+    traced = mx.compile(lambda logits: sampler(logits, [0, 0], log_probabilities=True))
+    traced(mx.zeros((2, vocab)))
+    with pytest.raises(ValueError, match="eval an array during function transformations"):
+        mx.compile(lambda logits: mx.max(logits).item() * logits)(mx.zeros((2, vocab)))
 
 
 def test_temperature_zero_is_greedy_beside_a_row_that_is_not() -> None:
