@@ -147,6 +147,20 @@ class TokenChunk:
     section: Section
 
 
+class Interruption(_Record):
+    """What broke while a completion was generated elsewhere, and what was done about it.
+
+    action        `retried`: asked for again, before there was a token; `continued`: from the token where it broke,
+                  nothing was lost; `restarted`: from the beginning, with the same seed, after a `Restarted`.
+    after_tokens  how many tokens there were.
+    error         what broke, in a line.
+    """
+
+    action: Literal["retried", "continued", "restarted"]
+    after_tokens: int
+    error: str
+
+
 class Completion(_Record):
     """A finished completion; the last event of its request.
 
@@ -156,6 +170,7 @@ class Completion(_Record):
                  with what follows it.
     closed       the reasoning was closed by its end tag (the model's own, or a forced one).
     forced       the engine ended it, with the tag or with the cue, at `reasoning_budget` or by `conclude`.
+    interruptions   of the connection to who generates it; what was generated before the last `restarted` is not in it.
     """
 
     request_id: str
@@ -166,6 +181,7 @@ class Completion(_Record):
     closed: bool = False
     forced: bool = False
     usage: Usage = Usage()
+    interruptions: tuple[Interruption, ...] = ()
 
     @property
     def reasoning_ids(self) -> tuple[int, ...]:
@@ -175,13 +191,25 @@ class Completion(_Record):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request that came to grief alone; the last event of its request. The others go on."""
+    """A request that came to grief alone; the last event of its request. The others go on.
+
+    interruptions  that it had come over before.
+    """
 
     request_id: str
     error: EngineError
+    interruptions: tuple[Interruption, ...] = ()
 
 
-EngineEvent = TokenChunk | Completion | Failure
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """A request that starts again, with its seed, because what came of it was lost on the way: its chunks so far are
+    void, and the next ones are the first of its completion."""
+
+    request_id: str
+
+
+EngineEvent = TokenChunk | Restarted | Completion | Failure
 
 
 class GenerationStream(Protocol):
@@ -190,7 +218,7 @@ class GenerationStream(Protocol):
     It ends after every request had its `Completion` or `Failure`; if the engine is closed meanwhile, that is a
     `Failure` with EngineClosedError. Events of one request are in order; those of different requests interleave
     freely. The token ids of a request's chunks, put together, are those of its `Completion`, and so are the texts of
-    each section (for a model without think tags: of both, its text).
+    each section (for a model without think tags: of both, its text); a `Restarted` voids the chunks before it.
     """
 
     async def __aenter__(self) -> Self: ...
@@ -236,9 +264,10 @@ Capability = Literal["images", "conclude", "seeds", "exact_tokens", "logprobs"]
 """What some engines can do and others cannot: fields of `ModelInfo`."""
 _LACKING: dict[Capability, str] = {
     "images": "reads text only: use a model that sees",
-    "conclude": "cannot be made to answer in the midst of its reasoning: use a model of the mlx engine",
+    "conclude": "cannot be made to answer in the midst of its reasoning: use a model of the mlx engine, or a server "
+    "that can go on with an assistant's turn",
     "seeds": "draws without seeds: use a model of the mlx engine",
-    "exact_tokens": "counts tokens roughly: use a model of the mlx engine",
+    "exact_tokens": "counts tokens roughly: use a model of the mlx engine, or name a `tokenizer`",
     "logprobs": "does not say how likely its tokens were",
 }
 

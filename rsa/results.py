@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.api import Completion, ModelInfo, SamplingParams, Usage
+from engine.api import Completion, Interruption, ModelInfo, SamplingParams, Usage
 from rsa.settings.config import RSAConfig
 
 Status = Literal["ok", "degenerate", "failed", "cancelled"]
@@ -59,10 +59,14 @@ class Budgets(Record):
 
 
 class Tail(Record):
-    """The part of a candidate that the next round sees: token ids and the text they decode to."""
+    """The part of a candidate that the next round sees: token ids and the text they decode to.
+
+    approximate  its tokens are an estimate, so that it is about as long as tau: see `ModelInfo.exact_tokens`.
+    """
 
     ids: tuple[int, ...] = Field(repr=False)
     text: str
+    approximate: bool = False
 
 
 class Check(Record):
@@ -86,7 +90,8 @@ class Candidate(Record):
     completion  None if it failed, or if the engine did not end it in time after a limit.
     answer      as extracted from the answer section; None if there is none or none was asked for.
     check       of the answer; None without one, and for a model that has no checker (see `rsa.answers.checking`).
-    error       the engine's message, if it failed.
+    error       the engine's message, if it failed; `interruptions`: what it had come over before (those of the others
+                are in their completion).
     """
 
     round: int
@@ -99,6 +104,7 @@ class Candidate(Record):
     answer: str | None = None
     check: Check | None = None
     error: str | None = None
+    interruptions: tuple[Interruption, ...] = ()
     prompt_sha256: str = ""
     sampling: SamplingParams | None = None
     started_s: float = 0.0

@@ -15,6 +15,8 @@ from engine.api import (
     Failure,
     GenerationRequest,
     GenerationStream,
+    Interruption,
+    Restarted,
     Section,
     TokenChunk,
 )
@@ -45,6 +47,11 @@ class Rollout:
     status: Status | None = None
     completion: Completion | None = None
     error: str | None = None
+    interruptions: tuple[Interruption, ...] = ()  # of one that failed
+
+    def restart(self) -> None:
+        """Forget what was generated: the engine begins again."""
+        self.tokens, self.section, self.recent, self.monitor = 0, "reasoning", "", DegenerationMonitor()
 
 
 class Listener(Protocol):
@@ -114,11 +121,14 @@ class _Stage:
         match event:
             case TokenChunk():
                 await self._grow(rollout, event, stream)
+            case Restarted():  # its tokens stay spent
+                rollout.restart()
             case Completion():
                 self.meter.spend(event.usage.completion_tokens - rollout.tokens)
                 rollout.completion = event
                 await self._end(rollout, self._status(rollout, event))
             case Failure():
+                rollout.interruptions = event.interruptions
                 await self._end(rollout, "failed", error=_describe(event.error))
         await self._obey_token_limit(stream)
 

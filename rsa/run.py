@@ -272,6 +272,7 @@ class Run:
                 carry=self.config.carry,
                 tail_tokens=self.budgets.tau,
                 tokenizer=self.engine.tokenizer,
+                exact=self.engine.model.exact_tokens,
             )
             if status in ("ok", "cancelled"):
                 answer = answer_of(completion, self.prompts.answer, thinks=self.engine.model.thinks)
@@ -286,6 +287,7 @@ class Run:
             answer=answer,
             check=None if answer is None or self.checker is None else self.checker(self.problem.text, answer),
             error=rollout.error,
+            interruptions=rollout.interruptions,
             prompt_sha256=prompt_sha256(rollout.request.messages),
             sampling=rollout.request.sampling,
             started_s=rollout.started_s,

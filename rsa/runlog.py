@@ -46,7 +46,7 @@ from rsa.prompts import PromptSet
 from rsa.results import Candidate, Record, RoundKind, RunResult
 from rsa.settings.config import RSAConfig
 
-FORMAT = 4
+FORMAT = 5
 """The number of the format of run folders: raised when an older reader could not understand one."""
 RUN, EVENTS, RESULT, IMAGES = "run.json", "events.jsonl", "result.json", "images"
 CandidateKey = tuple[RoundKind, int, int]

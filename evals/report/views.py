@@ -169,7 +169,7 @@ def _unscored(candidate: Candidate, agrees: bool, tail_characters: int) -> Candi
         badge=_agreement(candidate, agrees),
         answer=_shortened(candidate.answer),
         reading=None,
-        note=candidate.error or check_words(candidate.check),
+        note=candidate.error or " ".join(filter(None, [check_words(candidate.check), _approximate(candidate)])),
         forced=bool(candidate.completion and candidate.completion.forced),
         reasoning_tokens=usage.reasoning_tokens if usage else 0,
         answer_tokens=usage.completion_tokens - usage.reasoning_tokens if usage else 0,
@@ -181,6 +181,11 @@ def _unscored(candidate: Candidate, agrees: bool, tail_characters: int) -> Candi
 def check_words(check: Check | None) -> str:
     """What the model's checker says of an answer in a sentence; empty without one."""
     return "" if check is None else f"Its answer is {check.mark}: {check.reason}."
+
+
+def _approximate(candidate: Candidate) -> str:
+    approximate = candidate.tail is not None and candidate.tail.approximate
+    return "Its tokens are estimated: counts and the length of its tail are approximate." if approximate else ""
 
 
 def _agreement(candidate: Candidate, agrees: bool) -> Badge:

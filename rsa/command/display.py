@@ -239,6 +239,7 @@ def _candidate_line(candidate: Candidate) -> str:
         f"{candidate.completion.usage.completion_tokens} tokens",
         _budget_reached(candidate, candidate.completion),
         candidate.status if candidate.status != "ok" else "",
+        _interrupted(candidate.completion),
         f"answer {marked(candidate.answer, candidate.check)}" if candidate.answer is not None else _silence(candidate),
     ]
     return f"{where}: {', '.join(part for part in parts if part)}"
@@ -252,6 +253,14 @@ def _budget_reached(candidate: Candidate, completion: Completion) -> str:
     if completion.finish_reason == "budget":
         return f"reasoning ended at beta = {budget}" if budget is not None else "reasoning ended at beta"
     return "answer ended at its budget" if completion.finish_reason == "length" else ""
+
+
+def _interrupted(completion: Completion) -> str:
+    """How often the connection to who generated it broke, and what became of its tokens."""
+    lost = sum(each.after_tokens for each in completion.interruptions if each.action == "restarted")
+    if not completion.interruptions:
+        return ""
+    return f"broke off {plural(len(completion.interruptions), 'time')}{f', {lost:,} tokens lost' if lost else ''}"
 
 
 def _silence(candidate: Candidate | Row) -> str:

@@ -79,9 +79,9 @@ async def test_the_row_fails_and_the_others_do_not_notice(
     shown: list[int] = []
     async with llama.generate(requests) as stream:
         async for event in stream:
-            if not isinstance(event, TokenChunk):
+            if isinstance(event, Completion | Failure):
                 ends[event.request_id] = event
-            elif event.request_id == requests[ill].id:
+            elif isinstance(event, TokenChunk) and event.request_id == requests[ill].id:
                 shown += event.token_ids
     for i in (0, 2):
         end = ends[requests[i].id]
