@@ -117,6 +117,22 @@ def load_model(model: str | Path) -> TextModel:
     return family_of(folder).load(folder)
 
 
+def load_tokenizer(model: str | Path) -> ChatTokenizer:
+    """The tokenizer of a model on this machine, for texts alone; its folder needs nothing else.
+
+    Raises BackendError without a working MLX, ModelError.
+    """
+    folder = ModelFolder(locate(model))
+    load_mlx()
+    return _load_tokenizer(folder, None)
+
+
+def model_type_of(model: str | Path) -> str | None:
+    """What the configuration of a model on this machine calls its kind; None without a configuration."""
+    config = ModelFolder(locate(model)).json("config.json") or {}
+    return str(config.get("model_type") or "") or None
+
+
 def inspect_model(model: str | Path) -> ModelReport:
     """What the files of a model on this machine are and lack; nothing is fetched, and nothing large is read.
 
@@ -167,11 +183,11 @@ def _load_tokenizer(folder: ModelFolder, images: ImageStore | None) -> ChatToken
     logs.set_verbosity_error()  # it warns of model types it does not know; tokenizers do not depend on them
     try:
         extra: dict[str, Any] = {"model_max_length": sys.maxsize}  # else it warns of long prompts; we refuse them
-        wrapped = load_tokenizer(path, tokenizer_config_extra=extra, eos_token_ids=end_ids)
+        wrapped = load_tokenizer(path, tokenizer_config_extra=extra, eos_token_ids=end_ids or None)
         template = None if wrapped.has_chat_template else folder.processors_template
         if template is not None:
             extra["chat_template"] = template
-            wrapped = load_tokenizer(path, tokenizer_config_extra=extra, eos_token_ids=end_ids)
+            wrapped = load_tokenizer(path, tokenizer_config_extra=extra, eos_token_ids=end_ids or None)
         return ChatTokenizer(wrapped, images)
     except Exception as error:  # transformers raises what it happens to run into
         why = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,7 +1,7 @@
 """Kinds of engines, and how others add theirs.
 
 An engine is called KIND:NAME. What stands before the colon says who opens it, what stands after it is that one's
-business: `mlx:nano`, `scripted:play.py`. A package of one's own adds a kind by an entry point:
+business: `mlx:nano`, `openai:zaya1-8b`, `scripted:play.py`. A package of one's own adds a kind by an entry point:
 
     [project.entry-points."rsa.engines"]
     toy = "toy_engine:open_toy"
@@ -27,6 +27,7 @@ GROUP = "rsa.engines"
 """The entry-point group of kinds; an entry's object takes a name (and options, if it has any) and gives an engine."""
 _OURS = (
     EntryPoint("mlx", "engine.loader:load_engine", GROUP),
+    EntryPoint("openai", "engine.openai.opening:open_openai", GROUP),
     EntryPoint("scripted", "engine.scripted:open_scripted", GROUP),
 )
 _SPEC = re.compile(r"([A-Za-z][\w-]*):(.+)", re.DOTALL)
@@ -111,6 +112,13 @@ def _check_arguments(kind: str, opener: Callable[..., Any], name: str, options: 
     try:
         signature.bind(name, **options)
     except TypeError as error:
+        known = signature.parameters
+        unknown = [f"`{option}`" for option in options if option not in known]
+        if unknown:
+            meant = " (`base_url` is for openai:MODEL)" if "`base_url`" in unknown else ""
+            raise RequestError(
+                f"engines of the kind {kind!r} take no {', '.join(unknown)}: leave it out{meant}"
+            ) from None
         raise RequestError(f"engines of the kind {kind!r} cannot be opened so: {error}") from None
 
 

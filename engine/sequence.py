@@ -221,6 +221,12 @@ class Sequence:
         if self._section == "reasoning" and self.finish_reason is None and not self._was_forced:
             self._end_reasoning()
 
+    def end_at_budget(self) -> None:
+        """End here, as if no answer were to be forced: what is in `forced` cannot be written."""
+        self.forced.clear()
+        self._was_forced = False
+        self.finish("budget")
+
     def finish(self, reason: FinishReason) -> None:
         """End here; the first reason given stands."""
         if self.finish_reason is None:

@@ -24,6 +24,7 @@ from rsa.command.options import (
     flag_of,
     folder_flag,
     one_of,
+    with_servers,
     with_settings,
 )
 from rsa.command.terminal import (
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 BENCHMARK = "BENCHMARK"
 
 
+@with_servers
 @with_settings
 def evaluate(
     context: typer.Context,
@@ -92,6 +94,7 @@ def evaluate(
     ] = None,
     profile: ProfileFlag = None,
     settings: dict[str, Any],
+    servers: dict[str, Any],
     out: Annotated[Path | None, folder_flag("Results folder.", default="a new one in runs/")] = None,
     resume: Annotated[Path | None, folder_flag("Go on with the evaluation in this folder.")] = None,
     rescore: Annotated[
@@ -134,17 +137,18 @@ def evaluate(
         given = {key: value for key, value in asked.items() if value is not None}
         if rescore is not None:
             flags = {"model": named, "in_flight": in_flight, "out": out, "resume": resume}
-            _refuse({**given, **settings, **flags}, "--rescore")
+            _refuse({**given, **settings, **servers, **flags}, "--rescore")
             folder, results = rescore, _rescored(rescore, metric, quiet=quiet)
         else:
             if metric is not None:
                 raise ConfigError("--metric goes with --rescore only: the benchmark says how its answers are scored")
             if resume is not None:
                 _refuse({"out": out}, "--resume")
-                job, opened = _resumed(resume, given, settings, in_flight, named)
+                job, opened, kept = _resumed(resume, given, settings, in_flight, named)
+                servers = {**kept, **servers}
             else:
                 job, opened = _new(given, settings, in_flight, model or DEFAULT_MODEL, out, stack)
-            folder, results = job.folder, _run(job, opened, quiet=quiet)
+            folder, results = job.folder, _run(job, opened, servers, quiet=quiet)
         _finish(results, folder, with_report=write_report, as_json=json_, quiet=quiet)
 
 
@@ -265,13 +269,17 @@ def _new(
 
 def _resumed(
     folder: Path, given: dict[str, Any], settings: dict[str, Any], in_flight: int | None, model: str | None
-) -> tuple[EvalJob, str]:
+) -> tuple[EvalJob, str, dict[str, Any]]:
+    """The job, its model, and what opens that besides its name."""
     from evals.folder import read_eval
     from evals.job import EvalJob
-    from rsa.compose import model_to_open
+    from rsa.compose import model_to_open, options_to_open
 
     job = EvalJob.resumed(folder, given, settings, in_flight)
-    return job, model or model_to_open(read_eval(folder).model)
+    if model is not None:
+        return job, model, {}
+    theirs = read_eval(folder).model
+    return job, model_to_open(theirs), options_to_open(theirs)
 
 
 def _refuse(flags: dict[str, Any], what: str) -> None:
@@ -284,7 +292,7 @@ def _refuse(flags: dict[str, Any], what: str) -> None:
             raise ConfigError(f"{what} does not go with {flag}: leave it out")
 
 
-def _run(job: EvalJob, model: str, *, quiet: bool) -> EvalResults:
+def _run(job: EvalJob, model: str, options: dict[str, Any], *, quiet: bool) -> EvalResults:
     """Run a job with its display on standard error. Who leaves early is told the command that goes on."""
     from engine.errors import EngineError
     from evals.folder import EVAL
@@ -299,7 +307,7 @@ def _run(job: EvalJob, model: str, *, quiet: bool) -> EvalResults:
         data = job.open_data()  # before a model of many gigabytes is fetched for nothing
         with bars(quiet=quiet) as progress:
             fetch_if_missing(model, progress)
-        return _shown(lambda show: job.run(model, show, data=data), quiet=quiet)
+        return _shown(lambda show: job.run(model, show, engine_options=options, data=data), quiet=quiet)
     except KeyboardInterrupt:
         raise interrupted(f"interrupted; {go_on}" if begun() else "interrupted before the evaluation began") from None
     except EngineError as error:

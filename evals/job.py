@@ -44,6 +44,7 @@ async def evaluate(
     engine: Engine | str,
     method: str = "rsa",
     *,
+    engine_options: Mapping[str, Any] | None = None,
     out: str | Path,
     profile: str | None = None,
     data: str | Path | None = None,
@@ -65,6 +66,7 @@ async def evaluate(
     benchmark  a name, the path of a TOML file, or a `Benchmark` of one's own.
     engine     an engine, which stays the caller's to close, or the name of a model.
     method     see `rsa.settings.methods`.
+    engine_options   as of `MarkovianRSA`.
     profile, settings   as of `MarkovianRSA`; the task is the benchmark's unless one is given.
     data, columns, limit, ids, data_seed, revision   which problems: see `evals.data.open.open_data`.
     shard      `2/4`: of these problems the second of four parts, to be put together by `evals.merge`.
@@ -101,7 +103,7 @@ async def evaluate(
     from evals.display import watching
 
     with watching(progress, on_event) as watch:
-        return await job.run(engine, watch)
+        return await job.run(engine, watch, engine_options=engine_options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +214,17 @@ class EvalJob:
         return _open(self.benchmark, self.source, self.shard, found)
 
     async def run(
-        self, engine: Engine | str, on_event: OnEvent | None = None, *, data: Data | None = None
+        self,
+        engine: Engine | str,
+        on_event: OnEvent | None = None,
+        *,
+        engine_options: Mapping[str, Any] | None = None,
+        data: Data | None = None,
     ) -> EvalResults:
         """Measure. An engine given by the name of its model is closed again. Raises as `evaluate`.
 
-        data  what `open_data` gave, if it was called before.
+        engine_options  what opens the engine takes besides the name of its model.
+        data            what `open_data` gave, if it was called before.
         """
         problems = await anyio.to_thread.run_sync(self.open_data) if data is None else data
         prompts = load_prompts(self.config.task)
@@ -226,7 +234,7 @@ class EvalJob:
             if isinstance(engine, str):
                 from rsa.compose import open_engine
 
-                engine = await anyio.to_thread.run_sync(open_engine, engine)
+                engine = await anyio.to_thread.run_sync(partial(open_engine, engine, **(engine_options or {})))
                 stack.push_async_callback(engine.aclose)
             if problems.images and (why := engine.model.lacks("images")) is not None:
                 raise ConfigError(f"the problems of {self.benchmark.name} have images, but {why}")

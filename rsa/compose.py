@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 _MLX = "mlx"
 """The kind of engine that runs what is called without a kind."""
+_OPENAI = "openai"
+"""The kind of engine that has a server run it."""
+_KEPT_OPTIONS = {"base_url": "base_url", "tokenizer": "tokenizer_source", "api_key_env": "api_key_env"}
+"""Options of that kind, and the facts of a model's details that keep them for a run that goes on."""
 
 
 class ModelSpec(Record):
@@ -59,6 +63,18 @@ def model_names() -> list[str]:
 def model_to_open(model: ModelInfo) -> str:
     """What to open to go on with a run: the model's name if it is one of ours, else where it was loaded from."""
     return model.name if model.name in model_names() else str(model.details.get("source") or model.name)
+
+
+def options_to_open(model: ModelInfo) -> dict[str, Any]:
+    """What to open it with besides its name: of a model behind a server, how that is reached."""
+    kept = {name: model.details.get(fact) for name, fact in _KEPT_OPTIONS.items()}
+    return {name: value for name, value in kept.items() if value is not None} if is_remote(model_to_open(model)) else {}
+
+
+def is_remote(model: str) -> bool:
+    """Whether a model runs behind a server; False for one that does not exist."""
+    path = model_spec(model).path if model in model_names() else model
+    return _kind_and_name(path)[0] == _OPENAI
 
 
 def model_spec(model: str) -> ModelSpec:

@@ -69,6 +69,8 @@ class MarkovianRSA:
     method            the settings that go by a name: `vote`, `rsa`, ...; see `rsa.settings.methods`. Rounds of
                       aggregation help models that were trained to aggregate (`rsa.settings.suitability`); others may do
                       better with `vote`.
+    engine_options    what opens an engine given by its model's name takes besides: `{"base_url": "http://..."}` for a
+                      model behind a server; see `engine.openai.opening.open_openai`.
     progress_every_s  how often a candidate reports progress in `stream`, at most.
     math_workers      processes that compare answers, shared by all runs that are given them; they stay the caller's
                       to close. Without them each run has one of its own.
@@ -85,6 +87,7 @@ class MarkovianRSA:
         config: RSAConfig | None = None,
         profile: str | None = None,
         method: str | None = None,
+        engine_options: Mapping[str, Any] | None = None,
         progress_every_s: float = 0.25,
         math_workers: MathWorkers | None = None,
         sync: Sync = "candidate",
@@ -96,7 +99,10 @@ class MarkovianRSA:
             raise ConfigError("give either a config or a profile, not both")
         if sync not in get_args(Sync):
             raise ConfigError(f"sync = {sync!r}: should be one of {', '.join(get_args(Sync))}")
+        if engine_options and not isinstance(engine, str):
+            raise ConfigError("engine_options are for an engine given by the name of its model")
         self._model_name = engine if isinstance(engine, str) else None
+        self._engine_options = dict(engine_options or {})
         self._engine = None if isinstance(engine, str) else engine
         self._loop = OneLoop()
         self._portals = BlockingPortalProvider()
@@ -241,7 +247,8 @@ class MarkovianRSA:
                 from rsa.compose import open_engine
 
                 assert self._model_name is not None
-                self._engine = await anyio.to_thread.run_sync(open_engine, self._model_name)
+                opening = partial(open_engine, self._model_name, **self._engine_options)
+                self._engine = await anyio.to_thread.run_sync(opening)
             return self._engine
 
 

@@ -78,7 +78,7 @@ class ModelFolder:
         """Token ids that end a completion: the generation config's, else the model config's."""
         ids = self.generation_config.get("eos_token_id")
         if ids is None:
-            ids = self.config.get("eos_token_id")
+            ids = (self.json("config.json") or {}).get("eos_token_id")
         return [ids] if isinstance(ids, int) else list(ids or [])
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -79,10 +80,34 @@ class ChatTokenizer:
             text: str = self._wrapped.decode(shown, skip_special_tokens=True)
         return text
 
+    def spell(self, token_ids: Sequence[int]) -> str:
+        """Text of tokens with special ones spelled out, as a server that reads text takes it: without the BOS token,
+        which that puts before it."""
+        with self._lock:
+            text: str = self._wrapped.decode(list(token_ids), skip_special_tokens=False)
+        return text.removeprefix(self._wrapped.bos_token) if self._wrapped.bos_token else text
+
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text: nothing is added, and special tokens spelled in it stay plain text."""
         pieces = (self._encode(piece, add_special_tokens=False) for piece in self._split_specials(text))
         return [token for piece in pieces for token in piece]
+
+    def token_of(self, text: str) -> int | None:
+        """The one token that is decoded to a text, though `encode` may write it with several; None if there is none.
+
+        The first question takes a while: it decodes the whole vocabulary.
+        """
+        return self._texts.get(text)
+
+    @cached_property
+    def _texts(self) -> dict[str, int]:
+        """Tokens by their text, the first of each; those that are a part of a character have none."""
+        texts: dict[str, int] = {}
+        for token in range(len(self._wrapped)):
+            text = self.decode_exactly([token])
+            if text and REPLACEMENT not in text:
+                texts.setdefault(text, token)
+        return texts
 
     def prompt_tokens(self, messages: Sequence[Message], *, thinking: bool = True) -> int:
         """Length of the prompt that a request with these messages is given."""

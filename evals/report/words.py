@@ -241,6 +241,8 @@ def model_facts(model: ModelInfo) -> Facts:
     rows = [("name", model.name)]
     rows += [("context", f"{model.context_tokens:,} tokens")] if model.context_tokens else []
     rows += [("fingerprint", brief(model.fingerprint))] if model.fingerprint else []
+    if not model.exact_tokens:
+        rows.append(("token counts", "approximate, an estimate: β, τ and all counts are"))
     return rows + [(name, str(value)) for name, value in model.details.items() if value is not None]
 
 

@@ -18,7 +18,7 @@ import typer
 
 from rsa.command import signals
 from rsa.command.models import convert, models_app
-from rsa.command.options import MethodFlag, ModelFlag, ProfileFlag, folder_flag, with_settings
+from rsa.command.options import MethodFlag, ModelFlag, ProfileFlag, folder_flag, with_servers, with_settings
 from rsa.command.plugins import add_commands
 from rsa.command.streams import standard_streams
 from rsa.command.terminal import (
@@ -72,6 +72,7 @@ def options(
 
 
 @app.command()
+@with_servers
 @with_settings
 def solve(
     context: typer.Context,
@@ -82,6 +83,7 @@ def solve(
     method: MethodFlag = None,
     profile: ProfileFlag = None,
     settings: dict[str, Any],
+    servers: dict[str, Any],
     out: Annotated[Path | None, folder_flag("Run folder.", default="a new one in runs/")] = None,
     resume: Annotated[Path | None, folder_flag("Go on with the run in this folder.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
@@ -99,10 +101,10 @@ def solve(
         if resume is not None:
             # RSA_MODEL is for new runs: a run goes on with the model it was started with.
             asked = model if typed(context, "model") else None
-            job = SolveJob.resumed(resume, file, image, asked, profile, settings, out)
+            job = SolveJob.resumed(resume, file, image, asked, servers, profile, settings, out)
         else:
             folder = out or stack.enter_context(new_folder())
-            job = SolveJob.new(file, image, model or DEFAULT_MODEL, profile, settings, folder)
+            job = SolveJob.new(file, image, model or DEFAULT_MODEL, servers, profile, settings, folder)
         result = _run(job, quiet=quiet)
         _print_answer(result, as_json=json_, quiet=quiet)
     raise typer.Exit(EXIT_ANSWERED if result.answer is not None else EXIT_NO_ANSWER)
@@ -112,6 +114,7 @@ app.command()(convert)
 
 
 @app.command()
+@with_servers
 def doctor(
     context: typer.Context,
     *,
@@ -119,13 +122,17 @@ def doctor(
     model: Annotated[
         str | None, typer.Option(envvar="RSA_MODEL", help="The model to ask: a name, a folder, a hub id, or KIND:NAME.")
     ] = None,
+    servers: dict[str, Any],
 ) -> None:
     """Say what this machine has for the engine, and what is amiss.
 
     ! is a warning, !! is broken; exit code 4 if anything is broken.
+
+    Of openai:MODEL also what its servers can do.
     """
     with errors_for_people():
-        from rsa.command.doctor import Finding, examine
+        from rsa.command.doctor import Finding, examine, examine_server
+        from rsa.compose import is_remote
         from rsa.errors import ConfigError
 
         marks = {"ok": "ok", "warning": "!", "broken": "!!"}
@@ -133,16 +140,17 @@ def doctor(
         def tell(finding: Finding) -> None:
             typer.echo(f"{marks[finding.level]:<3} {finding.what:<14} {finding.text}")
 
-        if smoke != (model is not None) and (smoke or typed(context, "model")):
+        remote = model is not None and is_remote(model)
+        if smoke != (model is not None) and not remote and (smoke or typed(context, "model")):
             raise ConfigError("--smoke and --model go together: rsa doctor --smoke --model M asks M easy questions")
-        report = examine()
+        report = [*examine(), *(examine_server(model, servers) if remote and model is not None else ())]
         for finding in report:
             tell(finding)
         well = all(finding.level != "broken" for finding in report)
         if smoke and model is not None:
             from rsa.command.smoke import smoke_model
 
-            well = smoke_model(model, tell) and well
+            well = smoke_model(model, servers, tell) and well
     raise typer.Exit(EXIT_ANSWERED if well else EXIT_TROUBLE)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import anyio
 
 import rsa
 from engine.errors import EngineError
@@ -36,6 +38,24 @@ def examine() -> list[Finding]:
     """All findings; never raises for what it looks for."""
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (_python, _packages, _name_clash, _mlx, _files)
     return [finding for check in checks for finding in check()]
+
+
+def examine_server(model: str, options: Mapping[str, Any]) -> list[Finding]:
+    """What the servers of a model can do, asked as its engine is opened; one that cannot be used is a finding."""
+    from rsa.compose import open_engine
+    from rsa.settings.facts import model_facts
+
+    async def facts() -> list[Finding]:
+        engine = open_engine(model, **options)
+        found = [Finding(name, value) for name, value in model_facts(engine.model).items()]
+        found += [Finding("note", note, level="warning") for note in engine.model.notes]
+        await engine.aclose()
+        return found
+
+    try:
+        return anyio.run(facts)
+    except EngineError as error:
+        return [Finding("model", str(error), level="broken")]
 
 
 def _python() -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import anyio
 
-from rsa.compose import model_to_open
+from rsa.compose import model_to_open, options_to_open
 from rsa.controller import MarkovianRSA
 from rsa.errors import ConfigError, ProblemError, ResumeMismatchError
 from rsa.events import Event, RunFinished
@@ -30,10 +30,14 @@ _SHOWN_CHARACTERS = 200
 
 @dataclass(frozen=True, slots=True)
 class SolveJob:
-    """A problem, how to solve it, and the folder where its run lives."""
+    """A problem, how to solve it, and the folder where its run lives.
+
+    options  what opens the model takes besides its name.
+    """
 
     problem: Problem
     model: str
+    options: Mapping[str, Any]
     config: RSAConfig
     folder: Path
     resume: bool
@@ -49,6 +53,7 @@ class SolveJob:
         file: str | None,
         images: list[Path] | None,
         model: str,
+        options: Mapping[str, Any],
         profile: str | None,
         settings: Mapping[str, Any],
         folder: Path,
@@ -58,7 +63,7 @@ class SolveJob:
 
         config = load_config(profile, settings, defaults=model_settings(model))
         problem = Problem(read_problem(file), images=images or ())
-        return cls(problem, model, config, folder, resume=False)
+        return cls(problem, model, options, config, folder, resume=False)
 
     @classmethod
     def resumed(
@@ -67,11 +72,13 @@ class SolveJob:
         file: str | None,
         images: list[Path] | None,
         model: str | None,
+        options: Mapping[str, Any],
         profile: str | None,
         settings: Mapping[str, Any],
         out: Path | None,
     ) -> Self:
-        """A run that goes on: everything comes from its folder. What is given besides must agree with it.
+        """A run that goes on: everything comes from its folder. What is given besides must agree with it, but for the
+        options of the model: its server may have moved.
 
         Raises RunFolderError if the folder holds no run, ResumeMismatchError for a flag that differs from it.
         """
@@ -93,7 +100,9 @@ class SolveJob:
                 )
         if file is not None and read_problem(file) != problem.text:
             raise ResumeMismatchError(f"the run in {folder} is of another problem", ("problem",))
-        return cls(problem, model or model_to_open(record.model), config, folder, resume=True)
+        kept = options_to_open(record.model) if model is None else {}
+        opened = model or model_to_open(record.model)
+        return cls(problem, opened, {**kept, **options}, config, folder, resume=True)
 
     def run(self, show: Callable[[Event], None]) -> RunResult:
         """Run to the end, showing every event. Raises what `MarkovianRSA.solve` raises."""
@@ -101,7 +110,7 @@ class SolveJob:
 
     async def _run(self, show: Callable[[Event], None]) -> RunResult:
         async with (
-            MarkovianRSA(self.model, config=self.config) as rsa,
+            MarkovianRSA(self.model, config=self.config, engine_options=self.options) as rsa,
             rsa.stream(self.problem, out=self.folder, resume=self.resume) as events,
         ):
             async for event in events:

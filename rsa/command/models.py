@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rsa.command.options import with_servers
 from rsa.command.terminal import EXIT_ANSWERED, EXIT_TROUBLE, bars, errors_for_people, interrupted, say
 from rsa.words import plural
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 models_app = typer.Typer(help="Models: their names, their files.", no_args_is_help=True)
 
-_MODEL = typer.Argument(metavar="MODEL", help="A name (`rsa models list`), a folder or a hub id.")
+_MODEL = typer.Argument(metavar="MODEL", help="A name (`rsa models list`), a folder, a hub id, or openai:MODEL.")
 
 
 class Mode(StrEnum):
@@ -49,13 +50,23 @@ def models_list() -> None:
 
 
 @models_app.command("info")
+@with_servers
 def models_info(
     model: Annotated[str, _MODEL],
+    *,
+    servers: dict[str, Any],
     json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Say what a model's files are and what they lack; weights are not read. Exit code 4 if something is amiss."""
+    """Say what a model's files are and what they lack; weights are not read. Exit code 4 if something is amiss.
+
+    Of openai:MODEL, say what its servers can do with it.
+    """
     with errors_for_people():
-        from rsa.compose import model_report
+        from rsa.compose import is_remote, model_report
+
+        if is_remote(model):
+            _print_remote(model, servers, as_json=json_)
+            return
 
         report = model_report(model)
         if json_:
@@ -129,6 +140,24 @@ def _resumable(command: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise interrupted(f"interrupted; what is done is kept, go on with: {command}") from None
+
+
+def _print_remote(model: str, options: dict[str, Any], *, as_json: bool) -> None:
+    import anyio
+
+    from rsa.compose import open_engine
+    from rsa.settings.facts import model_facts
+
+    engine = open_engine(model, **options)
+    info = engine.model
+    anyio.run(engine.aclose)
+    if as_json:
+        typer.echo(info.model_dump_json(indent=2))
+        return
+    for name, value in model_facts(info).items():
+        typer.echo(f"{name:<18} {value}")
+    for note in info.notes:
+        typer.echo(f"!  {note}")
 
 
 def _print_report(report: ModelReport) -> None:

@@ -1,4 +1,4 @@
-"""Flags of the command line that several commands have: the settings of a run, models, folders.
+"""Flags of the command line that several commands have: the settings of a run, models and their servers, folders.
 
 What a flag does that is not given stands in its help, in words: the values themselves come from profiles and models.
 """
@@ -68,6 +68,10 @@ def _flag(*names: str, default: str, **options: Any) -> Any:
     return typer.Option(*names, rich_help_panel="Settings of a run", show_default=default, **options)
 
 
+def _server_flag(*, default: str, **options: Any) -> Any:
+    return typer.Option(rich_help_panel="A model behind a server", show_default=default, **options)
+
+
 FROM_THE_MODEL = "from the model"
 
 
@@ -127,23 +131,59 @@ class SettingFlags:
     ]
 
 
+class ServerFlags:
+    """A flag for each option of how a model's servers are reached; see `engine.openai.opening.open_openai`."""
+
+    base_url: Annotated[
+        list[str] | None,
+        _server_flag(
+            metavar="URL", default="OPENAI_BASE_URL", help="Of a server that runs openai:MODEL; repeat it for several."
+        ),
+    ]
+    tokenizer: Annotated[
+        str | None,
+        _server_flag(
+            metavar="FOLDER", default="the server's, else estimates", help="With the model's tokenizer: exact counts."
+        ),
+    ]
+    api_key_env: Annotated[
+        str | None,
+        _server_flag(metavar="NAME", default="OPENAI_API_KEY", help="The environment variable that holds the key."),
+    ]
+    max_rows: Annotated[int | None, _server_flag(default="256", help="Requests at once, over all servers.")]
+
+
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the flags of `SettingFlags` in place of its parameter `settings`.
 
     The command gets there a mapping of the settings that were given, keys as in `RSAConfig`.
     """
-    flags = get_type_hints(SettingFlags, include_extras=True)
+    return _with_flags_for("settings", SettingFlags, _settings, command)
+
+
+def with_servers(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags of `ServerFlags` in place of its parameter `servers`.
+
+    The command gets there a mapping of the options that were given, for `rsa.compose.open_engine`.
+    """
+    return _with_flags_for("servers", ServerFlags, _options, command)
+
+
+def _with_flags_for(
+    name: str, kind_of_flags: type, read: Callable[[Mapping[str, Any]], dict[str, Any]], command: Callable[..., None]
+) -> Callable[..., None]:
+    flags = get_type_hints(kind_of_flags, include_extras=True)
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        values = {name: given.pop(name) for name in flags}
-        command(**given, settings=_settings(values))
+        values = {flag: given.pop(flag) for flag in flags}
+        command(**given, **{name: read(values)})
 
     kind = inspect.Parameter.KEYWORD_ONLY
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        if parameter.name == "settings":
-            parameters += [inspect.Parameter(name, kind, default=None, annotation=flags[name]) for name in flags]
+        if parameter.name == name:
+            parameters += [inspect.Parameter(flag, kind, default=None, annotation=flags[flag]) for flag in flags]
         else:
             parameters.append(parameter.replace(kind=kind))
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -166,7 +206,7 @@ def with_flags(message: str, own: Iterable[str] = ()) -> str:
     """
     from rsa.settings.config import RSAConfig
 
-    names = {*RSAConfig.model_fields, *_LIMITS, *own}
+    names = {*RSAConfig.model_fields, *_LIMITS, *ServerFlags.__annotations__, *own}
     return re.sub(r"`(\w+)`", lambda found: flag_of(found[1], None) if found[1] in names else found[0], message)
 
 
@@ -175,3 +215,11 @@ def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in values.items() if value is not None}
     limits = {_LIMITS[name]: given.pop(name) for name in _LIMITS if name in given}
     return {**given, **({"limits": limits} if limits else {})}
+
+
+def _options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags that were given as options of an engine; a flag that was repeated, or holds several, as a list."""
+    given = {name: value for name, value in values.items() if value}
+    if "base_url" in given:
+        given["base_url"] = [url for value in given["base_url"] for url in value.replace(",", " ").split()]
+    return given

@@ -8,10 +8,11 @@ template or an end token that is not its own, images that do not reach it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
+from typing import Any
 
 import anyio
 
@@ -24,7 +25,6 @@ from engine.api import (
     Message,
     ModelInfo,
     SamplingParams,
-    TokenChunk,
 )
 from engine.errors import EngineError
 from rsa.command.doctor import Finding
@@ -99,7 +99,7 @@ def questions_for(model: ModelInfo) -> tuple[Question, ...]:
     )
 
 
-def smoke_model(model: str, tell: Callable[[Finding], None]) -> bool:
+def smoke_model(model: str, options: Mapping[str, Any], tell: Callable[[Finding], None]) -> bool:
     """Open a model, as `rsa.compose.open_engine` does, and `smoke` it. Raises what that raises."""
     from rsa.compose import open_engine
 
@@ -109,7 +109,7 @@ def smoke_model(model: str, tell: Callable[[Finding], None]) -> bool:
         finally:
             await engine.aclose()
 
-    engine = open_engine(model)
+    engine = open_engine(model, **options)
     return anyio.run(run)
 
 
@@ -139,7 +139,7 @@ async def _asked(engine: Engine, question: Question) -> Finding:
     """In a stream of its own: a question that is refused, for want of a chat template say, leaves the others."""
     try:
         async with engine.generate([_request(question)]) as stream:
-            (end,) = [event async for event in stream if not isinstance(event, TokenChunk)]
+            (end,) = [event async for event in stream if isinstance(event, Completion | Failure)]
     except EngineError as error:
         return Finding(question.what, f"failed: {error}", level="broken")
     return _judged(question, end)

@@ -97,7 +97,7 @@ def test_a_setting_that_it_cannot_do_is_named(installed: Callable[..., None]) ->
             2,
             "no kind of engine is called 'tyo'; did you mean 'toy'? There are",
         ),
-        ({}, "q:x", 2, "no kind of engine is called 'q'. There are mlx, scripted\n"),
+        ({}, "q:x", 2, "no kind of engine is called 'q'. There are mlx, openai, scripted\n"),
         (
             {"toy": "toy_motor:open"},
             "toy:x",
@@ -134,7 +134,7 @@ def test_two_packages_of_one_kind_are_both_named(tmp_path: Path, monkeypatch: py
 
 def test_nobody_takes_the_place_of_ours(installed: Callable[..., None]) -> None:
     installed(scripted="toy_engine:open_toy", toy="toy_engine:open_toy")
-    assert registry.kinds() == ["mlx", "scripted", "toy"]
+    assert registry.kinds() == ["mlx", "openai", "scripted", "toy"]
     with pytest.raises(ModelError, match="there is no file"):
         registry.open_engine("scripted", "nowhere.py")
 
@@ -142,7 +142,7 @@ def test_nobody_takes_the_place_of_ours(installed: Callable[..., None]) -> None:
 def test_listing_kinds_imports_no_engine() -> None:
     program = "import sys; from engine import registry; print(registry.kinds()); print(*sys.modules)"
     kinds, modules = run_python(program).stdout.splitlines()
-    assert kinds == "['mlx', 'scripted']"
+    assert kinds == "['mlx', 'openai', 'scripted']"
     assert not {"engine.loader", "engine.scripted", "mlx", "anyio"} & set(modules.split())
 
 

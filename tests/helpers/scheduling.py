@@ -93,7 +93,7 @@ class Driver:
         while not self.scheduler.idle:
             self.scheduler.step()
             after_each_step(self.scheduler)
-        ends = {e.request_id: e for e in self.events if not isinstance(e, TokenChunk)}
+        ends = {e.request_id: e for e in self.events if isinstance(e, Completion | Failure)}
         assert len(ends) == sum(not isinstance(e, TokenChunk) for e in self.events) == len(self.rows)
         return [ends[row.request.id] for row in self.rows]
 

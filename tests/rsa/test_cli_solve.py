@@ -17,6 +17,7 @@ from engine import backend
 from engine.mlx import engine as mlx_engine
 from rsa import RSAConfig, RunResult, read_events, read_run
 from rsa.command.cli import app
+from rsa.command.options import ServerFlags
 from rsa.events import BudgetsLowered
 from rsa.settings.config import Limits
 
@@ -154,6 +155,7 @@ def test_every_flag_is_a_setting_too() -> None:
     command: Any = typer.main.get_command(app)
     flags = {parameter.name for parameter in command.commands["solve"].params}
     others = {"file", "image", "model", "method", "profile", "out", "resume", "json_", "quiet"}
+    others |= set(ServerFlags.__annotations__)
     settings = {name for name in RSAConfig.model_fields if name not in ("limits", "answers")}
     assert flags - others == settings | {"total_tokens", "prompt_tokens", "deadline"}
     assert set(Limits.model_fields) == {"total_tokens", "prompt_tokens", "deadline_s"}

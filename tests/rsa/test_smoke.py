@@ -47,7 +47,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedEngine]:
 
     def use(script: Callable[[GenerationRequest], ScriptLike], **options: bool) -> ScriptedEngine:
         engine = ScriptedEngine(script, name="scripted", **options)  # type: ignore[arg-type]
-        monkeypatch.setattr(compose, "open_engine", lambda model: engine)
+        monkeypatch.setattr(compose, "open_engine", lambda model, **options: engine)
         return engine
 
     return use

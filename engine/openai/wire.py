@@ -1,0 +1,165 @@
+"""What servers send, read with care: a server may leave out anything, add anything, and send what it should not.
+
+Shapes: chunks of `POST /chat/completions` (`delta`), whole answers of it (`message`), and both of `POST /completions`
+(`text`). Reasoning stands in `reasoning_content` (SGLang, llama.cpp, DeepSeek), in `reasoning` (vLLM, mlx-lm, Ollama,
+OpenRouter), or between think tags in the text. Token ids stand in `token_ids` (vLLM); those that llama.cpp and mlx-lm
+put into log-probabilities are not read, for in a stream they lack tokens that end inside a character.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+REASONING_FIELDS = ("reasoning_content", "reasoning")
+_SHOWN_CHARACTERS = 120
+
+
+class WireError(Exception):
+    """What came is not what the API has there; the message is a line."""
+
+
+class ServerError(Exception):
+    """An error that the server reports in the midst of a stream; `status` as in HTTP, 500 if it says none."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one chunk brings of the first choice.
+
+    reasoning, text   what it adds to either; `field` is where the reasoning stood.
+    token_ids         of both; None if the server did not say.
+    finish            why the server ended it; None while it goes on.
+    prompt_ids, prompt_tokens, cached_tokens   of the prompt, where the chunk says so.
+    logprobs          it had log-probabilities.
+    """
+
+    reasoning: str = ""
+    text: str = ""
+    field: str = ""
+    token_ids: tuple[int, ...] | None = None
+    finish: str | None = None
+    prompt_ids: tuple[int, ...] | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    logprobs: bool = False
+
+
+def read_json(data: str | bytes) -> Mapping[str, Any]:
+    """A JSON object. Raises WireError."""
+    try:
+        value = json.loads(data)
+    except ValueError:  # JSON that is none, bytes that are no UTF-8
+        raise WireError(f"the server sent what is no JSON: {_shown(data)}") from None
+    if not isinstance(value, dict):
+        raise WireError(f"the server sent {type(value).__name__} in place of an object: {_shown(data)}")
+    return value
+
+
+def read_answer(value: Mapping[str, Any]) -> Delta:
+    """A chunk of a stream, or a whole answer. Raises WireError, and ServerError for an error in its place."""
+    if value.get("error"):
+        raise _server_error(value)
+    choices = value.get("choices")
+    if not isinstance(choices, list):
+        raise WireError(f"the server sent no choices: {_shown(json.dumps(value))}")
+    choice = next((each for each in choices if isinstance(each, dict) and each.get("index", 0) == 0), None)
+    if choice is None:
+        if choices:
+            raise WireError(f"the server sent choices that are none: {_shown(json.dumps(choices))}")
+        choice = {}
+    written = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
+    if not isinstance(written, dict):
+        raise WireError(f"the server sent a delta that is none: {_shown(json.dumps(written))}")
+    field = next((name for name in REASONING_FIELDS if written.get(name)), "")
+    finish = choice.get("finish_reason")
+    usage = value.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    details = usage.get("prompt_tokens_details")
+    logprobs = choice.get("logprobs")
+    return Delta(
+        reasoning=_text(written, field) if field else "",
+        text=_text(written, "content"),
+        field=field,
+        token_ids=_ids(choice.get("token_ids")),
+        finish=finish if isinstance(finish, str) else None,
+        prompt_ids=_ids(value.get("prompt_token_ids") or choice.get("prompt_token_ids")),
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        cached_tokens=_count(details.get("cached_tokens")) if isinstance(details, dict) else None,
+        logprobs=isinstance(logprobs, dict) and bool(logprobs.get("content")),
+    )
+
+
+def read_models(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The entries of `GET /models`, each with an `id`. Raises WireError."""
+    listed = value.get("data")
+    if not isinstance(listed, list):
+        raise WireError(f"it lists no models: {_shown(json.dumps(value))}")
+    return [each for each in listed if isinstance(each, dict) and isinstance(each.get("id"), str)]
+
+
+def read_tokens(value: Mapping[str, Any]) -> list[int]:
+    """The tokens of a `POST /tokenize`. Raises WireError."""
+    ids = _ids(value.get("tokens"))
+    if ids is None:
+        raise WireError(f"the server sent no tokens: {_shown(json.dumps(value))}")
+    return list(ids)
+
+
+def read_detokenized(value: Mapping[str, Any]) -> str:
+    """The text of a `POST /detokenize`: vLLM, SGLang and llama.cpp each name it differently. Raises WireError."""
+    for name in ("prompt", "text", "content"):
+        if isinstance(value.get(name), str):
+            return str(value[name])
+    raise WireError(f"the server sent no text for tokens: {_shown(json.dumps(value))}")
+
+
+def message_of(data: bytes) -> tuple[str, str]:
+    """The message and the code of an error's body, as one line each; empty where there is none."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return _shown(data), ""
+    if not isinstance(value, dict):
+        return _shown(data), ""
+    error = value.get("error", value)
+    if isinstance(error, dict):
+        message = error.get("message") or error.get("detail") or error
+        return _shown(message if isinstance(message, str) else json.dumps(message), 300), str(error.get("code") or "")
+    return _shown(str(error), 300), ""
+
+
+def _server_error(value: Mapping[str, Any]) -> ServerError:
+    message, code = message_of(json.dumps(value).encode())
+    return ServerError(message, int(code) if code.isdigit() and 400 <= int(code) < 600 else 500)
+
+
+def _text(written: Mapping[str, Any], name: str) -> str:
+    value = written.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise WireError(f"the server sent a {name} that is no text: {_shown(json.dumps(value))}")
+    return value
+
+
+def _ids(value: object) -> tuple[int, ...] | None:
+    if not isinstance(value, list) or not all(type(each) is int and each >= 0 for each in value):
+        return None
+    return tuple(value)
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None
+
+
+def _shown(data: str | bytes, characters: int = _SHOWN_CHARACTERS) -> str:
+    """The beginning of it in one line."""
+    text = " ".join((data.decode("utf-8", errors="replace") if isinstance(data, bytes) else data).split())
+    return text if len(text) <= characters else text[:characters] + "..."
