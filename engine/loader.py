@@ -124,6 +124,7 @@ def load_tokenizer(model: str | Path) -> ChatTokenizer:
     """
     folder = ModelFolder(locate(model))
     load_mlx()
+    import_on_lasting_thread("mlx_lm.utils")  # before transformers, which would remark that there is no PyTorch
     return _load_tokenizer(folder, None)
 
 
@@ -169,14 +170,14 @@ def _load(folder: ModelFolder, name: str, source: str, notes: tuple[str, ...]) -
 
 
 def _load_tokenizer(folder: ModelFolder, images: ImageStore | None) -> ChatTokenizer:
+    path = folder.path
+    if not any((path / name).is_file() for name in TOKENIZER_FILES):
+        raise ModelError(f"{path} has no tokenizer: none of {', '.join(TOKENIZER_FILES)} is in it")
     import transformers
     from mlx_lm.utils import load_tokenizer
 
     from engine.mlx.tokenizer import ChatTokenizer
 
-    path = folder.path
-    if not any((path / name).is_file() for name in TOKENIZER_FILES):
-        raise ModelError(f"{path} has no tokenizer: none of {', '.join(TOKENIZER_FILES)} is in it")
     end_ids = folder.end_ids
     logs = transformers.utils.logging
     verbosity = logs.get_verbosity()

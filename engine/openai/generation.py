@@ -31,6 +31,8 @@ from engine.sequence import Sequence
 
 _LOOK_AGAIN_S = 0.2
 """While no endpoint may be asked, how often to see whether one may."""
+_LEAST_PROGRESS = 8
+"""Tokens that must have come for a broken answer not to count as one more in a row."""
 _CLIENT_ERRORS = range(400, 500)
 _END_S = 1.0
 """How long a server may take to end an answer that it has said is done."""
@@ -175,8 +177,9 @@ class Generation:
         await anyio.sleep(max(broken.after_s or 0.0, self._remote.settings.backoff(failed - 1)))
 
     def _came_further(self, before: int) -> bool:
-        """Tokens came that are kept."""
-        return len(self._sequence.token_ids) > max(before, 1) and self._remote.can_continue(self._prompt_ids)
+        """Tokens came that are kept, and not so few that a server which breaks off at once would be asked for ever."""
+        came = len(self._sequence.token_ids) - before
+        return came >= _LEAST_PROGRESS and self._remote.can_continue(self._prompt_ids)
 
     def _recover(self, error: str) -> None:
         """Keep what there is, if the server can go on with it; else begin again.
@@ -244,11 +247,11 @@ class Generation:
                     async for event in httpx2.EventSource(response):
                         if event.data == DONE:
                             reading.deadline = anyio.current_time() + _END_S
-                        elif event.data and not (answer.over or answer.trouble):
+                        if event.data and not (answer.over or answer.trouble):
                             await self._take(event.data, answer)
                             if (answer.over and not answer.ended_there) or answer.trouble:
                                 reading.cancel()
-                        elif event.data and answer.trouble is None:
+                        elif event.data and answer.ended_there:
                             self._note(event.data, answer)
 
     def _meaning(self, error: Exception | None, url: str) -> Exception:
@@ -267,7 +270,7 @@ class Generation:
     async def _take(self, data: str | bytes, answer: _Answer) -> None:
         """Take the next part of an answer; what is wrong with it is its trouble."""
         try:
-            await self._took(read_answer(read_json(data)), answer)
+            await self._took(Delta(finish="stop") if data == DONE else read_answer(read_json(data)), answer)
         except (WireError, ServerError, BrokenError, EngineError) as error:
             answer.trouble = error
 

@@ -219,7 +219,7 @@ def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _options(values: Mapping[str, Any]) -> dict[str, Any]:
     """Flags that were given as options of an engine; a flag that was repeated, or holds several, as a list."""
-    given = {name: value for name, value in values.items() if value}
+    given = {name: value for name, value in values.items() if value is not None and value != []}
     if "base_url" in given:
         given["base_url"] = [url for value in given["base_url"] for url in value.replace(",", " ").split()]
     return given

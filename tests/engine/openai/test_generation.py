@@ -196,15 +196,32 @@ async def test_a_cut_stream_that_nobody_can_continue_starts_again_with_its_seed(
 
 
 async def test_tokens_in_between_are_progress_only_where_they_are_kept() -> None:
-    cuts = [Told([chunk(f"{number} "), CUT]) for number in range(9)]
+    cuts = [Told([*[chunk(f" {number}")] * 5, CUT]) for number in range(9)]
     script = Scripted(continues=True)
     engine, _ = opened(script)
-    script.answers = [*cuts, said("end")]
-    assert ended(await events_of(engine)).text == "0 1 2 3 4 5 6 7 8 end"
+    script.answers = [*cuts, said(" end")]
+    done = ended(await events_of(engine, request(reasoning_budget=500)))
+    assert done.text == "".join(f" {number}" * 5 for number in range(9)) + " end"
     script = Scripted()
     engine, _ = opened(script)
     script.answers = [*cuts]
     assert "given up after 4 tries" in str(failed(await events_of(engine)).error)
+
+
+async def test_a_server_that_breaks_off_at_once_is_not_asked_for_ever() -> None:
+    script = Scripted(continues=True)
+    engine, server = opened(script)
+    script.answers = [Told([chunk("a"), chunk("b")])] * 9
+    assert "ended in the midst; given up after 4 tries" in str(failed(await events_of(engine)).error)
+    assert len(server.bodies) == 4
+
+
+async def test_an_answer_that_is_done_needs_no_reason() -> None:
+    script = Scripted()
+    engine, _ = opened(script)
+    script.answers = [Told([chunk("four"), "[DONE]"])]
+    done = ended(await events_of(engine))
+    assert (done.text, done.finish_reason, done.interruptions) == ("four", "stop", ())
 
 
 async def test_a_failure_leaves_the_others() -> None:
