@@ -68,6 +68,7 @@ def model_to_open(model: ModelInfo) -> str:
 def options_to_open(model: ModelInfo) -> dict[str, Any]:
     """What to open it with besides its name: of a model behind a server, how that is reached."""
     kept = {name: model.details.get(fact) for name, fact in _KEPT_OPTIONS.items()}
+    kept["max_rows"] = model.max_rows
     return {name: value for name, value in kept.items() if value is not None} if is_remote(model_to_open(model)) else {}
 
 

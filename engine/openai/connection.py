@@ -46,6 +46,7 @@ class Settings:
     timeout_s: float
     max_retries: int
     backoff_s: float
+    certificates: ssl.SSLContext = field(repr=False)
     transport: Any = field(default=None, repr=False)
 
     @property
@@ -55,12 +56,13 @@ class Settings:
 
     @property
     def client_options(self) -> dict[str, Any]:
-        """Of a client, synchronous or not. Certificates and proxies are those that the environment names."""
+        """Of a client, synchronous or not. Proxies are those that the environment names."""
         key = self.api_key
         return {
             "headers": {"authorization": f"Bearer {key}"} if key else {},
             "timeout": httpx2.Timeout(self.timeout_s, connect=min(CONNECT_S, self.timeout_s), pool=None),
             "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=self.max_rows),
+            "verify": self.certificates,
             "transport": self.transport,
         }
 
@@ -102,8 +104,19 @@ def settings_of(
         timeout_s=timeout_s,
         max_retries=max_retries,
         backoff_s=backoff_s,
+        certificates=_certificates(),
         transport=transport,
     )
+
+
+def _certificates() -> ssl.SSLContext:
+    """Whom to trust: those that SSL_CERT_FILE or SSL_CERT_DIR name, else the system's. Reading them takes a while."""
+    try:
+        return httpx2.create_ssl_context()
+    except OSError as error:  # an SSLError is one
+        named = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), "the system's files")
+        where = f"{named} = {os.environ[named]}" if named in os.environ else named
+        raise RequestError(f"certificates cannot be read from {where} ({error.strerror or _why(error)})") from None
 
 
 def root_of(base_url: str) -> str:
@@ -120,6 +133,8 @@ def _with_path(url: str) -> str:
         valid = False
     if not valid:
         raise RequestError(f"`base_url` = {url}: should be a URL such as http://127.0.0.1:8000/v1")
+    if parts.query or parts.fragment:
+        raise RequestError(f"`base_url` = {url}: should end before the ? or the #")
     if parts.username or parts.password:
         raise RequestError("`base_url` holds a user or a password: put the key into the environment variable instead")
     return url.rstrip("/") if parts.path.strip("/") else f"{url.rstrip('/')}/v1"
@@ -163,6 +178,8 @@ def refused_by(status: int, body: bytes, headers: Mapping[str, str], url: str, s
         return BrokenError(f"{url} answered {status}{said}", retry_after(headers))
     if status in (400, 413, 422) and any(words in f"{message} {code}".lower() for words in _TOO_LONG):
         return ContextError(f"the prompt does not fit the context at {url} ({status}{said}): lower the budgets")
+    if 300 <= status < 400:
+        return ModelError(f"{url} has moved to {headers.get('location', 'an unknown place')} ({status}): use that URL")
     if status == 404:
         return ModelError(f"{url} does not know what it was asked for ({status}{said}): is it the right URL?")
     return RequestError(f"{url} refuses the request ({status}{said})")

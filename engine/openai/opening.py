@@ -270,6 +270,9 @@ class _Opening:
                 "the server cannot go on with what is written: "
                 + "; ".join(filter(None, [what, "a candidate whose connection breaks starts again"]))
             )
+        cuts = [name for name in ("top_k", "min_p") if name not in can.fields]
+        if cuts:
+            notes.append(f"the server takes no {' and no '.join(cuts)}: they are left out")
         if not can.seeds:
             notes.append("the server does not keep seeds: a run cannot be repeated")
         return notes

@@ -10,7 +10,7 @@ from evals.report.text import Clip, last_of
 from evals.results import CandidateRecord
 from evals.scorers.protocol import Score, ScoreStatus
 from rsa.results import Candidate, Check, Round
-from rsa.words import shortened
+from rsa.words import plural, shortened
 
 Tone = Literal["right", "wrong", "partly", "none", "open"]
 """The colour of a badge; its sign and its word say the same."""
@@ -169,7 +169,8 @@ def _unscored(candidate: Candidate, agrees: bool, tail_characters: int) -> Candi
         badge=_agreement(candidate, agrees),
         answer=_shortened(candidate.answer),
         reading=None,
-        note=candidate.error or " ".join(filter(None, [check_words(candidate.check), _approximate(candidate)])),
+        note=candidate.error
+        or " ".join(filter(None, [check_words(candidate.check), _approximate(candidate), _interrupted(candidate)])),
         forced=bool(candidate.completion and candidate.completion.forced),
         reasoning_tokens=usage.reasoning_tokens if usage else 0,
         answer_tokens=usage.completion_tokens - usage.reasoning_tokens if usage else 0,
@@ -186,6 +187,15 @@ def check_words(check: Check | None) -> str:
 def _approximate(candidate: Candidate) -> str:
     approximate = candidate.tail is not None and candidate.tail.approximate
     return "Its tokens are estimated: counts and the length of its tail are approximate." if approximate else ""
+
+
+def _interrupted(candidate: Candidate) -> str:
+    broken = candidate.completion.interruptions if candidate.completion else ()
+    if not broken:
+        return ""
+    lost = sum(each.after_tokens for each in broken if each.action == "restarted")
+    what = f"{lost:,} tokens were lost" if lost else "nothing was lost"
+    return f"Its server broke off {plural(len(broken), 'time')}; {what}."
 
 
 def _agreement(candidate: Candidate, agrees: bool) -> Badge:

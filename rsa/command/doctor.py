@@ -13,6 +13,7 @@ from typing import Any, Literal
 import anyio
 
 import rsa
+from engine.api import ModelInfo
 from engine.errors import EngineError
 from engine.loader import NANO
 from rsa.errors import RSAError
@@ -41,21 +42,32 @@ def examine() -> list[Finding]:
 
 
 def examine_server(model: str, options: Mapping[str, Any]) -> list[Finding]:
-    """What the servers of a model can do, asked as its engine is opened; one that cannot be used is a finding."""
-    from rsa.compose import open_engine
+    """What the servers of a model can do, asked as its engine is opened; each that cannot be used is a finding."""
     from rsa.settings.facts import model_facts
 
-    async def facts() -> list[Finding]:
-        engine = open_engine(model, **options)
-        found = [Finding(name, value) for name, value in model_facts(engine.model).items()]
-        found += [Finding("note", note, level="warning") for note in engine.model.notes]
-        await engine.aclose()
-        return found
-
     try:
-        return anyio.run(facts)
+        found = _opened(model, options)
     except EngineError as error:
         return [Finding("model", str(error), level="broken")]
+    findings = [Finding(name, value) for name, value in model_facts(found).items()]
+    findings += [Finding("note", note, level="warning") for note in found.notes]
+    urls = str(found.details.get("base_url", "")).split()
+    for url in urls if len(urls) > 1 else ():
+        try:
+            _opened(model, {**options, "base_url": url})
+            findings.append(Finding("server", url))
+        except EngineError as error:
+            findings.append(Finding("server", str(error), level="broken"))
+    return findings
+
+
+def _opened(model: str, options: Mapping[str, Any]) -> ModelInfo:
+    """What an engine says of itself. Raises EngineError."""
+    from rsa.compose import open_engine
+
+    engine = open_engine(model, **options)
+    anyio.run(engine.aclose)
+    return engine.model
 
 
 def _python() -> Iterator[Finding]:

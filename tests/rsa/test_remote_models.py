@@ -144,6 +144,10 @@ def test_facts_for_people_and_for_programs(server: Running) -> None:
     assert json.loads(out)["details"]["source"] == "openai:tiny"
     code, out, _ = rsa("doctor", "--model", "openai:tiny", "--base-url", server.url)
     assert "thinking budget yes" in out
+    with running(StubServer("vllm", model="other")) as other:
+        code, out, _ = rsa("doctor", "--model", "openai:tiny", "--base-url", f"{server.url},{other.url}")
+    assert code == 4
+    assert f"!!  model          {other.url} has no model 'tiny'; it has other" in out
     server.die()
     code, out, _ = rsa("doctor", "--model", "openai:tiny", "--base-url", server.url)
     assert code == 4

@@ -47,6 +47,7 @@ def test_urls_are_those_of_the_api(given: Any, read: tuple[str, ...]) -> None:
         ({"base_url": "ftp://a"}, "should be a URL"),
         ({"base_url": "http://a:99999"}, "should be a URL"),
         ({"base_url": "http://me:secret@a"}, "holds a user or a password"),
+        ({"base_url": "http://a/v1?key=x"}, "should end before the ?"),
         ({"max_rows": 0}, "`max_rows` = 0: should be at least 1"),
         ({"max_retries": -1}, "`max_retries` = -1: should be at least 0"),
         ({"timeout_s": 0.0}, "timeout_s should be more than 0"),
@@ -56,6 +57,12 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], says: 
     with pytest.raises(RequestError, match=says) as caught:
         settings(**changes)
     assert "secret" not in str(caught.value)
+
+
+def test_certificates_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    with pytest.raises(RequestError, match=r"cannot be read from SSL_CERT_FILE = /nowhere/ca.pem .No such file"):
+        settings()
 
 
 def test_the_environment_may_name_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +87,7 @@ REFUSALS = [
     (400, "bad temperature", "", RequestError, "refuses the request .400: bad temperature"),
     (422, "bad", "", RequestError, "refuses the request"),
     (501, "not implemented", "", RequestError, "refuses the request"),
+    (307, "", "", ModelError, "has moved to an unknown place .307.: use that URL"),
     (404, "no such thing", "", ModelError, "does not know what it was asked for .404: no such thing"),
 ]
 
@@ -120,8 +128,9 @@ def test_retry_after_as_a_date() -> None:
 
 
 def test_pauses_double_and_are_drawn() -> None:
-    drawn = [[settings().backoff(attempt) for _ in range(200)] for attempt in range(9)]
+    given = settings()
+    drawn = [[given.backoff(attempt) for _ in range(200)] for attempt in range(9)]
     for attempt, pauses in enumerate(drawn):
         longest = min(LONGEST_BACKOFF_S, 0.5 * 2**attempt)
         assert 0 <= min(pauses) < longest / 4 < longest * 3 / 4 < max(pauses) <= longest
-    assert settings().backoff(10**6) <= LONGEST_BACKOFF_S
+    assert given.backoff(10**6) <= LONGEST_BACKOFF_S
