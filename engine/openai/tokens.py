@@ -130,7 +130,9 @@ class RemoteTokenizer:
         piece = self._pieces.get(text)
         if piece is None:
             if self.kind == "server":
-                piece = Piece(tuple(await anyio.to_thread.run_sync(self._encode_within, text)), text)
+                piece = Piece(
+                    tuple(await anyio.to_thread.run_sync(self._encode_within, text, abandon_on_cancel=True)), text
+                )
             else:
                 piece = Piece(tuple(self._encode_within(text)), None)
             if len(text) <= _LONGEST_KEPT and len(self._pieces) < _KEPT_PIECES:
@@ -152,4 +154,4 @@ class RemoteTokenizer:
         """`decode_exactly`, where nobody else waits for it."""
         if self.kind != "server":
             return self.decode_exactly(token_ids)
-        return await anyio.to_thread.run_sync(self.decode_exactly, token_ids)
+        return await anyio.to_thread.run_sync(self.decode_exactly, token_ids, abandon_on_cancel=True)
