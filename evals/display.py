@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evals.comparison import Comparison, Contrast
-from evals.events import EvalEvent, EvalFinished, EvalStarted, OnEvent, RunEnded
+from evals.events import EvalEvent, EvalFinished, EvalStarted, OnEvent, PlaceLost, RunEnded
 from evals.meter import EngineLoad
 from evals.results import EvalResults
 from evals.stats import Estimate, estimate, mean_of
@@ -227,6 +227,9 @@ def notices(event: EvalEvent) -> list[str]:
     """Lines that an event is worth at once, on a terminal and in a file."""
     if isinstance(event, EvalStarted):
         return describe_start(event)
+    if isinstance(event, PlaceLost):
+        others = "the other" if event.left == 1 else f"the other {event.left}"
+        return [f"lost {event.name}: {_one_line(event.why)}; its problems go to {others}"]
     failure = describe_failure(event) if isinstance(event, RunEnded) else None
     return [] if failure is None else [failure]
 
@@ -237,9 +240,10 @@ def describe_start(event: EvalStarted) -> list[str]:
     epochs = f" x {record.epochs} epochs" if record.epochs > 1 else ""
     drawn = "".join(f" {name}={value:g}" for name, value in sampling_of(c).items())
     sizes = f"n={c.n} c={c.c} t={c.t} beta={c.beta} tau={c.tail_tokens}{drawn} seed={c.seed}"
+    at_once = f"{event.in_flight} at once{f' in each of {event.places} workers' if event.places > 1 else ''}"
     return [
         f"{record.benchmark}: {plural(record.data.selected, 'problem')}{epochs}, method {record.method} with "
-        f"{record.model.name}: {sizes}, {event.in_flight} at once",
+        f"{record.model.name}: {sizes}, {at_once}",
         *note_lines(c, record.model),
         *(f"warning: {_one_line(warning)}" for warning in record.data_warnings),
     ]

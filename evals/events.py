@@ -1,5 +1,5 @@
 """What happens in an evaluation, for those who watch it: EvalStarted, RunEnded for every problem and epoch in the
-order of their ends, EvalFinished."""
+order of their ends, PlaceLost where it happens, EvalFinished."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from evals.run_scores import RunScores
 
 @dataclass(frozen=True, slots=True)
 class EvalStarted:
-    """`runs`: problems times epochs; `meter` goes on counting while the evaluation runs."""
+    """`runs`: problems times epochs; `meter` goes on counting while the evaluation runs.
+
+    places     where problems are solved: 1, or as many as there are workers.
+    in_flight  problems at once in each place.
+    """
 
     folder: Path
     record: EvalRecord
     runs: int
     in_flight: int
     meter: EngineLoad
+    places: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +43,20 @@ class RunEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaceLost:
+    """A place takes no more problems, and what it had begun goes to the others, of which so many are left."""
+
+    name: str
+    why: str
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
 class EvalFinished:
     """Everything is written."""
 
     results: EvalResults
 
 
-EvalEvent = EvalStarted | RunEnded | EvalFinished
+EvalEvent = EvalStarted | RunEnded | PlaceLost | EvalFinished
 OnEvent = Callable[[EvalEvent], None]

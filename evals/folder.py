@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -139,7 +140,7 @@ class ResultsFolder:
     """A results folder that this process works in. Use within `with`; leaving it lets go of the lock.
 
     record     of the evaluation, as it is on the disk.
-    spent_s    seconds that processes have worked on it until now, as far as noted.
+    spent_s    seconds that processes have worked on it, when that was last noted.
     """
 
     def __init__(self, folder: Path, record: EvalRecord, lock: IO[bytes]) -> None:
@@ -147,6 +148,7 @@ class ResultsFolder:
         self.record = record
         self.spent_s = read_json(folder / PROGRESS, _TimeSpent).spent_s if (folder / PROGRESS).exists() else 0.0
         self._noted_s = self.spent_s
+        self._began = time.monotonic() - self.spent_s
         self._lock = lock
 
     @classmethod
@@ -224,10 +226,10 @@ class ResultsFolder:
         except ResultsError:
             return None
 
-    def note_progress(self, spent_s: float) -> None:
+    def note_progress(self) -> None:
         """Keep `spent_s` for the process that goes on after this one, to about a second."""
-        self.spent_s = spent_s
-        if spent_s - self._noted_s >= 1.0:
+        self.spent_s = time.monotonic() - self._began
+        if self.spent_s - self._noted_s >= 1.0:
             self._write_progress()
 
     def _write_progress(self) -> None:

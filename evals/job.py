@@ -22,10 +22,12 @@ from evals.data.shard import Shard
 from evals.errors import OtherEvalError, ResultsError
 from evals.events import OnEvent
 from evals.folder import EVAL, DataSource, EvalRecord, ResultsFolder, absolute, data_identity, read_eval
+from evals.meter import EngineLoad
 from evals.results import EvalResults
 from evals.run_scores import RunScores, failed_scores, score_run
-from evals.runner import Evaluation, Solving, check_gold, default_in_flight
+from evals.runner import Evaluation, check_gold
 from evals.scorers.protocol import Scorer
+from evals.solving import Solving, default_in_flight
 from rsa.answers.math_pool import MathWorkers
 from rsa.errors import ConfigError
 from rsa.folders import what_differs
@@ -253,16 +255,11 @@ class EvalJob:
             )
             opening = partial(ResultsFolder.open, self.folder, record, resume=self.resume)
             folder = stack.enter_context(await anyio.to_thread.run_sync(opening))
-            solving = Solving(engine, folder, scorer, math)
+            meter = EngineLoad()
+            in_flight = self.in_flight or default_in_flight(self.config.n, engine.model)
+            here = Solving(engine, folder, scorer, math, in_flight=in_flight, meter=meter)
             evaluation = Evaluation(
-                folder,
-                problems,
-                scorer,
-                solving.scores,
-                tasks=self.in_flight or default_in_flight(self.config.n, engine.model.max_rows),
-                reuse=True,
-                meter=solving.meter,
-                on_event=on_event,
+                folder, problems, scorer, [here], in_flight=in_flight, reuse=True, meter=meter, on_event=on_event
             )
             return await evaluation.run()
 
@@ -302,26 +299,45 @@ async def rescore(
             check_gold(scorer, question)  # a metric that does not fit leaves the folder as it is
             break
         results.write_metric(metric_name(found), found.settings)
-        scoring = partial(_scored_again, results, scorer)
-        evaluation = Evaluation(results, data, scorer, scoring, tasks=RESCORED_AT_ONCE, reuse=False, on_event=on_event)
+        evaluation = Evaluation(
+            results,
+            data,
+            scorer,
+            [_ScoredAgain(results, scorer)],
+            in_flight=RESCORED_AT_ONCE,
+            reuse=False,
+            on_event=on_event,
+        )
         return await evaluation.run()
 
 
-async def _scored_again(folder: ResultsFolder, scorer: Scorer, question: Question, epoch: int) -> RunScores:
-    """Scores from what a run generated. A run that failed stays failed."""
-    metric = folder.record.metric
-    result = folder.read_result(question.id, epoch)
-    error = folder.read_error(question.id, epoch)
-    if result is not None and error is None and result.stopped_because == "no_candidates":
-        error = "all candidates of a round failed"
-    if result is not None:
-        scores = await score_run(result, question, scorer, metric=metric, epoch=epoch, error=error)
-    elif error is not None:
-        scores = failed_scores(question, metric=metric, epoch=epoch, error=error)
-    else:
-        raise ResultsError(f"{folder.folder} is not finished; go on with: rsa eval --resume {folder.folder}")
-    await anyio.to_thread.run_sync(folder.write_scores, scores)
-    return scores
+class _ScoredAgain:
+    """A results folder as the place where scores come from: see `evals.runner.Place`."""
+
+    name = "the run folders"
+
+    def __init__(self, folder: ResultsFolder, scorer: Scorer) -> None:
+        self._folder = folder
+        self._scorer = scorer
+
+    async def ready(self) -> int:
+        return RESCORED_AT_ONCE
+
+    async def scores(self, question: Question, epoch: int) -> RunScores:
+        """Scores from what a run generated. A run that failed stays failed."""
+        folder, metric = self._folder, self._folder.record.metric
+        result = folder.read_result(question.id, epoch)
+        error = folder.read_error(question.id, epoch)
+        if result is not None and error is None and result.stopped_because == "no_candidates":
+            error = "all candidates of a round failed"
+        if result is not None:
+            scores = await score_run(result, question, self._scorer, metric=metric, epoch=epoch, error=error)
+        elif error is not None:
+            scores = failed_scores(question, metric=metric, epoch=epoch, error=error)
+        else:
+            raise ResultsError(f"{folder.folder} is not finished; go on with: rsa eval --resume {folder.folder}")
+        await anyio.to_thread.run_sync(folder.write_scores, scores)
+        return scores
 
 
 def benchmark_source(benchmark: str | Path) -> str:

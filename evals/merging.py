@@ -116,7 +116,7 @@ def _build(shards: Sequence[ResultsFolder], folder: Path) -> EvalResults:
     with ResultsFolder.open(folder, record, resume=False) as merged:
         for shard in shards:
             shutil.copytree(shard.folder / RUNS, folder / RUNS, dirs_exist_ok=True)
-        merged.note_progress(sum(shard.spent_s for shard in shards))
+        merged.spent_s = sum(shard.spent_s for shard in shards)
         return write_figures(merged, [(problem, epoch) for problem in problems for epoch in range(record.epochs)])
 
 

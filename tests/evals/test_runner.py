@@ -15,7 +15,7 @@ import anyio
 import pytest
 from processes import started
 
-from engine.api import Completion, EngineEvent, GenerationRequest
+from engine.api import Completion, EngineEvent, GenerationRequest, ModelInfo
 from engine.errors import EngineClosedError, OutOfMemoryError
 from engine.scripted import Script, ScriptedEngine, ScriptedStream
 from evals import display
@@ -27,7 +27,7 @@ from evals.events import EvalEvent, EvalFinished, EvalStarted, RunEnded
 from evals.folder import ResultsFolder, read_results, run_name
 from evals.job import evaluate, rescore
 from evals.results import EvalTimings
-from evals.runner import default_in_flight, epoch_seed
+from evals.solving import default_in_flight, epoch_seed
 from rsa import ConfigError
 
 CHILD = Path(__file__).with_name("eval_child.py")
@@ -127,8 +127,11 @@ def test_tokens_that_the_engine_had_cached_are_not_in_the_results(finished: Path
 
 
 def test_default_in_flight_asks_for_twice_the_rows_of_the_engine() -> None:
-    assert [default_in_flight(n, 64) for n in (1, 8, 16, 64, 100, 1000)] == [128, 16, 8, 2, 2, 2]
-    assert [default_in_flight(16, rows) for rows in (1, 512, None)] == [2, 64, 8]
+    def at_once(n: int, rows: int | None) -> int:
+        return default_in_flight(n, ModelInfo(name="any", max_rows=rows))
+
+    assert [at_once(n, 64) for n in (1, 8, 16, 64, 100, 1000)] == [128, 16, 8, 2, 2, 2]
+    assert [at_once(16, rows) for rows in (1, 512, None)] == [2, 64, 8]
 
 
 # ---- epochs
