@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from evals.data.question import Question
     from evals.errors import BenchmarkError, DataError, EvalError, GoldError, OtherEvalError, ResultsError
     from evals.folder import read_results
-    from evals.job import evaluate, rescore
+    from evals.job import evaluate
     from evals.merging import merge
     from evals.report import write_report
+    from evals.rescoring import rescore
     from evals.results import EvalResults
     from evals.scorers.protocol import Score, Scorer
 
@@ -49,7 +50,8 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("Benchmark", "benchmark_names", "load_benchmark"), "evals.data.benchmarks"),
     **dict.fromkeys(("Comparison", "compare"), "evals.comparison"),
-    **dict.fromkeys(("evaluate", "rescore"), "evals.job"),
+    "evaluate": "evals.job",
+    "rescore": "evals.rescoring",
     "merge": "evals.merging",
     "Question": "evals.data.question",
     **dict.fromkeys(("Score", "Scorer"), "evals.scorers.protocol"),

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from evals.events import OnEvent
     from evals.job import EvalJob
     from evals.results import EvalResults
+    from evals.workers.executor import Executor
 
 BENCHMARK = "BENCHMARK"
 
@@ -90,7 +91,22 @@ def evaluate(
     ] = None,
     in_flight: Annotated[
         int | None,
-        typer.Option(help="Problems at once; changes the speed alone.", show_default="2 x the engine's rows / n"),
+        typer.Option(help="Problems at once, in each worker.", show_default="2 x the engine's rows / n"),
+    ] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            help="Where problems are solved: on this machine (local) or on a cluster (ray).",
+            show_default="local",
+            autocompletion=lambda: ["local", "ray"],
+        ),
+    ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(metavar="all|N|I,J", help="A worker for each of these GPUs.", show_default="no workers"),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster.", show_default="the one this machine is in")
     ] = None,
     profile: ProfileFlag = None,
     settings: dict[str, Any],
@@ -115,10 +131,11 @@ def evaluate(
     """
     # RSA_MODEL is for new evaluations: one goes on with the model it was started with.
     named = model if typed(context, "model") else None
-    with errors_for_people("limit", "ids", "data", "shard"), ExitStack() as stack:
+    with errors_for_people("limit", "ids", "data", "shard", "devices", "address"), ExitStack() as stack:
         from evals.data.columns import from_flags
         from evals.folder import absolute
         from evals.job import benchmark_source
+        from evals.workers.executor import executor_named
         from rsa.errors import ConfigError
 
         asked = {
@@ -137,18 +154,20 @@ def evaluate(
         given = {key: value for key, value in asked.items() if value is not None}
         if rescore is not None:
             flags = {"model": named, "in_flight": in_flight, "out": out, "resume": resume}
-            _refuse({**given, **settings, **servers, **flags}, "--rescore")
+            where = {"executor": executor, "devices": devices, "address": address}
+            _refuse({**given, **settings, **servers, **flags, **where}, "--rescore")
             folder, results = rescore, _rescored(rescore, metric, quiet=quiet)
         else:
             if metric is not None:
                 raise ConfigError("--metric goes with --rescore only: the benchmark says how its answers are scored")
+            workers = executor_named(executor or "local", devices=devices, address=address)
             if resume is not None:
                 _refuse({"out": out}, "--resume")
                 job, opened, kept = _resumed(resume, given, settings, in_flight, named)
                 servers = {**kept, **servers}
             else:
                 job, opened = _new(given, settings, in_flight, model or DEFAULT_MODEL, out, stack)
-            folder, results = job.folder, _run(job, opened, servers, quiet=quiet)
+            folder, results = job.folder, _run(job, opened, servers, workers, quiet=quiet)
         _finish(results, folder, with_report=write_report, as_json=json_, quiet=quiet)
 
 
@@ -292,7 +311,7 @@ def _refuse(flags: dict[str, Any], what: str) -> None:
             raise ConfigError(f"{what} does not go with {flag}: leave it out")
 
 
-def _run(job: EvalJob, model: str, options: dict[str, Any], *, quiet: bool) -> EvalResults:
+def _run(job: EvalJob, model: str, options: dict[str, Any], executor: Executor | None, *, quiet: bool) -> EvalResults:
     """Run a job with its display on standard error. Who leaves early is told the command that goes on."""
     from engine.errors import EngineError
     from evals.folder import EVAL
@@ -305,9 +324,12 @@ def _run(job: EvalJob, model: str, options: dict[str, Any], *, quiet: bool) -> E
 
     try:
         data = job.open_data()  # before a model of many gigabytes is fetched for nothing
-        with bars(quiet=quiet) as progress:
-            fetch_if_missing(model, progress)
-        return _shown(lambda show: job.run(model, show, engine_options=options, data=data), quiet=quiet)
+        if executor is None or not executor.elsewhere:
+            with bars(quiet=quiet) as progress:
+                fetch_if_missing(model, progress)
+        return _shown(
+            lambda show: job.run(model, show, engine_options=options, data=data, executor=executor), quiet=quiet
+        )
     except KeyboardInterrupt:
         raise interrupted(f"interrupted; {go_on}" if begun() else "interrupted before the evaluation began") from None
     except EngineError as error:
@@ -317,7 +339,7 @@ def _run(job: EvalJob, model: str, options: dict[str, Any], *, quiet: bool) -> E
 
 
 def _rescored(folder: Path, metric: str | None, *, quiet: bool) -> EvalResults:
-    from evals.job import rescore
+    from evals.rescoring import rescore
 
     try:
         return _shown(lambda show: rescore(folder, metric, on_event=show), quiet=quiet)

@@ -37,7 +37,6 @@ from rsa.folders import (
     read_record,
     read_versioned,
     this_machine,
-    versions_of,
     what_differs,
     write_atomically,
     written_aside,
@@ -50,6 +49,7 @@ from rsa.settings.methods import Method
 EVAL, RUNS, CANDIDATES, RESULTS, TIMINGS = "eval.json", "runs", "candidates.jsonl", "results.json", "timings.json"
 SCORES, FAILED, PROGRESS = "scores.json", "failed.json", "progress.json"
 PACKAGES = ("markovian-rsa", "math-verify", "mlx", "mlx-lm", "pydantic")
+"""The packages whose versions are recorded."""
 MAX_NAME = 40
 """Characters of a problem's id in the name of its run folder; the digest behind them tells problems apart."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -102,8 +102,7 @@ class EvalRecord(Record):
     @classmethod
     def now(cls, **fields: Any) -> Self:
         """The record of an evaluation that starts now, on this machine."""
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(created_at=started, versions=versions_of(*PACKAGES), machine=this_machine(), **fields)
+        return cls(created_at=datetime.now(UTC).isoformat(timespec="seconds"), machine=this_machine(), **fields)
 
     @property
     def shard(self) -> Shard | None:

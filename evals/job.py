@@ -1,4 +1,4 @@
-"""An evaluation from its settings to its results: `evaluate` for programs, `EvalJob` for `rsa eval`, and `rescore`."""
+"""An evaluation from its settings to its results: `evaluate` for programs, `EvalJob` for `rsa eval`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import anyio.to_thread
@@ -17,28 +17,26 @@ from evals.data.benchmarks import Benchmark, load_benchmark
 from evals.data.choice import SHARD
 from evals.data.columns import Mapped, as_flags, names_of
 from evals.data.open import Data, open_data
-from evals.data.question import Question
 from evals.data.shard import Shard
 from evals.errors import OtherEvalError, ResultsError
 from evals.events import OnEvent
-from evals.folder import EVAL, DataSource, EvalRecord, ResultsFolder, absolute, data_identity, read_eval
+from evals.folder import EVAL, DataSource, EvalRecord, ResultsFolder, absolute, read_eval
 from evals.meter import EngineLoad
 from evals.results import EvalResults
-from evals.run_scores import RunScores, failed_scores, score_run
-from evals.runner import Evaluation, check_gold
+from evals.runner import Evaluation
 from evals.scorers.protocol import Scorer
-from evals.solving import Solving, default_in_flight
+from evals.solving import Here
 from rsa.answers.math_pool import MathWorkers
 from rsa.errors import ConfigError
-from rsa.folders import what_differs
 from rsa.prompts import load_prompts
 from rsa.settings.config import RSAConfig
 from rsa.settings.methods import Method, check_method, method_settings
 from rsa.settings.profiles import load_config
 from rsa.settings.suitability import suited
 
-RESCORED_AT_ONCE = 8
-"""Problems scored again at once: scoring waits for the math workers now and then, and for nothing else."""
+if TYPE_CHECKING:
+    from evals.workers.driver import Crew
+    from evals.workers.executor import Executor
 
 
 async def evaluate(
@@ -58,6 +56,7 @@ async def evaluate(
     shard: str | None = None,
     epochs: int = 1,
     in_flight: int | None = None,
+    executor: Executor | None = None,
     resume: bool = False,
     progress: bool = False,
     on_event: OnEvent | None = None,
@@ -73,7 +72,10 @@ async def evaluate(
     data, columns, limit, ids, data_seed, revision   which problems: see `evals.data.open.open_data`.
     shard      `2/4`: of these problems the second of four parts, to be put together by `evals.merge`.
     epochs     how often each problem is run; each time with another seed.
-    in_flight  problems at once; by default so many that the engine stays full. It does not change the results.
+    in_flight  problems at once, in each worker; by default so many that the engine stays full. It does not change the
+               results.
+    executor   who starts workers, with an engine each, to solve the problems; None: this process solves them. Workers
+               need the name of a model. They do not change the results.
     resume     go on with the evaluation in `out`, if there is one; without it, `out` must not hold one.
     progress   show on standard error what `rsa eval` shows there; `on_event` is told of the same.
 
@@ -105,7 +107,7 @@ async def evaluate(
     from evals.display import watching
 
     with watching(progress, on_event) as watch:
-        return await job.run(engine, watch, engine_options=engine_options)
+        return await job.run(engine, watch, engine_options=engine_options, executor=executor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +215,7 @@ class EvalJob:
         """The problems. Raises DataError."""
         # A data set without a pinned commit may have moved on since.
         found = read_eval(self.folder) if self.resume and (self.folder / EVAL).exists() else None
-        return _open(self.benchmark, self.source, self.shard, found)
+        return open_source(self.benchmark, self.source, self.shard, found)
 
     async def run(
         self,
@@ -222,6 +224,7 @@ class EvalJob:
         *,
         engine_options: Mapping[str, Any] | None = None,
         data: Data | None = None,
+        executor: Executor | None = None,
     ) -> EvalResults:
         """Measure. An engine given by the name of its model is closed again. Raises as `evaluate`.
 
@@ -233,111 +236,61 @@ class EvalJob:
         async with AsyncExitStack() as stack:
             math = await stack.enter_async_context(MathWorkers())
             scorer = await stack.enter_async_context(make_scorer(self.benchmark, math))
-            if isinstance(engine, str):
-                from rsa.compose import open_engine
-
-                engine = await anyio.to_thread.run_sync(partial(open_engine, engine, **(engine_options or {})))
-                stack.push_async_callback(engine.aclose)
-            if problems.images and (why := engine.model.lacks("images")) is not None:
+            meter = EngineLoad()
+            options = engine_options or {}
+            where: Here | Crew
+            if executor is None:
+                here = Here(engine, options, scorer, math, n=self.config.n, meter=meter, in_flight=self.in_flight)
+                where = await stack.enter_async_context(here)
+            else:
+                where = await self._crew(engine, options, executor, meter, stack)
+            if problems.images and (why := where.model.lacks("images")) is not None:
                 raise ConfigError(f"the problems of {self.benchmark.name} have images, but {why}")
             record = EvalRecord.now(
                 benchmark=self.benchmark.name,
                 metric=metric_name(self.benchmark),
                 metric_settings=self.benchmark.settings,
                 method=self.method,
-                config=suited(self.config, engine.model),
+                config=suited(self.config, where.model),
                 epochs=self.epochs,
-                model=engine.model,
+                model=where.model,
                 prompt_sha256=prompts.sha256,
                 data=problems.info,
                 data_warnings=problems.warnings,
                 source=self.source,
+                versions=where.versions,
             )
             opening = partial(ResultsFolder.open, self.folder, record, resume=self.resume)
             folder = stack.enter_context(await anyio.to_thread.run_sync(opening))
-            meter = EngineLoad()
-            in_flight = self.in_flight or default_in_flight(self.config.n, engine.model)
-            here = Solving(engine, folder, scorer, math, in_flight=in_flight, meter=meter)
             evaluation = Evaluation(
-                folder, problems, scorer, [here], in_flight=in_flight, reuse=True, meter=meter, on_event=on_event
+                folder,
+                problems,
+                scorer,
+                where.places(folder),
+                in_flight=where.in_flight,
+                reuse=True,
+                meter=meter,
+                on_event=on_event,
             )
             return await evaluation.run()
 
+    async def _crew(
+        self,
+        engine: Engine | str,
+        options: Mapping[str, Any],
+        executor: Executor,
+        meter: EngineLoad,
+        stack: AsyncExitStack,
+    ) -> Crew:
+        """The workers of an executor, which end with the stack."""
+        from evals.workers.driver import Crew
+        from evals.workers.messages import Job
 
-async def rescore(
-    folder: str | Path,
-    metric: str | None = None,
-    *,
-    benchmark: Benchmark | None = None,
-    on_event: OnEvent | None = None,
-) -> EvalResults:
-    """Score a finished evaluation again from its run folders, without generating; its results are written anew.
-
-    metric     another one than it has been scored by.
-    benchmark  must be given where a program gave the problems.
-
-    Raises ResultsError if the folder holds no evaluation or one that is not finished, OtherEvalError if its data is
-    not what it was, and as `evaluate`.
-    """
-    async with AsyncExitStack() as stack:
-        results = stack.enter_context(ResultsFolder.of(folder))
-        record = results.record
-        if benchmark is None and record.source.benchmark is None:
-            raise ResultsError(f"a program gave the problems of {folder}: call rescore(..., benchmark=...) there")
-        found = benchmark or load_benchmark(str(record.source.benchmark))
-        # The metric that it was last scored by, unless the benchmark brings a scorer of its own.
-        wanted = metric or (record.metric if isinstance(found.metric, str) else None)
-        if wanted is not None and wanted != found.metric:
-            found = found.model_copy(update={"metric": wanted, "settings": {}})  # settings are of a metric
-        data = await anyio.to_thread.run_sync(_open, found, record.source, record.shard, record)
-        keys, details = what_differs(data_identity(record.data), data_identity(data.info))
-        if keys:
-            raise OtherEvalError(f"the data of {folder} is not what it was. Different: {details}", keys)
-        math = await stack.enter_async_context(MathWorkers())
-        scorer = await stack.enter_async_context(make_scorer(found, math))
-        for question in data:
-            check_gold(scorer, question)  # a metric that does not fit leaves the folder as it is
-            break
-        results.write_metric(metric_name(found), found.settings)
-        evaluation = Evaluation(
-            results,
-            data,
-            scorer,
-            [_ScoredAgain(results, scorer)],
-            in_flight=RESCORED_AT_ONCE,
-            reuse=False,
-            on_event=on_event,
-        )
-        return await evaluation.run()
-
-
-class _ScoredAgain:
-    """A results folder as the place where scores come from: see `evals.runner.Place`."""
-
-    name = "the run folders"
-
-    def __init__(self, folder: ResultsFolder, scorer: Scorer) -> None:
-        self._folder = folder
-        self._scorer = scorer
-
-    async def ready(self) -> int:
-        return RESCORED_AT_ONCE
-
-    async def scores(self, question: Question, epoch: int) -> RunScores:
-        """Scores from what a run generated. A run that failed stays failed."""
-        folder, metric = self._folder, self._folder.record.metric
-        result = folder.read_result(question.id, epoch)
-        error = folder.read_error(question.id, epoch)
-        if result is not None and error is None and result.stopped_because == "no_candidates":
-            error = "all candidates of a round failed"
-        if result is not None:
-            scores = await score_run(result, question, self._scorer, metric=metric, epoch=epoch, error=error)
-        elif error is not None:
-            scores = failed_scores(question, metric=metric, epoch=epoch, error=error)
-        else:
-            raise ResultsError(f"{folder.folder} is not finished; go on with: rsa eval --resume {folder.folder}")
-        await anyio.to_thread.run_sync(folder.write_scores, scores)
-        return scores
+        if not isinstance(engine, str):
+            raise ConfigError("workers open engines of their own: give the name of a model, not an engine")
+        job = Job(engine, dict(options), self.benchmark.model_copy(update={"questions": None}), self.config)
+        channels = await stack.enter_async_context(executor.channels(engine))
+        return await stack.enter_async_context(Crew(channels, job, meter=meter, in_flight=self.in_flight))
 
 
 def benchmark_source(benchmark: str | Path) -> str:
@@ -364,7 +317,9 @@ def make_scorer(benchmark: Benchmark, math: MathWorkers) -> Scorer:
     return make(benchmark.metric, settings=benchmark.settings, math=math)
 
 
-def _open(benchmark: Benchmark, source: DataSource, shard: Shard | None, record: EvalRecord | None = None) -> Data:
+def open_source(
+    benchmark: Benchmark, source: DataSource, shard: Shard | None, record: EvalRecord | None = None
+) -> Data:
     """The data of a source; `record`: as it was read before, at the same commit of the hub."""
     read = record.data.revision if record is not None and record.data.kind == "hub" else None
     single = read if read is not None and " " not in read else None  # several are those of the benchmark

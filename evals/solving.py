@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 import anyio.to_thread
 
@@ -14,7 +16,7 @@ from engine.api import Engine, ModelInfo
 from engine.errors import RequestError
 from evals.data.question import Question
 from evals.errors import GoldError
-from evals.folder import ResultsFolder
+from evals.folder import PACKAGES, ResultsFolder
 from evals.meter import EngineLoad, MeteredEngine
 from evals.run_scores import RunScores, failed_scores, score_run
 from evals.scorers.protocol import Scorer
@@ -22,6 +24,7 @@ from rsa.answers.math_pool import MathWorkers
 from rsa.controller import MarkovianRSA
 from rsa.errors import ConfigError, NoCandidatesError, ProblemError
 from rsa.events import Event
+from rsa.folders import versions_of
 from rsa.problem import Problem
 from rsa.results import RunResult
 from rsa.runlog import Sync
@@ -112,28 +115,88 @@ class Solver:
         return event.result
 
 
-class Solving:
-    """This process as the place where the problems of a results folder are solved: see `evals.runner.Place`.
+class Here:
+    """An engine in this process, and the one place where it solves problems. Use within `async with`.
 
-    in_flight  problems at once.
+    engine     stays the caller's to close; or the name of a model, whose engine is opened and closed again.
+    options    for opening it: see `rsa.compose.open_engine`.
+    meter      of the engine.
+    in_flight  problems at once; None: so many that the engine stays full.
+
+    Entering it raises what opening the model's engine raises. Then `model` is what the engine runs.
     """
-
-    name = "this process"
 
     def __init__(
         self,
-        engine: Engine,
-        folder: ResultsFolder,
+        engine: Engine | str,
+        options: Mapping[str, Any],
         scorer: Scorer,
         math: MathWorkers,
         *,
+        n: int,
         meter: EngineLoad,
-        in_flight: int,
+        in_flight: int | None,
     ) -> None:
+        self._given = engine
+        self._options = options
+        self._engine: Engine
+        self._scorer = scorer
+        self._math = math
+        self._n = n
+        self._meter = meter
+        self._in_flight = in_flight
+
+    async def __aenter__(self) -> Self:
+        if isinstance(self._given, str):
+            from rsa.compose import open_engine
+
+            self._engine = await anyio.to_thread.run_sync(partial(open_engine, self._given, **self._options))
+        else:
+            self._engine = self._given
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if isinstance(self._given, str):
+            await self._engine.aclose()
+
+    @property
+    def model(self) -> ModelInfo:
+        return self._engine.model
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What is installed here."""
+        return versions_of(*PACKAGES)
+
+    @property
+    def in_flight(self) -> int:
+        """Problems at once."""
+        return self._in_flight or default_in_flight(self._n, self.model)
+
+    def places(self, folder: ResultsFolder) -> list[Solving]:
+        """This process as a place for the problems of a results folder."""
         record = folder.record
+        solver = Solver(
+            self._engine,
+            record.config,
+            self._scorer,
+            self._math,
+            metric=record.metric,
+            meter=self._meter,
+            sync="round",
+        )
+        return [Solving(solver, folder, self.in_flight)]
+
+
+class Solving:
+    """This process as a place where problems are solved: see `evals.runner.Place`."""
+
+    name = "this process"
+
+    def __init__(self, solver: Solver, folder: ResultsFolder, in_flight: int) -> None:
+        self._solver = solver
         self._folder = folder
         self._in_flight = in_flight
-        self._solver = Solver(engine, record.config, scorer, math, metric=record.metric, meter=meter, sync="round")
 
     async def ready(self) -> int:
         return self._in_flight

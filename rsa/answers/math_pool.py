@@ -8,18 +8,18 @@ to is remembered, hangs included: the same two answers come again and again.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import anyio
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
+
+from rsa.processes import python_environment
 
 TIMEOUT_S = 5.0
 """Time limit of one comparison: sound ones take milliseconds, the slowest of 135 measured cases 1 s."""
@@ -84,7 +84,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=_environment(),
+                env=python_environment(),
             )
             assert self._process.stdout is not None
             self._replies = BufferedByteReceiveStream(self._process.stdout)
@@ -214,10 +214,3 @@ class MathWorkers:
         self._known[key] = found
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
-
-
-def _environment() -> dict[str, str]:
-    """Ours, with the folder of this package first: the worker finds `rsa` also from a checkout, and finds no
-    other package of that name."""
-    here = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])}

@@ -18,11 +18,12 @@ from evals.display import (
     Tally,
     describe_start,
     make_display,
+    notices,
     number,
     result_lines,
     status_line,
 )
-from evals.events import EvalFinished, EvalStarted, RunEnded
+from evals.events import EvalFinished, EvalStarted, PlaceLost, RunEnded
 from evals.folder import DataSource, EvalRecord
 from evals.meter import EngineLoad
 from evals.results import DataInfo
@@ -41,6 +42,7 @@ RECORD = EvalRecord.now(
     prompt_sha256="ab",
     data=DataInfo(kind="given", name="made-up", selected=4),
     source=DataSource(),
+    versions={},
 )
 
 
@@ -70,6 +72,15 @@ def test_what_people_should_know_of_the_model_and_the_data_stands_first() -> Non
     first, of_rounds, last = lines[1:]
     assert (first, last) == ("note: it knows sums only", "warning: odd rows")
     assert of_rounds.startswith("note: rounds of aggregation help models trained to aggregate")
+
+
+def test_workers_are_counted_and_named_when_they_are_lost() -> None:
+    assert describe_start(EvalStarted(Path("out"), RECORD, 4, 3, EngineLoad(), 8))[0].endswith(
+        "3 at once in each of 8 workers"
+    )
+    for left, others in ((1, "the other"), (7, "the other 7")):
+        event = PlaceLost("worker 2 (GPU 1)", "it was\nkilled", left)
+        assert notices(event) == [f"lost worker 2 (GPU 1): it was killed; its problems go to {others}"]
 
 
 def test_how_far_how_well_how_fast_and_how_long() -> None:

@@ -25,7 +25,8 @@ from evals.display import result_lines
 from evals.errors import GoldError, ResultsError
 from evals.events import EvalEvent, EvalFinished, EvalStarted, RunEnded
 from evals.folder import ResultsFolder, read_results, run_name
-from evals.job import evaluate, rescore
+from evals.job import evaluate
+from evals.rescoring import rescore
 from evals.results import EvalTimings
 from evals.solving import default_in_flight, epoch_seed
 from rsa import ConfigError

@@ -15,7 +15,7 @@ from engine.scripted import ScriptedEngine
 from evals.data.benchmarks import Benchmark
 from evals.errors import DataError, OtherEvalError, ResultsError
 from evals.folder import read_eval, read_results, run_name
-from evals.job import rescore
+from evals.rescoring import rescore
 from rsa import ConfigError, RunLockedError
 from rsa.folders import lock_folder
 

@@ -42,6 +42,7 @@ def record_of(n: int = 4, t: int = 1, *, method: str = "rsa", epochs: int = 1, s
         prompt_sha256="ab",
         data=DataInfo(kind="given", name="made-up", selected=selected),
         source=DataSource(),
+        versions={},
     )
 
 
