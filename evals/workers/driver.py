@@ -100,8 +100,9 @@ class Crew:
     async def __aexit__(self, *exc: Any) -> None:
         assert self._group is not None
         with anyio.CancelScope(shield=True):
-            for worker in self._workers:
-                await worker.aclose()
+            async with anyio.create_task_group() as closing:
+                for worker in self._workers:
+                    closing.start_soon(worker.aclose)
         self._group.cancel_scope.cancel()
         # Only a cancellation is the group's business: any other error would come out of it wrapped.
         cancelled = isinstance(exc[1], anyio.get_cancelled_exc_class())

@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any
 
 import anyio
@@ -49,7 +49,8 @@ class Processes:
         """The ways to all of them. Raises ConfigError for devices that are not here."""
         found = self.devices.found()
         named = [(f"worker {number} ({device.name})", device) for number, device in enumerate(found, 1)]
-        yield [ProcessChannel(name, device.environment) for name, device in named]
+        with TemporaryDirectory(prefix="rsa-workers-") as scratch:  # processes that are killed leave things behind
+            yield [ProcessChannel(name, {**device.environment, "TMPDIR": scratch}) for name, device in named]
 
 
 class ProcessChannel:

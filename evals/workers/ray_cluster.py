@@ -8,7 +8,7 @@ import queue
 import socket
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ CALLS_AT_ONCE = 4
 """Calls of an actor that may wait together: one for messages, the others put tasks."""
 CONNECT_TIMEOUT_S = 10.0
 """Time limit of finding out whether anybody listens at the address of a cluster."""
+END_TIMEOUT_S = 5.0
+"""Time limit of an actor to end in order."""
 MAX_SAID = 200
 """Characters of what Ray says of an actor that is gone."""
 
@@ -41,10 +43,11 @@ class RayWorker:
     """
 
     def __init__(self, job: Job) -> None:
-        self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._messages: queue.SimpleQueue[list[Message]] = queue.SimpleQueue()
         work = (_work, job, self._tasks, self._messages)
-        threading.Thread(target=anyio.run, args=work, name="worker", daemon=True).start()
+        self._thread = threading.Thread(target=anyio.run, args=work, name="worker", daemon=True)
+        self._thread.start()
 
     def put(self, task: Task) -> None:
         """Give it a task."""
@@ -54,9 +57,14 @@ class RayWorker:
         """Wait for messages; those that are there, in order."""
         return self._messages.get()
 
+    def end(self) -> None:
+        """End the work in order: what it has put into files goes."""
+        self._tasks.put(None)
+        self._thread.join()
 
-async def _work(job: Job, tasks: queue.SimpleQueue[Task], messages: queue.SimpleQueue[list[Message]]) -> None:
-    async def receive() -> Task:
+
+async def _work(job: Job, tasks: queue.SimpleQueue[Task | None], messages: queue.SimpleQueue[list[Message]]) -> None:
+    async def receive() -> Task | None:
         return await anyio.to_thread.run_sync(tasks.get, abandon_on_cancel=True)
 
     async with Outbox(messages.put) as outbox:
@@ -176,7 +184,13 @@ class RayChannel:
 
     async def aclose(self) -> None:
         if self._actor is not None:
-            await anyio.to_thread.run_sync(_ray().kill, self._actor)
+            await anyio.to_thread.run_sync(self._stop)
+
+    def _stop(self) -> None:
+        ray = _ray()
+        with suppress(ray.exceptions.RayError):  # it may be gone, or never have been there
+            ray.get(self._actor.end.remote(), timeout=END_TIMEOUT_S)
+        ray.kill(self._actor)
 
     async def _call(self, method: Any, *arguments: object) -> Any:
         ray = _ray()

@@ -42,10 +42,14 @@ def data(tmp_path: Path) -> Path:
 def test_a_killed_node_loses_nothing(tmp_path: Path, data: Path) -> None:
     """What its workers had begun is taken up by the other node at the candidate where it stood."""
     (tmp_path / "asked").touch()
-    done = run([sys.executable, CHILD, tmp_path, data], env={**os.environ, "PYTHONPATH": str(ROOT), **QUIET})
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "temporary"), **QUIET}
+    done = run([sys.executable, CHILD, tmp_path, data], env=environment)
     assert done.returncode == 0, done.stderr
     (lost,) = [line for line in done.stdout.splitlines() if line.startswith("worker ")]
     assert lost.endswith(" 1"), "one is left"
+    left = [path.name for path in (tmp_path / "temporary").iterdir()]
+    assert len(left) <= 1, "those of the killed node"
     anyio.run(partial(evaluate, "aime25", f"scripted:{CHILD}", out=tmp_path / "here", data=data, **SETTINGS))
     for name in ("results.json", "candidates.jsonl"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()

@@ -9,6 +9,7 @@ import runpy
 import select
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -42,8 +43,11 @@ pytestmark = pytest.mark.thorough
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a data set, the scripted engine, and no GPU to be seen."""
+    """With a data set, the scripted engine, and no GPU to be seen; what is temporary goes to `temporary`."""
     monkeypatch.chdir(tmp_path)
+    Path("temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.setenv("RSA_MODEL", MODEL)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(display, "QUIET_S", 3600.0)
@@ -76,6 +80,7 @@ def test_a_killed_worker_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     said = r"lost worker [12] \(this machine\): the process \d+ was killed by signal 9; its problems go to the other"
     assert re.fullmatch(said, lost)
     assert written("out") == written("whole")
+    assert list(Path("temporary").iterdir()) == [], "even of the one that was killed"
     rows = [CandidateRecord.model_validate_json(line) for line in written("out")[1].splitlines()]
     asked = Counter(map(int, Path("asked").read_text().split()))
     third = [row for row in rows if row.problem_id == "aime25-I-04"]
