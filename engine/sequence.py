@@ -108,6 +108,9 @@ class _SectionText:
     def _scan(self, text: str) -> None:
         if self.stopped:
             return
+        if not self._stop:  # as mostly
+            self._fresh.append(text)
+            return
         text = self._held + text
         found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
         if found:

@@ -153,10 +153,11 @@ class OpenAIStream:
     async def __anext__(self) -> EngineEvent:
         if not self._events and self._open == 0:
             raise StopAsyncIteration
-        while not self._events:
+        while (
+            not self._events
+        ):  # no pause is made for what is there: at thousands of tokens a second it would cost most
             self._wake = anyio.Event()
             await self._wake.wait()
-        await anyio.lowlevel.checkpoint()
         return self._events.popleft()
 
     def cancel(self, request_id: str) -> None:

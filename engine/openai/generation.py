@@ -34,8 +34,6 @@ _LOOK_AGAIN_S = 0.2
 _LEAST_PROGRESS = 8
 """Tokens that must have come for a broken answer not to count as one more in a row."""
 _CLIENT_ERRORS = range(400, 500)
-_TOKENIZE_S = 30.0
-"""How long a server may take to say which tokens a few words are."""
 _END_S = 1.0
 """How long a server may take to end an answer that it has said is done."""
 
@@ -270,19 +268,7 @@ class Generation:
         return BrokenError(f"{url}: {error}") if isinstance(error, WireError) else error
 
     async def _take(self, data: str | bytes, answer: _Answer) -> None:
-        """Take the next part of an answer; what is wrong with it is its trouble.
-
-        Nobody cancels this while a server is asked for tokens: the reading is cancelled where it waits for more.
-        """
-        if self._remote.tokenizer.kind == "server":
-            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _TOKENIZE_S) as patience:
-                await self._taken(data, answer)
-            if patience.cancelled_caught:
-                answer.trouble = BrokenError(f"the server's tokenizer did not answer within {_TOKENIZE_S:g} s")
-        else:
-            await self._taken(data, answer)
-
-    async def _taken(self, data: str | bytes, answer: _Answer) -> None:
+        """Take the next part of an answer; what is wrong with it is its trouble. Nobody can cancel this."""
         try:
             await self._took(Delta(finish="stop") if data == DONE else read_answer(read_json(data)), answer)
         except (WireError, ServerError, BrokenError, EngineError) as error:

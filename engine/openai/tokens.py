@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
+import anyio
 import anyio.to_thread
 
 from engine.api import Message
 from engine.detokenizer import REPLACEMENT
 from engine.openai.asking import Asker
+from engine.openai.connection import BrokenError
 from engine.openai.estimated import EstimatedTokenizer
 from engine.openai.wire import read_detokenized, read_tokens
 
@@ -28,9 +30,12 @@ _KEPT_TEXTS = 1024
 _KEPT_PIECES = 65536
 """What a server writes at once is mostly one token: with these, a vocabulary's are encoded once."""
 _LONGEST_KEPT = 64
+_PATIENCE_S = 30.0
 _BEFORE = "a"
 """A text before another, so that this one is no beginning."""
 
+Q = TypeVar("Q")
+A = TypeVar("A")
 Kind = Literal["local", "server", "estimated"]
 
 
@@ -154,4 +159,14 @@ class RemoteTokenizer:
         """`decode_exactly`, where nobody else waits for it."""
         if self.kind != "server":
             return self.decode_exactly(token_ids)
-        return await anyio.to_thread.run_sync(self.decode_exactly, token_ids, abandon_on_cancel=True)
+        return await _asked(self.decode_exactly, token_ids)
+
+
+async def _asked(ask: Callable[[Q], A], question: Q) -> A:
+    """Ask a server in a thread. Nobody can cancel this: who reads an answer is cancelled where it waits for more of it.
+
+    Raises BrokenError where that takes too long.
+    """
+    with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _PATIENCE_S):
+        return await anyio.to_thread.run_sync(ask, question, abandon_on_cancel=True)
+    raise BrokenError(f"the server's tokenizer did not answer within {_PATIENCE_S:g} s")

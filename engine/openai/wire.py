@@ -29,7 +29,7 @@ class ServerError(Exception):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: there is one for each token
 class Delta:
     """What one chunk brings of the first choice.
 
@@ -69,31 +69,38 @@ def read_answer(value: Mapping[str, Any]) -> Delta:
     choices = value.get("choices")
     if not isinstance(choices, list):
         raise WireError(f"the server sent no choices: {_shown(json.dumps(value))}")
-    choice = next((each for each in choices if isinstance(each, dict) and each.get("index", 0) == 0), None)
-    if choice is None:
-        if choices:
-            raise WireError(f"the server sent choices that are none: {_shown(json.dumps(choices))}")
-        choice = {}
+    choice = _first(choices)
     written = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
     if not isinstance(written, dict):
         raise WireError(f"the server sent a delta that is none: {_shown(json.dumps(written))}")
-    field = next((name for name in REASONING_FIELDS if written.get(name)), "")
-    finish = choice.get("finish_reason")
-    usage = value.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
-    details = usage.get("prompt_tokens_details")
+    field = REASONING_FIELDS[0] if written.get(REASONING_FIELDS[0]) else REASONING_FIELDS[1]
+    reasoning, finish = _text(written, field), choice.get("finish_reason")
     logprobs = choice.get("logprobs")
-    return Delta(
-        reasoning=_text(written, field) if field else "",
+    delta = Delta(
+        reasoning=reasoning,
         text=_text(written, "content"),
-        field=field,
+        field=field if reasoning else "",
         token_ids=_ids(choice.get("token_ids")),
         finish=finish if isinstance(finish, str) else None,
         prompt_ids=_ids(value.get("prompt_token_ids") or choice.get("prompt_token_ids")),
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        cached_tokens=_count(details.get("cached_tokens")) if isinstance(details, dict) else None,
         logprobs=isinstance(logprobs, dict) and bool(logprobs.get("content")),
     )
+    usage = value.get("usage")
+    if isinstance(usage, dict):
+        details = usage.get("prompt_tokens_details")
+        delta.prompt_tokens = _count(usage.get("prompt_tokens"))
+        delta.cached_tokens = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    return delta
+
+
+def _first(choices: list[Any]) -> Mapping[str, Any]:
+    """The choice that was asked for; none where only counts come."""
+    for choice in choices:
+        if isinstance(choice, dict) and choice.get("index", 0) == 0:
+            return choice
+    if choices:
+        raise WireError(f"the server sent choices that are none: {_shown(json.dumps(choices))}")
+    return {}
 
 
 def read_models(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
