@@ -28,6 +28,7 @@ from engine.openai.connection import Settings
 from engine.openai.endpoints import Endpoints
 from engine.openai.generation import Generation, Link
 from engine.openai.remote import Remote
+from engine.openai.slots import Slots, Turn
 
 if TYPE_CHECKING:
     from engine.openai.tokens import RemoteTokenizer
@@ -81,7 +82,7 @@ class OpenAIEngine:
             self._link = Link(
                 httpx2.AsyncClient(**settings.client_options),
                 Endpoints(settings.base_urls, first_pause_s=_PAUSE_BACKOFFS * settings.backoff_s, clock=time.monotonic),
-                anyio.Semaphore(settings.max_rows),
+                Slots(settings.max_rows),
             )
         link = self._link
         self._users += 1
@@ -110,10 +111,10 @@ class OpenAIEngine:
             generations[request.id] = Generation(self._remote, request, tokens, emit)
         return generations
 
-    async def run(self, generation: Generation, link: Link) -> None:
+    async def run(self, generation: Generation, link: Link, turn: Turn) -> None:
         self._running.add(generation)
         try:
-            await generation.run(link)
+            await generation.run(link, turn)
         finally:
             self._running.discard(generation)
 
@@ -136,7 +137,7 @@ class OpenAIStream:
             link = await stack.enter_async_context(self._engine.linked())
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
             for generation in self._generations.values():
-                self._tasks.start_soon(self._engine.run, generation, link)
+                self._tasks.start_soon(self._engine.run, generation, link, link.slots.turn())
             self._stack = stack.pop_all()
         return self
 

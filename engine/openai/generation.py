@@ -25,6 +25,7 @@ from engine.openai.connection import BrokenError, broken_by, refused_by
 from engine.openai.endpoints import Endpoint, Endpoints
 from engine.openai.reading import Reader
 from engine.openai.remote import Remote
+from engine.openai.slots import Slots, Turn
 from engine.openai.tokens import Piece
 from engine.openai.wire import Delta, ServerError, WireError, read_answer, read_json
 from engine.sequence import Sequence
@@ -44,7 +45,7 @@ class Link:
 
     client: httpx2.AsyncClient
     endpoints: Endpoints
-    slots: anyio.Semaphore
+    slots: Slots
 
 
 @dataclass(slots=True)
@@ -99,11 +100,11 @@ class Generation:
             self._emit(Failure(self.request.id, error, tuple(self._interruptions)))
             self.scope.cancel()
 
-    async def run(self, link: Link) -> None:
-        """Generate to the end. Never raises but for cancellation from outside of `scope`."""
+    async def run(self, link: Link, turn: Turn) -> None:
+        """Wait for the turn, and generate to the end. Never raises but for cancellation from outside of `scope`."""
         with self.scope:
             try:
-                async with link.slots:
+                async with turn:
                     await self._generate(link)
             except EngineError as error:
                 self.fail(error)
