@@ -137,7 +137,8 @@ class Work:
                     yield event
         if (self._body.get("stream_options") or {}).get("include_usage"):
             shape = "usage" if self._chat else "completion"
-            yield self._written(shape, usage=self._usage(fault), **({} if self._chat else {"choices": []}))
+            told = self._dialect.filled(shape, usage=self._usage(fault), **self._known)
+            yield json.dumps({**told, "choices": []}).encode()
 
     def _event(self, piece: Piece, template: str) -> bytes | None:
         """A token's chunk; None where it has nothing to show."""

@@ -19,7 +19,7 @@ empty    status 200 and nothing.
 slow     the answer comes, after so many seconds.
 """
 WITHIN = ("cut", "stall", "malformed", "error", "no_end", "wrong_usage", "missing_ids")
-"""Within a stream, after so many tokens; the last three change the whole of it.
+"""Within a stream, after so many tokens; those of `SPOILING` change the whole of it.
 
 cut          the connection breaks.
 stall        nothing more comes.
@@ -29,6 +29,7 @@ no_end       the stream ends well, but without a reason and without [DONE].
 wrong_usage  counts that cannot be.
 missing_ids  without ids: those of the chunks, and those of the tokens.
 """
+SPOILING = ("no_end", "wrong_usage", "missing_ids")
 KINDS = BEFORE + WITHIN
 HARMLESS = ("slow", "wrong_usage", "missing_ids")
 """Faults of an answer that is whole all the same."""
@@ -56,7 +57,7 @@ class FaultPlan:
     """Which of the requests for a completion come to grief, in the order of their arrival.
 
     Those given first; after them each with a probability of `rate`, of a kind drawn from `kinds`, by `seed`. `injected`
-    counts them by kind.
+    counts by kind those that came true: a stream that ends before its fault would come is whole.
     """
 
     def __init__(
@@ -67,10 +68,7 @@ class FaultPlan:
         self._rate, self._kinds, self._draws = rate, tuple(kinds), random.Random(seed)
 
     def next(self) -> Fault | None:
-        fault = self.first.popleft() if self.first else self._drawn()
-        if fault is not None:
-            self.injected[fault.kind] += 1
-        return fault
+        return self.first.popleft() if self.first else self._drawn()
 
     def _drawn(self) -> Fault | None:
         if self._draws.random() >= self._rate:

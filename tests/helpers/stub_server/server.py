@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stub_server.answers import Model, Refused, Work, chat_prompt
-from stub_server.faults import BEFORE, Fault, FaultPlan
+from stub_server.faults import BEFORE, SPOILING, WITHIN, Fault, FaultPlan
 from stub_server.pace import Pace
 from stub_server.shapes import Dialect, dialect
 from stub_server.wire import Asked, Reply, read_request
@@ -165,6 +165,7 @@ class StubServer:
 
     async def _fails(self, fault: Fault, reply: Reply) -> bool:
         """Do what the fault says; whether the answer comes all the same."""
+        self.faults.injected[fault.kind] += 1
         match fault.kind:
             case "silence":
                 await reply.until_left()
@@ -193,6 +194,8 @@ class StubServer:
         pieces = [list(generation.pieces()) for generation in work.generations]
         self.seen.events += 1
         body = work.whole(pieces, fault)
+        if fault is not None and fault.kind in WITHIN:
+            self.faults.injected[fault.kind] += 1
         match fault and fault.kind:
             case "cut" | "no_end":
                 reply.break_off()
@@ -201,7 +204,7 @@ class StubServer:
             case "malformed":
                 reply.whole(200, json.dumps(body)[:-20])
             case "error":
-                await self._fails(Fault("500"), reply)
+                reply.whole(500, self._error(500, "it broke", "InternalServerError"))
             case _:
                 reply.whole(200, body)
 
@@ -215,12 +218,17 @@ class StubServer:
             if reply.left:
                 raise ConnectionResetError
             await (reply.drain() if self._pace is None else self._pace.tick(self.seen.active))
+        if fault is not None and fault.kind in SPOILING:
+            self.faults.injected[fault.kind] += 1
         if fault is None or fault.kind != "no_end":
             reply.send(b"[DONE]")
         reply.end_stream()
 
     async def _breaks(self, fault: Fault, reply: Reply) -> bool:
         """Break a stream off in its midst, if that is the fault; whether it did."""
+        if fault.kind not in WITHIN or fault.kind in SPOILING:
+            return False
+        self.faults.injected[fault.kind] += 1
         match fault.kind:
             case "cut":
                 reply.break_off()
@@ -235,8 +243,4 @@ class StubServer:
                 )
                 reply.send(json.dumps(error).encode())
                 reply.end_stream()
-            case "no_end":
-                reply.end_stream()
-            case _:
-                return False
         return True

@@ -65,10 +65,9 @@ class Writer:
     def prompt_ids(self, messages: Sequence[tuple[str, str]], *, thinking: bool, continues: bool) -> list[int]:
         """The chat template, applied to (role, text); `continues` leaves the last turn open."""
         turns = [f"<|im_start|>{role}\n{text}" for role, text in messages]
-        if continues:
-            return encode("<|im_end|>\n".join(turns))
-        closed = "".join(f"{turn}<|im_end|>\n" for turn in turns)
-        return encode(f"{closed}<|im_start|>assistant\n{self._reply(thinking)}")
+        if not continues:
+            turns.append(f"<|im_start|>assistant\n{self._reply(thinking)}")
+        return encode("<bos>" + "<|im_end|>\n".join(turns))
 
     def _reply(self, thinking: bool) -> str:
         if not self.thinks:
