@@ -13,6 +13,22 @@ _MAX_HELD_TOKENS = 3
 """Tokens that may wait for the end of a character, which has at most four bytes."""
 
 
+def decode_cut(decode: Callable[[Sequence[int]], str], token_ids: Sequence[int]) -> str:
+    """Text of tokens cut out of a longer text, less the characters that the cuts go through.
+
+    Where a cut goes through a run of bytes, decoders with byte fallback break all of the run: then the few tokens that
+    are a part of a character are left out, whichever show the most of the others.
+    """
+    best = decode(token_ids)
+    ways = [(first, last) for first in range(_MAX_HELD_TOKENS + 1) for last in range(_MAX_HELD_TOKENS + 1)]
+    for first, last in sorted(ways, key=sum)[1:]:
+        if REPLACEMENT not in best:
+            break
+        text = decode(token_ids[first : max(len(token_ids) - last, first)])
+        best = max(best, text, key=lambda reading: len(reading) - reading.count(REPLACEMENT))
+    return best.strip(REPLACEMENT)
+
+
 class Detokenizer:
     """Incremental decoding of one section of one completion.
 

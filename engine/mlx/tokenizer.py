@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from jinja2 import TemplateError
 
 from engine.api import Message
-from engine.detokenizer import REPLACEMENT
+from engine.detokenizer import REPLACEMENT, decode_cut
 from engine.errors import RequestError
 from engine.mlx.features import ImageStore
 
@@ -71,7 +71,7 @@ class ChatTokenizer:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of tokens, special ones skipped; bytes that are no UTF-8 are dropped at both ends."""
-        return self.decode_exactly(token_ids).strip(REPLACEMENT)
+        return decode_cut(self.decode_exactly, token_ids)
 
     def decode_exactly(self, token_ids: Sequence[int]) -> str:
         """Text of tokens, special ones skipped; bytes that are no UTF-8 become U+FFFD."""

@@ -6,6 +6,7 @@ character breaks the characters beside it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 import engine.sequence
 from engine.api import GenerationRequest, Message, SamplingParams
-from engine.detokenizer import REPLACEMENT, Detokenizer
+from engine.detokenizer import REPLACEMENT, Detokenizer, decode_cut
 
 STRIPPING, PLAIN = ByteFallbackTokenizer(strips=True), ByteFallbackTokenizer(strips=False)
 tokenizers = st.sampled_from([STRIPPING, PLAIN])
@@ -82,6 +83,21 @@ def test_reasoning_and_answer_are_whole(
     for section in ("reasoning", "answer"):
         shown = "".join(chunk.text for chunk in chunks if chunk.section == section)
         assert shown == (completion.reasoning if section == "reasoning" else completion.text)
+
+
+@given(tokenizer=tokenizers, text=texts, first=st.integers(0, 40), last=st.integers(0, 40))
+@example(tokenizer=PLAIN, text="ሀሁሂ", first=1, last=1)
+def test_a_cut_costs_the_characters_that_it_goes_through(
+    tokenizer: ByteFallbackTokenizer, text: str, first: int, last: int
+) -> None:
+    """Of the whole characters between two cuts, none is lost; a stripping decoder takes a space from the beginning."""
+    ids = tokenizer.encode(text)
+    last = max(len(ids) - last, first)
+    ends = list(itertools.accumulate(len(tokenizer.encode(character)) for character in text))
+    whole = [c for c, end in zip(text, ends, strict=True) if end - len(tokenizer.encode(c)) >= first and end <= last]
+    expected = "".join(whole)
+    found = decode_cut(tokenizer.decode_exactly, ids[first:last])
+    assert found == expected or (tokenizer.strips and found == expected.removeprefix(" "))
 
 
 @pytest.mark.parametrize("tokenizer", [STRIPPING, PLAIN], ids=["strips", "plain"])
