@@ -196,9 +196,10 @@ def merge(
     json_: Annotated[bool, typer.Option("--json", help="Print results.json instead of the headline number.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on standard error but errors.")] = False,
 ) -> None:
-    """Put the shards of an evaluation together: rsa eval --shard 1/4 ... --shard 4/4.
+    """Put the shards of an evaluation together.
 
-    The results are those of one run over all problems. The shards stay as they are.
+    They were made by rsa eval --shard 1/4 to --shard 4/4. The results are those of one run over all problems. The
+    shards stay as they are.
     """
     with errors_for_people(), ExitStack() as stack:
         from evals.display import result_lines
