@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scheduling import Driver, tiny, tokens
 
 from engine.api import Failure
+from engine.backend import MEMORY_SHARE
 from engine.errors import OutOfMemoryError
 from engine.families.zaya.cache import CCACache
 from engine.mlx import memory
@@ -215,18 +216,25 @@ SCALE = 16
 PAPER_16K_PROMPT = 16_600
 """A problem and four tails of 4K."""
 PAPER_16K_BUDGET = 16_384 + 40_960
-MAC_64GB_BYTES = int(0.8 * (0.75 * 64e9 - 17.8e9))
-"""For caches: of the three quarters that the GPU may use, less ZAYA1-8B's weights, MEMORY_SHARE."""
+
+
+def mac_bytes(gigabytes: int) -> int:
+    """For caches: of the three quarters that the GPU may use, less ZAYA1-8B's weights, MEMORY_SHARE."""
+    return int(MEMORY_SHARE * (0.75e9 * gigabytes - 17.8e9))
+
+
 # As RSA candidates of paper-16k are: 9.5K on average, most far below their budget.
-LENGTHS = (2.1, 3.0, 4.2, 5.1, 6.0, 6.8, 7.5, 8.2, 9.0, 10.0, 11.0, 12.5, 14.0, 16.0, 17.5, 20.0)
+LENGTHS = [
+    2100, 3000, 4200, 5100, 6000, 6800, 7500, 8200, 9000, 10_000, 11_000, 12_500, 14_000, 16_000, 17_500, 20_000,
+]  # fmt: skip
 
 
-def scripted(lengths: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> tuple[Watch, list[tuple[int, ...]], int]:
-    """Run rows of such lengths, of real tokens, in the memory of a Mac; what was seen, what they wrote, and steps."""
+def scripted(lengths: Sequence[int], kv_bytes: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Watch, int]:
+    """Run rows of such lengths, of real tokens, in so much memory; what was seen, and steps."""
     monkeypatch.setattr(memory, "_ROOM_TOKENS", 256 // SCALE)
     prompt = PAPER_16K_PROMPT // SCALE
     scripts = [length // SCALE for length in lengths]
-    driver = Driver(Script(prompt, scripts, SCALE), kv_bytes=MAC_64GB_BYTES, prefill_chunk=4096 // SCALE, end_ids=(1,))
+    driver = Driver(Script(prompt, scripts, SCALE), kv_bytes=kv_bytes, prefill_chunk=4096 // SCALE, end_ids=(1,))
     driver.submit(
         [[i, *[0] * (prompt - 1)] for i in range(len(scripts))],
         max_tokens=PAPER_16K_BUDGET // SCALE,
@@ -239,28 +247,36 @@ def scripted(lengths: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> tuple[W
         steps += 1
         watch(scheduler)
 
-    done = tokens(driver.run(look))
-    assert [len(each) for each in done] == scripts
-    assert watch.most_bytes <= MAC_64GB_BYTES
-    return watch, done, steps
+    assert [len(each) for each in tokens(driver.run(look))] == scripts
+    assert watch.most_bytes <= kv_bytes
+    return watch, steps
 
 
 def test_sixteen_rows_of_paper_16k_run_in_the_memory_of_a_64_gb_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the longest possible completions of seven fit. All run at once, none is sent back, and the round is over
     as soon as its longest candidate is, the reading of the prompts apart."""
-    real = CacheCost(lambda tokens_: 40_960 * tokens_)
-    assert real.fit([PAPER_16K_PROMPT + PAPER_16K_BUDGET] * 7, MAC_64GB_BYTES)
-    assert not real.fit([PAPER_16K_PROMPT + PAPER_16K_BUDGET] * 8, MAC_64GB_BYTES)
-    lengths = [int(1000 * length) for length in LENGTHS]
-    watch, _, steps = scripted(lengths, monkeypatch)
+    assert longest_that_fit(mac_bytes(64)) == 7
+    watch, steps = scripted(LENGTHS, mac_bytes(64), monkeypatch)
     assert watch.most_rows == 16
     assert watch.sent_back == []
     chunks = -(-PAPER_16K_PROMPT // 4096)
-    assert steps <= max(lengths) // SCALE + 16 * chunks + 2
+    assert steps <= max(LENGTHS) // SCALE + 16 * chunks + 2
+
+
+def test_five_rows_run_where_the_longest_completions_of_two_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert longest_that_fit(mac_bytes(36)) == 2
+    watch, _ = scripted(LENGTHS, mac_bytes(36), monkeypatch)
+    assert watch.most_rows == 5
+
+
+def longest_that_fit(kv_bytes: int) -> int:
+    """Rows of paper-16k that fit at their longest."""
+    real = CacheCost(lambda tokens_: 40_960 * tokens_)
+    return sum(real.fit([PAPER_16K_PROMPT + PAPER_16K_BUDGET] * rows, kv_bytes) for rows in range(1, 17))
 
 
 def test_candidates_that_all_become_long_are_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three times as long as was likely: rows are sent back, some of them twice, and all come to their end."""
-    watch, _, _ = scripted([40_000 + 100 * i for i in range(16)], monkeypatch)
+    watch, _ = scripted([40_000 + 100 * i for i in range(16)], mac_bytes(64), monkeypatch)
     assert watch.most_rows == 16
     assert 6 <= len(watch.sent_back) <= 32
