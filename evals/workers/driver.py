@@ -60,7 +60,7 @@ class Crew:
     meter      of all their engines together.
     in_flight  problems at once in each worker; None: so many that its engine stays full.
 
-    Then `in_flight` is that of the first worker.
+    Once entered, `model`, `versions` and `in_flight` are those of the first worker.
 
     Entering raises what is wrong with the job (ConfigError, RequestError, ...) as soon as one worker says so, and
     EngineError if no engine could be opened.
@@ -99,23 +99,19 @@ class Crew:
 
     async def __aexit__(self, *exc: Any) -> None:
         assert self._group is not None
-        with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as closing:
-                for worker in self._workers:
-                    closing.start_soon(worker.aclose)
-        self._group.cancel_scope.cancel()
+        self._group.cancel_scope.cancel()  # who no longer listens to a worker ends it
         # Only a cancellation is the group's business: any other error would come out of it wrapped.
         cancelled = isinstance(exc[1], anyio.get_cancelled_exc_class())
         await self._group.__aexit__(*(exc if cancelled else (None, None, None)))
 
     @property
     def model(self) -> ModelInfo:
-        """What the engine of the first worker runs: the others must run the same."""
+        """What its engine runs: the others must run the same."""
         return self._first.model
 
     @property
     def versions(self) -> dict[str, str]:
-        """What is installed where the first worker runs, and where the others do."""
+        """What is installed where it runs, and where the others must run."""
         return self._first.versions
 
     def places(self, folder: ResultsFolder) -> list[Worker]:
@@ -177,7 +173,8 @@ class Worker:
         return self.opened.model
 
     async def listen(self, job: Job) -> None:
-        """Start the worker and take its messages until it ends, or end it. Raises nothing: `end` says why."""
+        """Start the worker and take its messages; at the end, or when cancelled, end it. `end` says why, nothing is
+        raised."""
         try:
             await self._channel.open(job)
             while self.end is None:
@@ -185,11 +182,9 @@ class Worker:
                     self._take(message)
         except Exception as error:
             self._ended(error)
-        await self._channel.aclose()  # it may be there still, with an engine that nobody uses
-
-    async def aclose(self) -> None:
-        """End it."""
-        await self._channel.aclose()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._channel.aclose()
 
     async def ready(self) -> int:
         while self.opened is None and self.end is None:

@@ -7,7 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any
@@ -100,7 +100,7 @@ class ProcessChannel:
     async def aclose(self) -> None:
         process = self._process
         if process is not None:
-            if process.returncode is None:
+            with suppress(ProcessLookupError):  # it has just ended
                 process.kill()
             await process.aclose()
         if self._said is not None:

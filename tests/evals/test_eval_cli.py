@@ -97,16 +97,9 @@ def test_a_folder_of_its_own_and_the_report() -> None:
 
 def test_flags_reach_the_record() -> None:
     words = [
-        "--method",
-        "vote",
         "--ids",
         "aime25-I-01, aime25-I-03",
-        "--epochs",
-        "2",
-        "--seed",
-        "9",
-        "--data-seed",
-        "4",
+        *["--method", "vote", "--epochs", "2", "--seed", "9", "--data-seed", "4"],
     ]
     more = ["--temperature", "0.5", "--total-tokens", "100k", "--in-flight", "3"]
     done = rsa("eval", "aime25", "--data", "data.jsonl", "--out", "out", "--no-report", *words, *more)

@@ -15,8 +15,9 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_requests import png
 
-from engine.api import GenerationRequest
+from engine.api import GenerationRequest, ImagePart
 from engine.errors import EngineClosedError, EngineError, ModelError, RequestError
 from engine.scripted import Script, ScriptedEngine
 from evals.events import EvalStarted, PlaceLost, RunEnded
@@ -195,6 +196,19 @@ def test_what_one_process_began_workers_finish_and_the_other_way_round(
         begin(epochs=2, in_flight=3)
     go_on(epochs=2, resume=True)
     assert written(tmp_path) == written(whole)
+
+
+def test_images_go_with_a_problem_wherever_it_is_taken_up(patched: Any, tmp_path: Path) -> None:
+    patched(script)
+    part = ImagePart(data=png(1))
+    asked = [question.model_copy(update={"images": (part,)}) for question in questions(3)]
+    seeing = benchmark().model_copy(update={"questions": asked})
+    run(tmp_path / "whole", of=seeing)
+    for lost_after in (15, 25, 35):
+        out = tmp_path / str(lost_after)
+        run_by(Team([lost_after, None]), out, of=seeing, epochs=1)
+        assert written(out) == written(tmp_path / "whole")
+        assert {path.read_bytes() for path in out.glob("runs/*/images/*")} == {part.data}
 
 
 # ---- workers that are no good
