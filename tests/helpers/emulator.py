@@ -88,7 +88,7 @@ def run(
     return made
 
 
-def call(text: Text) -> Any:
+def call(text: Text, *, backwards: bool = False) -> Any:
     """Kernel.__call__ for tests of what calls kernels: `monkeypatch.setattr(Kernel, "__call__", call("cuda"))`.
 
     MLX arrays in and out, on the CPU; what is written into an input of theirs is there.
@@ -98,7 +98,7 @@ def call(text: Text) -> Any:
         stored = [x.view(mx.uint16) if x.dtype == mx.bfloat16 else x for x in inputs]
         mx.eval(stored)
         arrays = [np.array(x, copy=False) for x in stored]
-        made = run(kernel, arrays, outputs=outputs, text=text, **how)
+        made = run(kernel, arrays, outputs=outputs, text=text, backwards=backwards, **how)
         return [mx.array(x).view(dtype) for x, (_, dtype) in zip(made, outputs, strict=True)]
 
     return launched
@@ -141,7 +141,7 @@ def _source(
         words.opening, f'#line 1 "{kernel.name}"', _block_arrays(kernel.body, text),
         f"}}\nvoid one_thread() {{ kernel_{kernel.name}({', '.join(arguments)}); }}",
     ])  # fmt: skip
-    return program.replace("#include <cuda_bf16.h>", "")
+    return re.sub(r"#include <cuda_\w+\.h>", "", program)
 
 
 def _asked(kernel: Kernel, inputs: Sequence[Array]) -> list[tuple[str, Array]]:

@@ -27,6 +27,9 @@ inline void whole_warp(unsigned mask) {
   if (mask != 0xFFFFFFFFu) abort();  // operations of a part of a warp are not among the words of the kernels
 }
 inline void __syncwarp(unsigned mask = 0xFFFFFFFFu) { whole_warp(mask), emulator::exchange(0, 0, 1); }
+inline void __pipeline_memcpy_async(void* to, const void* from, size_t size) { memcpy(to, from, size); }
+inline void __pipeline_commit() {}
+inline void __pipeline_wait_prior(size_t) {}
 template <typename T> T __shfl_sync(unsigned mask, T x, int from) { return whole_warp(mask), emulator::exchange(x, from, 2); }
 template <typename T> T __shfl_xor_sync(unsigned mask, T x, int by) { return whole_warp(mask), emulator::exchange(x, lane() ^ by, 3); }
 template <typename T> T __shfl_down_sync(unsigned mask, T x, int by) {

@@ -18,25 +18,38 @@ from engine.mlx.kernels.launch import Kernel
 Constants = dict[str, int | mx.Dtype]
 
 _MERGE = """
-  BLOCK_ARRAY(float, parts, 8);
-  const long at = (long)BLOCK_X * H;
-  float merged[H / 256], squares = 0.0f;
-  for (int i = 0; i < H / 256; i++) {
-    const int c = THREAD + i * 256;
-    merged[i] = (float(h[at + c]) + h_bias[c]) * h_scale[c] + MORE;
+  // A thread has eight neighbouring channels.
+  BLOCK_ARRAY(float, parts, 32);
+  const int c = THREAD * 8;
+  const long at = (long)BLOCK_X * H + c;
+  float merged[8], bias[8], scale[8], squares = 0.0f;
+  load8(h + at, merged);
+  load8(h_bias + c, bias);
+  load8(h_scale + c, scale);
+  MORE
+  for (int i = 0; i < 8; i++) {
+    merged[i] = (merged[i] + bias[i]) * scale[i] + REST;
     squares += merged[i] * merged[i];
   }
-  const float norm = inverse_sqrt(block_sum(squares, parts, THREAD, 256) / H + EPS);
-  for (int i = 0; i < H / 256; i++) {
-    const int c = THREAD + i * 256;
-    const float y = merged[i] * norm * weight[c];
-    stream[at + c] = merged[i];
-    x32[at + c] = y;
-    x[at + c] = T(y);
-  }
+  float y[8];
+  load8(weight + c, y);
+  const float norm = inverse_sqrt(block_sum(squares, parts, THREAD, H / 8) / H + EPS);
+  for (int i = 0; i < 8; i++) y[i] *= merged[i] * norm;
+  WRITE
+"""
+_MORE = """
+  float before[8], shift[8], gain[8];
+  load8(residual + at, before);
+  load8(r_bias + c, shift);
+  load8(r_scale + c, gain);
 """
 _MERGE_INPUTS = ("h", "h_scale", "h_bias", "weight")
 _RESIDUAL_INPUTS = ("residual", "r_scale", "r_bias")
+_WRITES = {"stream": "store8(merged, stream + at);", "x32": "store8(y, x32 + at);", "x": "store8(y, x + at);"}
+ENTER: tuple[str, ...] = ("stream", "x")
+LEAVE: tuple[str, ...] = ("stream", "x32", "x")
+END: tuple[str, ...] = ("x",)
+"""What a merge gives: before the attention, before the experts, after all layers."""
 
 _PROJECT = """
   // Head BLOCK_X of ROWS rows: thread (part, j) makes a part of channel j for all of them, then all of row `part`.
@@ -54,9 +67,11 @@ _PROJECT = """
   BARRIER();
   float sum[ROWS];
   for (int r = 0; r < ROWS; r++) sum[r] = 0.0f;
-  for (int i = part * SPAN; i < (part + 1) * SPAN; i++) {
-    const float w = conv[((long)g * 3 * D + i) * D + j];
-    for (int r = 0; r < ROWS; r++) sum[r] += window[r * 3 * D + i] * w;
+  for (int i = part * SPAN; i < (part + 1) * SPAN; i += 16) {
+    float w[16];  // all on their way before the first is used
+    for (int k = 0; k < 16; k++) w[k] = conv[((long)g * 3 * D + i + k) * D + j];
+    for (int k = 0; k < 16; k++)
+      for (int r = 0; r < ROWS; r++) sum[r] += window[r * 3 * D + i + k] * w[k];
   }
   for (int r = 0; r < ROWS; r++) sums[(part * ROWS + r) * D + j] = sum[r];
   BARRIER();
@@ -110,6 +125,7 @@ _ROUTE_IN = """
   const int B = x_shape[0], output = BLOCK_X * 8 + WARP, base = BLOCK_Y * 4;
   float sum[4];
   for (int r = 0; r < 4; r++) sum[r] = 0.0f;
+  UNROLL(4)
   for (int k = LANE * 8; k < H; k += 256) {
     float w[8], v[8];
     load8(weight + (long)output * H + k, w);
@@ -127,7 +143,8 @@ _ROUTE_IN = """
 
 _ROUTE = """
   // Thread (part, j) makes a part of output j; weights are [inputs, outputs], so that neighbours read neighbours.
-  const int PARTS = 1024 / R, SPAN = R / PARTS, j = THREAD % R, part = THREAD / R, row = BLOCK_X;
+  const int PARTS = 1024 / R, SPAN = R / PARTS, AHEAD = SPAN < 32 ? SPAN : 32;
+  const int j = THREAD % R, part = THREAD / R, row = BLOCK_X;
   BLOCK_ARRAY(float, z, R);
   BLOCK_ARRAY(float, sums, 1024);
   BLOCK_ARRAY(float, parts, 32);
@@ -139,7 +156,11 @@ _ROUTE = """
   for (int layer = 0; layer < 2; layer++) {
     const GLOBAL float* matrix = layer == 0 ? fc1 : fc2;
     float sum = 0.0f;
-    for (int i = part * SPAN; i < (part + 1) * SPAN; i++) sum += z[i] * matrix[(long)i * R + j];
+    for (int i = part * SPAN; i < (part + 1) * SPAN; i += AHEAD) {
+      float w[AHEAD];  // all on their way before the first is used
+      for (int k = 0; k < AHEAD; k++) w[k] = matrix[(long)(i + k) * R + j];
+      for (int k = 0; k < AHEAD; k++) sum += z[i + k] * w[k];
+    }
     sums[THREAD] = sum;
     BARRIER();
     if (part == 0) {
@@ -174,11 +195,19 @@ class Kernels:
     def __init__(self, args: ModelArgs, dtype: mx.Dtype) -> None:
         self.args, self.dtype = args, dtype
         eps = f"{args.norm_eps!r}f"
-        more = "(residual[at + c] + r_bias[c]) * r_scale[c]"
-        outputs = ("stream", "x32", "x")
         body = _MERGE.replace("EPS", eps)
-        self._merge_first = Kernel("zaya_merge_first", _MERGE_INPUTS, outputs, body.replace("MORE", "0.0f"))
-        self._merge = Kernel("zaya_merge", _MERGE_INPUTS + _RESIDUAL_INPUTS, outputs, body.replace("MORE", more))
+        self._merges: dict[tuple[bool, tuple[str, ...]], Kernel] = {
+            (first, outputs): Kernel(
+                "_".join(("zaya_merge", *outputs, "first" if first else "")),
+                _MERGE_INPUTS if first else _MERGE_INPUTS + _RESIDUAL_INPUTS,
+                outputs,
+                body.replace("MORE", "" if first else _MORE)
+                .replace("REST", "0.0f" if first else "(before[i] + shift[i]) * gain[i]")
+                .replace("WRITE", " ".join(_WRITES[name] for name in outputs)),
+            )
+            for first in (True, False)
+            for outputs in (ENTER, LEAVE, END)
+        }
         log2_theta = f"{math.log2(args.rope_theta)!r}f"
         self._project = Kernel(
             "zaya_project",
@@ -201,18 +230,24 @@ class Kernels:
             _ROUTE.replace("EPS", eps),
         )
 
-    def merge(self, h: mx.array, scales: list[mx.array], weight: mx.array, residual: mx.array | None) -> list[mx.array]:
+    def merge(
+        self,
+        h: mx.array,
+        scales: list[mx.array],
+        weight: mx.array,
+        residual: mx.array | None,
+        outputs: tuple[str, ...],
+    ) -> list[mx.array]:
         """h [B, H] of any float type; scales: those of `ResidualScale`, h's first; weight [H] of the norm after it; the
-        stream [B, H] before -> the stream after, its norm in float32 and in the model's type."""
+        stream [B, H] before -> of `stream`, the one after, of its norm as `x32` in float32 and as `x` in the model's
+        type what is asked for: `ENTER`, `LEAVE` or `END`."""
         rows, hidden = h.shape
         constants: Constants = {"T": self.dtype, "H": hidden}
-        shape = (rows, hidden)
         more = [] if residual is None else [residual, *scales[2:]]
-        kernel = self._merge_first if residual is None else self._merge
-        return kernel(
+        return self._merges[residual is None, outputs](
             h, *scales[:2], weight, *more,
-            blocks=(rows, 1, 1), threads=256, constants=constants,
-            outputs=[(shape, mx.float32), (shape, mx.float32), (shape, self.dtype)],
+            blocks=(rows, 1, 1), threads=hidden // 8, constants=constants,
+            outputs=[((rows, hidden), self.dtype if name == "x" else mx.float32) for name in outputs],
         )  # fmt: skip
 
     def project(

@@ -29,7 +29,7 @@ _ATTEND = Kernel(
     outputs=("found", "weights"),
     body="""
   // A warp reads 4 keys at a time; 8 lanes share a key, PER channels each. GROUP query heads read the same keys.
-  const int PER = D / 8, WARPS = 4, M = table_shape[1];
+  const int PER = D / 8, WARPS = 4, TURNS = 4, M = table_shape[1];
   BLOCK_ARRAY(float, sums, 4 * GROUP * D);
   BLOCK_ARRAY(float, stats, 4 * GROUP * 2);
   const int row = BLOCK_Z, head = BLOCK_Y, keys = lengths[row] + 1, begin = BLOCK_X * CHUNK;
@@ -43,19 +43,31 @@ _ATTEND = Kernel(
     for (int i = 0; i < PER; i++) { query[h][i] *= scale; sum[h][i] = 0.0f; }
     best[h] = -1e30f; total[h] = 0.0f;
   }
-  Eight<T> next[2 * PER / 8];  // the keys and values of the turn after this one are on their way
-  for (int first = begin + WARP * 4 - WARPS * 4; first < end; first += WARPS * 4) {
-    float k[PER], v[PER];
-    for (int i = 0; i < PER / 8; i++) unpack(next[i], k + i * 8);
-    for (int i = 0; i < PER / 8; i++) unpack(next[PER / 8 + i], v + i * 8);
-    if (first + WARPS * 4 < end) {
-      const int key = min(first + WARPS * 4 + place, end - 1);
+  // What a lane reads it has asked for itself, three turns before: no thread waits for another.
+  BLOCK_ARRAY(T, ring, WARPS * TURNS * 8 * D);
+  const int turns = (end - begin - WARP * 4 + WARPS * 4 - 1) / (WARPS * 4);
+  for (int turn = 1 - TURNS; turn < turns; turn++) {
+    const int coming = turn + TURNS - 1;
+    if (coming < turns) {
+      const int key = min(begin + WARP * 4 + coming * WARPS * 4 + place, end - 1);
       const long page = table[row * M + key / PAGE];
       const GLOBAL T* from = pool + ((page * 2 * KV + head) * PAGE + key % PAGE) * D + part * 8;
-      for (int i = 0; i < PER / 8; i++) next[i] = eight(from + i * 64);
-      for (int i = 0; i < PER / 8; i++) next[PER / 8 + i] = eight(from + (long)KV * PAGE * D + i * 64);
+      BLOCK T* to = ring + ((WARP * TURNS + coming % TURNS) * 8 + place) * D + part * 8;
+      for (int i = 0; i < PER / 8; i++) {
+        fetch8(to + i * 64, from + i * 64);
+        fetch8(to + 4 * D + i * 64, from + (long)KV * PAGE * D + i * 64);
+      }
     }
-    if (first < begin) continue;
+    fetches_asked();
+    if (turn < 0) continue;
+    await_fetches(TURNS - 1);
+    const int first = begin + WARP * 4 + turn * WARPS * 4;
+    const BLOCK T* mine = ring + ((WARP * TURNS + turn % TURNS) * 8 + place) * D + part * 8;
+    float k[PER], v[PER];
+    for (int i = 0; i < PER; i++) {
+      k[i] = float(mine[i / 8 * 64 + i % 8]);
+      v[i] = float(mine[4 * D + i / 8 * 64 + i % 8]);
+    }
     for (int h = 0; h < GROUP; h++) {
       float score = 0.0f;
       for (int i = 0; i < PER; i++) score += query[h][i] * k[i];

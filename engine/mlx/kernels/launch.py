@@ -6,12 +6,16 @@ A body is the text of a kernel's function in the part of C++ that both share, wi
     BLOCK_ARRAY(t, a, n) an array shared by the threads of a block
     BARRIER()            waits for all threads of the block
     DEVICE               before a function of the helpers
+    UNROLL(n)            before a loop: so many turns at once, whose reads are then on their way together
     THREAD               which thread of the block this is; blocks have one dimension
     BLOCK_X, _Y, _Z      which block of the grid this is; BLOCKS_X: of how many
     LANE, WARP           THREAD % 32, THREAD / 32
     warp_sum(x), warp_max(x), warp_xor(x, mask)    over 32 threads, all of which must call them; float
     block_sum(x, parts, THREAD, THREADS)           over all threads; parts has a float for each warp
-    load8(p, to)         eight neighbours from memory, aligned to 16 bytes, as float; or `eight(p)` now, `unpack` later
+    load8(p, to)         eight neighbours from memory, aligned to 16 bytes, as float; store8(from, p) the other way
+    fetch8(to, from)     has eight neighbours brought into a block's array while the thread goes on; `fetches_asked()`
+                         ends a group of them, `await_fetches(n)` waits for all groups but the last n: those that this
+                         very thread asked for
     BF16, FLOAT          types; a type's name converts a value: T(x), float(x)
     inverse_sqrt, exponential, power2, cosine, sine, error_function
 

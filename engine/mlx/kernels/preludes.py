@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _SHARED = """
+#define PRAGMA(text) _Pragma(#text)
 template <typename T>
 struct alignas(16) Eight { T values[8]; };
 template <typename T>
-DEVICE Eight<T> eight(const GLOBAL T* p) { return *(const GLOBAL Eight<T>*)p; }
-template <typename T>
-DEVICE void unpack(Eight<T> from, LOCAL float* to) {
+DEVICE void load8(const GLOBAL T* p, LOCAL float* to) {
+  const Eight<T> from = *(const GLOBAL Eight<T>*)p;
   for (int i = 0; i < 8; i++) to[i] = float(from.values[i]);
 }
 template <typename T>
-DEVICE void load8(const GLOBAL T* p, LOCAL float* to) { unpack(eight(p), to); }
+DEVICE void store8(const LOCAL float* from, GLOBAL T* to) {
+  Eight<T> packed;
+  for (int i = 0; i < 8; i++) packed.values[i] = T(from[i]);
+  *(GLOBAL Eight<T>*)to = packed;
+}
 DEVICE float block_sum(float x, BLOCK float* parts, int index, int threads) {
   x = warp_sum(x);
   if (index % 32 == 0) parts[index / 32] = x;
@@ -38,12 +42,14 @@ class Prelude:
 CUDA = Prelude(
     header="""
 #include <cuda_bf16.h>
+#include <cuda_pipeline_primitives.h>
 #define GLOBAL
 #define BLOCK
 #define LOCAL
-#define BLOCK_ARRAY(type, name, size) __shared__ type name[size]
+#define BLOCK_ARRAY(type, name, size) alignas(16) __shared__ type name[size]
 #define BARRIER() __syncthreads()
 #define DEVICE __device__ __forceinline__
+#define UNROLL(times) PRAGMA(unroll times)
 typedef __nv_bfloat16 BF16;
 typedef float FLOAT;
 DEVICE float warp_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
@@ -55,6 +61,13 @@ DEVICE float warp_max(float x) {
   for (int mask = 16; mask; mask >>= 1) x = fmaxf(x, warp_xor(x, mask));
   return x;
 }
+template <typename T>
+DEVICE void fetch8(T* to, const T* from) {
+  for (int i = 0; i < (int)sizeof(T) / 2; i++)
+    __pipeline_memcpy_async((char*)to + 16 * i, (const char*)from + 16 * i, 16);
+}
+DEVICE void fetches_asked() { __pipeline_commit(); }
+DEVICE void await_fetches(int newer) { __pipeline_wait_prior(newer); }
 DEVICE float inverse_sqrt(float x) { return 1.0f / sqrtf(x); }
 DEVICE float exponential(float x) { return expf(x); }
 DEVICE float power2(float x) { return exp2f(x); }
@@ -78,11 +91,18 @@ METAL = Prelude(
 #define BLOCK_ARRAY(type, name, size) threadgroup type name[size]
 #define BARRIER() threadgroup_barrier(mem_flags::mem_threadgroup)
 #define DEVICE inline
+#define UNROLL(times) PRAGMA(clang loop unroll_count(times))
 typedef bfloat16_t BF16;
 typedef float FLOAT;
 DEVICE float warp_xor(float x, int mask) { return simd_shuffle_xor(x, ushort(mask)); }
 DEVICE float warp_sum(float x) { return simd_sum(x); }
 DEVICE float warp_max(float x) { return simd_max(x); }
+template <typename T>
+DEVICE void fetch8(threadgroup T* to, const device T* from) {
+  for (int i = 0; i < 8; i++) to[i] = from[i];
+}
+DEVICE void fetches_asked() {}
+DEVICE void await_fetches(int newer) {}
 DEVICE float inverse_sqrt(float x) { return metal::precise::rsqrt(x); }
 DEVICE float exponential(float x) { return metal::precise::exp(x); }
 DEVICE float power2(float x) { return metal::precise::exp2(x); }
