@@ -171,7 +171,7 @@ class Prefiller:
             self._seeing(chunk, cache=prefill.caches, input_embeddings=embeddings, image_mask=mask)
         else:
             self._model(chunk, cache=prefill.caches)  # its logits are never evaluated
-        _evaluate(prefill.caches)
+        mx.async_eval([cache.state for cache in prefill.caches])  # Python writes the next pass meanwhile
         prefill.done, prefill.features = end, []
         if prefill.beginning in waited_for or end == prompt.images_cut:  # a prompt's images may well come again
             self.prefixes.keep(prefill.beginning, prefill.caches, max_bytes)

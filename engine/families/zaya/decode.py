@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
-from mlx import nn
-from mlx_lm.models.switch_layers import SwitchLinear
 
+from engine.families.zaya.cache import CCACache
 from engine.families.zaya.config import ModelArgs
-from engine.families.zaya.kernels import Kernels
+from engine.families.zaya.kernels import END, ENTER, LEAVE, Kernels
+from engine.families.zaya.moe import fused
 from engine.families.zaya.pages import PagedRows
 from engine.mlx.kernels import experts
 from engine.mlx.kernels.attention import Split, attend
@@ -71,7 +71,7 @@ class Decoder:
             for layer, tail, pool in zip(self._layers, tails, pools, strict=True):
                 h, residual, state, new = layer(h, residual, state, tail, pool, table, lengths, split)
                 after.append(new)
-            _, _, h = kernels.merge(h, _scales(model.res_scale), model.final_norm.weight, residual)
+            (h,) = kernels.merge(h, _scales(model.res_scale), model.final_norm.weight, residual, END)
             return self._model.head(h), mx.where(lengths < 0, lengths, lengths + 1), after
 
         return step
@@ -107,22 +107,22 @@ class _Layer:
     ) -> tuple[mx.array, mx.array, mx.array, mx.array]:
         """h [B, H], the stream [B, H] before it and the router's state -> the same after this layer, and its tail."""
         kernels, attention = self._kernels, self._attention
-        residual, _, x = kernels.merge(h, *self._merges[0], residual)
+        residual, x = kernels.merge(h, *self._merges[0], residual, ENTER)
         conv = attention.conv
         q, tail = kernels.project(attention.qkv(x), tail, conv.weight, conv.bias, attention.temp, pool, table, lengths)
         out = attention.o_proj(attend(q, pool, table, lengths, split))
-        residual, x32, x = kernels.merge(out, *self._merges[1], residual)
+        residual, x32, x = kernels.merge(out, *self._merges[1], residual, LEAVE)
         choice, share, state = kernels.route(x32, self._down, self._route, state, lengths)
         return self._experts(x, x32, choice, share), residual, state, tail
 
     def _experts(self, x: mx.array, x32: mx.array, choice: mx.array, share: mx.array) -> mx.array:
         mlp = self._moe.experts.switch_mlp
-        if _fused_experts(mlp.gate_up_proj, mlp.down_proj, x):
+        if x.shape[0] <= experts.MOST_TOKENS and fused(mlp, x.shape[1], x.dtype):
             return experts.run(x, x32, choice, share, mlp.gate_up_proj.weight, mlp.down_proj.weight)
         return self._moe(x32, choice, share[:, None], x.dtype)
 
 
-_CHECKED_TOKENS = (3, 8, 5, 13, 2, 21)
+_CHECKED_TOKENS = experts.MOST_TOKENS + 2
 _TOLERANCE = 0.05
 """How far logits may be off, root mean square over that of the logits. On 40 layers of full size (random weights, an
 H200) they are off by 0.005: bfloat16, rounded at other places. What reads wrong positions is off by a tenth or more."""
@@ -139,19 +139,24 @@ def adopt(model: Model) -> None:
     except Exception as error:  # a compiler, a driver: whatever they say
         why = str(error).splitlines()[0][:200]
     if why is not None:
-        model.decode_plainly(f"decoding is slower than it could be: kernels of our own do not run here ({why})")
+        model.use_no_kernels(f"decoding is slower than it could be: kernels of our own do not run here ({why})")
 
 
 def _difference(model: Model) -> float:
     """How far the logits of a token after a prompt are from those of the plain path, relative to these."""
-    *prompt, last = (token % model.args.vocab_size for token in _CHECKED_TOKENS)
-    caches = model.make_cache()
-    mx.eval(model(mx.array([prompt]), caches)[0, -1], [cache.state for cache in caches])
-    model.decode_by_kernels()
-    rows = model.batch_cache(caches, [0, 0])
-    found = model(mx.array([[last], [last]]), rows)[:, 0]  # [2, V]
-    mx.eval(found)
+    *prompt, last = ((31 * i * i + 7 * i) % model.args.vocab_size for i in range(_CHECKED_TOKENS))
+
+    def prefilled() -> list[CCACache]:
+        caches = model.make_cache()
+        mx.eval(model(mx.array([prompt]), caches)[0, -1], [cache.state for cache in caches])
+        return caches
+
+    caches = prefilled()
     expected = model(mx.array([[last]]), caches)[0]  # [1, V]
+    mx.eval(expected)
+    model.use_kernels()
+    rows = model.batch_cache(prefilled(), [0, 0])
+    found = model(mx.array([[last], [last]]), rows)[:, 0]  # [2, V]
     return float(mx.sqrt(mx.mean((found - expected) ** 2) / mx.mean(expected**2)))
 
 
@@ -160,15 +165,10 @@ def fits(args: ModelArgs, dtype: mx.Dtype) -> bool:
     return (
         dtype == mx.bfloat16  # what `experts` multiplies, and what the checkpoints are in
         and args.hidden_size % 256 == 0
+        and args.hidden_size <= 8192
         and args.head_dim in (64, 128)
         and args.router_size in (32, 64, 128, 256)
     )
-
-
-def _fused_experts(gate_up: nn.Module, down: nn.Module, x: mx.array) -> bool:
-    if not isinstance(gate_up, SwitchLinear) or not isinstance(down, SwitchLinear) or mx.metal.is_available():
-        return False
-    return x.shape[0] <= experts.MOST_TOKENS and experts.fits(x.shape[1], down.weight.shape[2], x.dtype)
 
 
 def _scales(scale: ResidualScale) -> list[mx.array]:

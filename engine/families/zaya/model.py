@@ -229,14 +229,18 @@ class Model(nn.Module):
         """See `engine.mlx.model.TextModel.notes`."""
         return () if self._note is None else (self._note,)
 
-    def decode_by_kernels(self) -> None:
-        """From now on rows that decode together do so by kernels of our own, if its sizes are those that they take: see
-        `decode`."""
+    def use_kernels(self) -> None:
+        """From now on rows that decode together do so by kernels of our own, and many tokens go through the experts by
+        them; for sizes that `decode.fits`."""
         self._decoder = Decoder(self)
+        for block in self.layers:
+            block.mlp.zaya_block.by_kernels = True
 
-    def decode_plainly(self, note: str | None = None) -> None:
-        """From now on they do so by MLX's operations; the note says why, for people."""
+    def use_no_kernels(self, note: str | None = None) -> None:
+        """From now on MLX's operations do it all; the note says why, for people."""
         self._decoder, self._note = None, note
+        for block in self.layers:
+            block.mlp.zaya_block.by_kernels = False
 
     def embed(self, ids: mx.array, features: mx.array | None = None) -> tuple[mx.array, mx.array | None]:
         """ids [B, n] and the features [M, H] of their images, row by row -> embeddings [B, n, H], image_mask [B, n].

@@ -12,6 +12,7 @@ from mlx_lm.models.switch_layers import SwitchLinear
 from engine.families.zaya.config import ModelArgs
 from engine.families.zaya.lora import ExpertLoRA, ImageRows
 from engine.mlx import cpu
+from engine.mlx.kernels import experts
 
 _SORT_FROM = 64
 """Tokens from which sorting them by expert pays on a GPU: each expert's weights are then read once."""
@@ -91,8 +92,8 @@ class SwitchMLP(nn.Module):
 
     def dense(self, x: mx.array, choice: mx.array, images: ImageRows | None = None) -> mx.array:
         """The same by one product an expert over all of its tokens; waits to know how many these are."""
-        experts = self.gate_up_proj.num_experts
-        counts: list[int] = mx.sum(choice[:, None] == mx.arange(experts), axis=0).tolist()  # type: ignore[assignment]
+        classes = mx.arange(self.gate_up_proj.num_experts)
+        counts: list[int] = mx.sum(choice[:, None] == classes, axis=0).tolist()  # type: ignore[assignment]
         if not any(counts):
             return mx.zeros_like(x)
         order = mx.argsort(choice)[: sum(counts)]  # the skip class comes last
@@ -195,6 +196,14 @@ def _dense(x: mx.array, matrices: list[mx.array], counts: list[int]) -> mx.array
     )
 
 
+def fused(mlp: SwitchMLP, hidden: int, dtype: mx.Dtype) -> bool:
+    """True if the kernels of `engine.mlx.kernels.experts` can run these."""
+    gate_up, down = mlp.gate_up_proj, mlp.down_proj
+    if not isinstance(gate_up, SwitchLinear) or not isinstance(down, SwitchLinear):
+        return False
+    return experts.fits(hidden, down.weight.shape[2], dtype)
+
+
 class Experts(nn.Module):
     """Holds the experts under the name that quantised checkpoints use."""
 
@@ -209,12 +218,18 @@ class MoE(nn.Module):
         self.router = Router(args, first)
         self.experts = Experts(args)
         self.num_experts = args.num_experts
+        self.by_kernels = False
+        """Whether many tokens go through the experts by kernels of our own."""
 
     def __call__(
         self, x: mx.array, choice: mx.array, weight: mx.array, dtype: mx.Dtype, images: ImageRows | None = None
     ) -> mx.array:
         """x [N, H] float32, class [N], weight [N, 1] -> [N, H] float32: what the chosen expert makes of x in `dtype`,
         or x itself for the skip class, times the weight."""
+        mlp = self.experts.switch_mlp
+        if self.by_kernels and images is None and fused(mlp, x.shape[1], dtype) and x.shape[0] > experts.MOST_TOKENS:
+            weights = mlp.gate_up_proj.weight, mlp.down_proj.weight
+            return experts.run_many(x.astype(dtype), x, choice.astype(mx.int32), weight[:, 0], *weights)
         y = self._way(x.shape[0])(x.astype(dtype), choice, images)
         return mx.where((choice == self.num_experts)[:, None], x, y.astype(x.dtype)) * weight
 

@@ -161,9 +161,143 @@ _OUTWARDS = Kernel(
 )
 
 
+_SEARCH = """
+  // Tokens lie in order of their class: which class do the 128 from here on have, and how many are they?
+  int tile = BLOCK_Y, expert = 0, start = 0;
+  for (; expert <= E; expert++) {
+    const int tiles = (ends[expert] - start + 127) / 128;
+    if (tile < tiles) break;
+    tile -= tiles;
+    start = ends[expert];
+  }
+  if (expert > LAST) return;
+  start += tile * 128;
+  const int rows = min(128, ends[expert] - start), quad = LANE % 4, line = LANE / 4;
+"""
+
+_TILE = """
+  // 128 tokens times 128 outputs: a warp has 64 x 32 of them; 32 inputs a step, of which two are on their way.
+  BLOCK_ARRAY(T, left, 3 * 4096);
+  BLOCK_ARRAY(T, right, 3 * 4096);
+  const int piece = THREAD % 4 * 8, own = THREAD / 4, top = WARP / 4 * 64, side = WARP % 4 * 32;
+  const GLOBAL T* from[4];
+  for (int i = 0; i < 2; i++) {
+    const int r = own + 64 * i, sorted = start + min(r, rows - 1);
+    const int t = r % 32, o = BLOCK_X * WIDTH + r / 32 * (WIDTH / 4);
+    from[i] = LEFT + piece;
+    from[2 + i] = RIGHT + piece;
+  }
+  float sum[4][4][4];
+  for (int m = 0; m < 4; m++)
+    for (int n = 0; n < 4; n++)
+      for (int i = 0; i < 4; i++) sum[m][n][i] = 0.0f;
+  for (int step = -2; step < K / 32; step++) {
+    const int coming = step + 2, to = coming % 3 * 4096 + own * 32 + piece;
+    if (step >= 0) {
+      await_fetches(1);
+      BARRIER();
+    }
+    if (coming < K / 32)
+      for (int i = 0; i < 2; i++) {
+        fetch8(left + to + 2048 * i, from[i] + coming * 32);
+        fetch8(right + to + 2048 * i, from[2 + i] + coming * 32);
+      }
+    fetches_asked();
+    if (step < 0) continue;
+    const int at = step % 3 * 4096 + line * 32 + quad * 8;
+    uint4 columns[4];
+    for (int n = 0; n < 4; n++) columns[n] = *(const uint4*)(right + at + (side + n * 8) * 32);
+    for (int m = 0; m < 4; m++) {
+      const uint4 low = *(const uint4*)(left + at + (top + m * 16) * 32);
+      const uint4 high = *(const uint4*)(left + at + (top + m * 16 + 8) * 32);
+      for (int n = 0; n < 4; n++) multiply(sum[m][n], low, high, columns[n]);
+    }
+  }
+"""
+
+_MANY_INWARDS = Kernel(
+    name="many_experts_in",
+    inputs=("x", "weights", "order", "ends"),
+    outputs=("inner",),
+    helpers=_HELPERS,
+    # Of a warp's 32 columns the first half are gates, the others the ups of the same outputs.
+    body=_SEARCH.replace("LAST", "E - 1")
+    + _TILE.replace("WIDTH", "64")
+    .replace("LEFT", "x + (long)order[sorted] * K")
+    .replace("RIGHT", "weights + ((long)expert * 2 * I + t / 16 * I + o + t % 16) * K")
+    + """
+  for (int m = 0; m < 4; m++)
+    for (int i = 0; i < 4; i++) {
+      const int r = top + m * 16 + line + i / 2 * 8;
+      if (r < rows)
+        for (int n = 0; n < 2; n++) {
+          const float gate = sum[m][n][i], up = sum[m][n + 2][i];
+          const int o = BLOCK_X * 64 + side / 2 + n * 8 + quad * 2 + i % 2;
+          inner[(long)(start + r) * I + o] = T(gate / (1.0f + exponential(-gate)) * up);
+        }
+    }
+""",
+)
+
+_MANY_OUTWARDS = Kernel(
+    name="many_experts_out",
+    inputs=("inner", "weights", "order", "ends", "x", "share"),
+    outputs=("y",),
+    helpers=_HELPERS,
+    body=_SEARCH.replace("LAST", "E")
+    + """
+  if (expert == E) {
+    for (int i = THREAD; i < rows * 128; i += 256) {
+      const long token = order[start + i / 128], at = token * H + BLOCK_X * 128 + i % 128;
+      y[at] = x[at] * share[token];
+    }
+    return;
+  }
+"""
+    + _TILE.replace("WIDTH", "128")
+    .replace("LEFT", "inner + (long)sorted * K")
+    .replace("RIGHT", "weights + ((long)expert * H + o + t) * K")
+    + """
+  for (int m = 0; m < 4; m++)
+    for (int i = 0; i < 4; i++) {
+      const int r = top + m * 16 + line + i / 2 * 8;
+      if (r < rows) {
+        const long token = order[start + r];
+        for (int n = 0; n < 4; n++)
+          y[token * H + BLOCK_X * 128 + side + n * 8 + quad * 2 + i % 2] = sum[m][n][i] * share[token];
+      }
+    }
+""",
+)
+
+
 def fits(hidden: int, inner: int, dtype: mx.Dtype) -> bool:
-    """True if the kernels can run experts of these widths."""
-    return dtype == mx.bfloat16 and hidden % 256 == 0 and inner % 256 == 0
+    """True if the kernels can run experts of these widths here."""
+    return not mx.metal.is_available() and dtype == mx.bfloat16 and hidden % 256 == 0 and inner % 256 == 0
+
+
+def run_many(
+    x: mx.array, x32: mx.array, choice: mx.array, share: mx.array, gate_up: mx.array, down: mx.array
+) -> mx.array:
+    """The same as `run` for any number of tokens: tiles of 128 tokens of an expert, without the host knowing how many
+    each has."""
+    tokens, hidden = x.shape
+    experts, _, inner = down.shape
+    order = mx.argsort(choice).astype(mx.int32)
+    ends = mx.sum(choice[:, None] <= mx.arange(experts + 1), axis=0).astype(mx.int32)
+    tiles = -(-tokens // 128) + experts + 1
+    constants: dict[str, int | mx.Dtype] = {"T": x.dtype, "H": hidden, "I": inner, "E": experts}
+    (h,) = _MANY_INWARDS(
+        x, gate_up, order, ends,
+        blocks=(inner // 64, tiles, 1), threads=256, constants={**constants, "K": hidden},
+        outputs=[((tokens, inner), x.dtype)],
+    )  # fmt: skip
+    (y,) = _MANY_OUTWARDS(
+        h, down, order, ends, x32, share,
+        blocks=(hidden // 128, tiles, 1), threads=256, constants={**constants, "K": inner},
+        outputs=[((tokens, hidden), mx.float32)],
+    )  # fmt: skip
+    return y
 
 
 def run(x: mx.array, x32: mx.array, choice: mx.array, share: mx.array, gate_up: mx.array, down: mx.array) -> mx.array:

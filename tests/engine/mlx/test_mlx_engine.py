@@ -281,8 +281,12 @@ def test_it_is_an_engine(llama: MLXEngine) -> None:
     [(10**7, 16384), (10**9, 4096), (2 * 10**9, 2048), (2 * 10**10, 2048)],
     ids=["nano", "1 GB", "2 GB", "20 GB"],
 )
-def test_a_pass_on_a_gpu_is_longer_for_small_models(weights: int, tokens: int) -> None:
-    assert _gpu_chunk(SimpleNamespace(weight_bytes=weights)) == tokens
+def test_a_pass_on_a_gpu_is_longer_for_small_models(weights: int, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA with much memory for a large one too, whose experts each pass reads."""
+    assert _gpu_chunk(SimpleNamespace(weight_bytes=weights), 10**12) == tokens
+    monkeypatch.setattr("engine.mlx.engine.mx.cuda.is_available", lambda: True)
+    assert _gpu_chunk(SimpleNamespace(weight_bytes=weights), 10**9) == tokens
+    assert _gpu_chunk(SimpleNamespace(weight_bytes=weights), 10**11) >= max(tokens, 8192)
 
 
 @pytest.mark.parametrize(("vocabulary", "rows"), [(512, 512), (262_272, 127), (2_000_000, 64), (None, 64)])

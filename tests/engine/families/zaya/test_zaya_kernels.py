@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import emulator
+import matrix_instructions
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -48,47 +48,16 @@ def plain() -> Model:
     return random_model(ARGS)
 
 
-MATRIX_INSTRUCTIONS = """
-float dot8(uint4 a, uint4 b) {
-  unsigned x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
-  float sum = 0.0f;
-  for (int i = 0; i < 4; i++) {
-    sum += __uint_as_float(x[i] << 16) * __uint_as_float(y[i] << 16);
-    sum += __uint_as_float(x[i] & 0xffff0000u) * __uint_as_float(y[i] & 0xffff0000u);
-  }
-  return sum;
-}
-uint4 shown(uint4 x, int lane) {
-  return make_uint4(__shfl_sync(~0u, x.x, lane), __shfl_sync(~0u, x.y, lane),
-                    __shfl_sync(~0u, x.z, lane), __shfl_sync(~0u, x.w, lane));
-}
-void multiply(float* sum, uint4 low, uint4 high, uint4 column) {
-  const int lane = threadIdx.x % 32;
-  for (int q = 0; q < 4; q++) {
-    const uint4 rows[2] = {shown(low, lane / 4 * 4 + q), shown(high, lane / 4 * 4 + q)};
-    for (int i = 0; i < 2; i++) {
-      const uint4 other = shown(column, (lane % 4 * 2 + i) * 4 + q);
-      sum[i] += dot8(rows[0], other);
-      sum[2 + i] += dot8(rows[1], other);
-    }
-  }
-}
-uint4 stream(const void* p) { return *(const uint4*)p; }
-"""
-"""What `experts` says in PTX, said in C++: the definition of m16n8k16 over pieces of 8 inputs."""
-
-
 @pytest.fixture(params=emulator.TEXTS)
 def fused(plain: Model, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Model:
     monkeypatch.setattr(Kernel, "__call__", emulator.call(request.param))
     monkeypatch.setattr("engine.families.zaya.decode.mx.compile", lambda step: step)
     if request.param == "metal":  # has no such instructions
         monkeypatch.setattr(experts, "fits", lambda *_: False)
-    for name in ("_INWARDS", "_OUTWARDS"):
-        monkeypatch.setattr(experts, name, replace(getattr(experts, name), helpers=MATRIX_INSTRUCTIONS))
+    matrix_instructions.define(monkeypatch)
     model = Model(ARGS)
     model.update(plain.parameters())
-    model.decode_by_kernels()
+    model.use_kernels()
     return model
 
 
@@ -211,6 +180,7 @@ def test_kernels_that_are_off_are_not_used(fused: Model, monkeypatch: pytest.Mon
     assert fused.notes == ()
     assert isinstance(fused.batch_cache(fused.make_cache(), [0])[0], PagedRows)
     right = Kernel.__call__
+    monkeypatch.setattr(decode, "_CHECKED_TOKENS", 6)
 
     def wrong(kernel: Kernel, *inputs: mx.array, **how: Any) -> list[mx.array]:
         return [3 * x if x.dtype == mx.float32 else x for x in right(kernel, *inputs, **how)]
