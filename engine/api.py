@@ -170,6 +170,7 @@ class Completion(_Record):
                  with what follows it.
     closed       the reasoning was closed by its end tag (the model's own, or a forced one).
     forced       the engine ended it, with the tag or with the cue, at `reasoning_budget` or by `conclude`.
+    approximate  its token ids are an estimate: who generated it does not say which they were.
     interruptions   of the connection to who generates it; what was generated before the last `restarted` is not in it.
     """
 
@@ -181,6 +182,7 @@ class Completion(_Record):
     closed: bool = False
     forced: bool = False
     usage: Usage = Usage()
+    approximate: bool = False
     interruptions: tuple[Interruption, ...] = ()
 
     @property

@@ -61,7 +61,7 @@ class Budgets(Record):
 class Tail(Record):
     """The part of a candidate that the next round sees: token ids and the text they decode to.
 
-    approximate  its tokens are an estimate, so that it is about as long as tau: see `ModelInfo.exact_tokens`.
+    approximate  its tokens are an estimate, so that it is about as long as tau: see `Completion.approximate`.
     """
 
     ids: tuple[int, ...] = Field(repr=False)

@@ -272,7 +272,6 @@ class Run:
                 carry=self.config.carry,
                 tail_tokens=self.budgets.tau,
                 tokenizer=self.engine.tokenizer,
-                exact=self.engine.model.exact_tokens,
             )
             if status in ("ok", "cancelled"):
                 answer = answer_of(completion, self.prompts.answer, thinks=self.engine.model.thinks)

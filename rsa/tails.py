@@ -12,20 +12,17 @@ from rsa.results import Tail
 from rsa.settings.config import Carry
 
 
-def cut_tail(
-    completion: Completion, *, carry: Carry, tail_tokens: int, tokenizer: Tokenizer, exact: bool = True
-) -> Tail:
+def cut_tail(completion: Completion, *, carry: Carry, tail_tokens: int, tokenizer: Tokenizer) -> Tail:
     """The last `tail_tokens` token ids of what a candidate carries on, and their text, line breaks kept.
 
     That is its reasoning, finished or not; with `answer_or_reasoning` the answer section of a candidate that
     closed its reasoning and ended by itself. The text starts at a token boundary and holds no broken character.
-    exact: the tokens are the model's own.
     """
     if carry == "answer_or_reasoning" and _finished(completion):
         ids = tuple(tokenizer.encode(completion.text)[-tail_tokens:])
     else:
         ids = completion.reasoning_ids[-tail_tokens:]
-    return Tail(ids=ids, text=tokenizer.decode(ids), approximate=not exact)
+    return Tail(ids=ids, text=tokenizer.decode(ids), approximate=completion.approximate)
 
 
 def _finished(completion: Completion) -> bool:

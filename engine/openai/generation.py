@@ -35,6 +35,8 @@ _LOOK_AGAIN_S = 0.2
 _LEAST_PROGRESS = 8
 """Tokens that must have come for a broken answer not to count as one more in a row."""
 _CLIENT_ERRORS = range(400, 500)
+_UNSEEN_TOKENS = 3
+"""An end token and what stands around tags: tokens that a server may count, and does not show."""
 _END_S = 1.0
 """How long a server may take to end an answer that it has said is done."""
 
@@ -52,14 +54,14 @@ class Link:
 class _Answer:
     """One answer of a server while it is read.
 
-    first        it is the one to the prompt itself.
+    begun_at     tokens that there were before.
     over         nothing more of it is of use.
     ended_there  the server ended it, and has perhaps counts to send after it.
     trouble      what broke it.
     """
 
     reader: Reader
-    first: bool
+    begun_at: int
     over: bool = False
     ended_there: bool = False
     trouble: Exception | None = None
@@ -115,6 +117,7 @@ class Generation:
 
     def _begin(self) -> None:
         info, request = self._remote.info, self.request
+        self._approximate = self._remote.tokenizer.kind == "estimated"
         if not info.conclude:
             sampling = request.sampling.model_copy(update={"force_answer": False})
             request = request.model_copy(update={"sampling": sampling})
@@ -127,7 +130,8 @@ class Generation:
         )
 
     def _completion(self) -> Any:
-        return self._sequence.completion().model_copy(update={"interruptions": tuple(self._interruptions)})
+        facts = {"interruptions": tuple(self._interruptions), "approximate": self._approximate}
+        return self._sequence.completion().model_copy(update=facts)
 
     # ---- tries
 
@@ -208,7 +212,7 @@ class Generation:
         """
         self._elsewhere = False
         path, body = self._remote.asked(self._sequence, self._prompt_ids)
-        answer = _Answer(self._reader(path), first=not self._sequence.token_ids)
+        answer = _Answer(self._reader(path), begun_at=len(self._sequence.token_ids))
         try:
             await self._read(link, endpoint, path, body, answer)
         except httpx2.TransportError as error:
@@ -286,16 +290,25 @@ class Generation:
             await self._feed(await answer.reader.finish())
             if not self._stopped:
                 self._server_ended(delta.finish)
+        self._compare(delta, answer)
         answer.over = self._stopped
         self._send_chunks()
 
     def _note(self, data: str, answer: _Answer) -> None:
         """Take the counts that come after the end of an answer; whatever else is there is of no use."""
         with suppress(WireError, ServerError):
-            self._count(read_answer(read_json(data)), answer)
+            delta = read_answer(read_json(data))
+            self._count(delta, answer)
+            self._compare(delta, answer)
+
+    def _compare(self, delta: Delta, answer: _Answer) -> None:
+        """Tokens of a text that was encoded are those that were drawn only if they are as many."""
+        if delta.completion_tokens is not None and answer.ended_there and not self._remote.can.token_ids:
+            ours = len(self._sequence.token_ids) - answer.begun_at
+            self._approximate |= abs(ours - delta.completion_tokens) > _UNSEEN_TOKENS
 
     def _count(self, delta: Delta, answer: _Answer) -> None:
-        if not answer.first:
+        if answer.begun_at:
             return
         if delta.prompt_ids is not None:
             self._prompt_ids = list(delta.prompt_ids)

@@ -37,6 +37,7 @@ class Delta:
     token_ids         of both; None if the server did not say.
     finish            why the server ended it; None while it goes on.
     prompt_ids, prompt_tokens, cached_tokens   of the prompt, where the chunk says so.
+    completion_tokens   of the answer so far, likewise.
     logprobs          it had log-probabilities.
     """
 
@@ -47,6 +48,7 @@ class Delta:
     finish: str | None = None
     prompt_ids: tuple[int, ...] | None = None
     prompt_tokens: int | None = None
+    completion_tokens: int | None = None
     cached_tokens: int | None = None
     logprobs: bool = False
 
@@ -89,6 +91,7 @@ def read_answer(value: Mapping[str, Any]) -> Delta:
     if isinstance(usage, dict):
         details = usage.get("prompt_tokens_details")
         delta.prompt_tokens = _count(usage.get("prompt_tokens"))
+        delta.completion_tokens = _count(usage.get("completion_tokens"))
         delta.cached_tokens = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
     return delta
 

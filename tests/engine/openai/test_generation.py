@@ -312,6 +312,28 @@ async def test_a_whole_answer_is_cut_as_a_stream_is() -> None:
     assert (done.finish_reason, len(done.token_ids)) == ("budget", 2)
 
 
+@pytest.mark.parametrize(("counted", "approximate"), [(3, False), (4, False), (30, True)])
+async def test_tokens_that_are_not_as_many_as_is_counted_are_an_estimate(counted: int, approximate: bool) -> None:
+    class Encoding(Scripted):
+        def __call__(self, path: str, body: dict[str, Any]) -> Told | Exception:
+            if path == "/tokenize" and "prompt" in body:
+                return Told(body={"tokens": [ord(char) for char in body["prompt"]]})
+            if path == "/detokenize":
+                return Told(body={"text": "".join(map(chr, body["tokens"]))})
+            return super().__call__(path, body)
+
+    script: Scripted = Encoding()
+    engine, _ = opened(script)
+    assert engine.model.details["tokenizer"] == "server"
+    counts = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": counted}}
+    script.answers = [Told([chunk("abc"), end(), counts, "[DONE]"])]
+    assert ended(await events_of(engine)).approximate is approximate
+    script = Scripted()
+    engine, _ = opened(script)
+    script.answers = [said("abc")]
+    assert ended(await events_of(engine)).approximate, "all that is estimated is"
+
+
 # ---- what is sent
 
 
