@@ -135,9 +135,7 @@ class RemoteTokenizer:
         piece = self._pieces.get(text)
         if piece is None:
             if self.kind == "server":
-                piece = Piece(
-                    tuple(await anyio.to_thread.run_sync(self._encode_within, text, abandon_on_cancel=True)), text
-                )
+                piece = Piece(tuple(await _asked(self._encode_within, text)), text)
             else:
                 piece = Piece(tuple(self._encode_within(text)), None)
             if len(text) <= _LONGEST_KEPT and len(self._pieces) < _KEPT_PIECES:
