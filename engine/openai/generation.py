@@ -302,7 +302,10 @@ class Generation:
             self._compare(delta, answer)
 
     def _compare(self, delta: Delta, answer: _Answer) -> None:
-        """Tokens of a text that was encoded are those that were drawn only if they are as many."""
+        """Tokens of a text that was encoded, here or there, are those that were drawn only if they are as many."""
+        went_on = answer.begun_at > 0 and self._remote.can.continues == "text"
+        if went_on and delta.prompt_tokens is not None:
+            self._approximate |= delta.prompt_tokens != self._sequence.prompt_tokens + answer.begun_at
         if delta.completion_tokens is not None and answer.ended_there and not self._remote.can.token_ids:
             ours = len(self._sequence.token_ids) - answer.begun_at
             self._approximate |= abs(ours - delta.completion_tokens) > _UNSEEN_TOKENS
