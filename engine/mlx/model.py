@@ -65,7 +65,7 @@ class TextModel(Protocol):
 
     @property
     def takes_padding(self) -> bool:
-        """True if prompts may share a pass: then `make_cache` gives `PaddedCache`s."""
+        """True if prompts may share a pass: then `make_cache` gives `PaddedCache`s for several rows."""
 
     @property
     def ragged(self) -> bool:
@@ -82,8 +82,8 @@ class TextModel(Protocol):
     def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
         """Token ids [B, n], and its own caches of B rows -> logits [B, n, V]. The caches then hold the n tokens."""
 
-    def make_cache(self) -> Sequence[RowCache]:
-        """An empty cache for each layer."""
+    def make_cache(self, rows: int = 1) -> Sequence[RowCache]:
+        """An empty cache for each layer, for a prompt or for several that share a pass."""
 
     def copy_cache(self, caches: Sequence[Any]) -> Sequence[RowCache] | None:
         """Caches of one row that share nothing writable with these; None: this model's cannot be copied safely."""

@@ -130,7 +130,7 @@ class Prefiller:
         lengths = [prefill.prompt.tokens for prefill in prefills]
         padding = [max(lengths) - length for length in lengths]
         ids = [prefill.prompt.ids[:-1] + [0] * pad for prefill, pad in zip(prefills, padding, strict=True)]
-        caches = cast(Sequence[PaddedCache], self._model.make_cache())
+        caches = cast(Sequence[PaddedCache], self._model.make_cache(len(prefills)))
         for cache in caches:
             cache.prepare(lengths=lengths, right_padding=padding)
         self._model(mx.array(ids, dtype=mx.uint32), cache=caches)  # its logits are never evaluated

@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
-from mlx_lm.models.cache import KVCache, make_prompt_cache
+from mlx_lm.models.cache import BatchKVCache, KVCache, make_prompt_cache
 
 _CACHE_STEP = 256
 """Tokens by which mlx-lm's caches grow."""
@@ -21,18 +21,27 @@ _CACHE_STEP = 256
 class AdaptedModel:
     """Implements `engine.mlx.model.TextModel` for a model of mlx-lm.
 
-    module    the model: `module(tokens [B, n], cache=caches) -> logits [B, n, V]`.
-    max_rows  1 for a model that does not batch (see `engine.families.mlx_lm.batching`); its caches need no `merge`.
-    notes     why it does not, for people.
+    module         the model: `module(tokens [B, n], cache=caches) -> logits [B, n, V]`.
+    max_rows       1 for a model that does not batch (see `engine.families.mlx_lm.batching`); its caches need no
+                   `merge`.
+    takes_padding  whether prompts may share a pass; only for models whose caches are all plain KV caches.
+    notes          why it does not batch, for people.
     """
 
-    takes_padding = False
     ragged = False
 
-    def __init__(self, module: nn.Module, *, max_rows: int | None = None, notes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        max_rows: int | None = None,
+        takes_padding: bool = False,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         self.module = module
         self.notes = notes
         self.max_rows = max_rows
+        self.takes_padding = takes_padding
 
     @property
     def vocab_size(self) -> int | None:
@@ -48,9 +57,15 @@ class AdaptedModel:
     def __call__(self, inputs: mx.array, cache: Sequence[Any]) -> mx.array:
         return self.module(inputs, cache=cache)
 
-    def make_cache(self) -> list[Any]:
-        """The model's own caches, or mlx-lm's usual ones."""
-        return make_prompt_cache(self.module)
+    def make_cache(self, rows: int = 1) -> list[Any]:
+        """The model's own caches, or mlx-lm's usual ones; for several rows those of prompts that share a pass."""
+        caches: list[Any] = make_prompt_cache(self.module)
+        return caches if rows == 1 else [PromptsCache([0] * rows) for _ in caches]
+
+    @property
+    def has_plain_caches(self) -> bool:
+        """True if each layer has mlx-lm's usual KV cache."""
+        return all(type(cache) is KVCache for cache in self.make_cache())
 
     def copy_cache(self, caches: Sequence[Any]) -> list[KVCache] | None:
         """Copies of plain KV caches; None if one is of another kind, whose copies nobody has tried."""
@@ -60,7 +75,11 @@ class AdaptedModel:
         """A batch by mlx-lm's own `merge`; one row of a model that does not batch keeps its kind of caches."""
         if self.max_rows == 1:
             return deepcopy(list(caches))
-        return [type(cache).merge([cache] * len(places)) for cache in caches]  # no prompts share a pass here
+        if not isinstance(caches[0], PromptsCache):
+            return [type(cache).merge([cache] * len(places)) for cache in caches]
+        for cache in caches:
+            cache.filter(list(places))
+        return list(caches)
 
     def cache_bytes(self, tokens: int) -> int:
         """Between and beyond the lengths that `_measured` knows, on the straight line through the two nearest."""
@@ -87,6 +106,19 @@ class AdaptedModel:
             self(mx.zeros((1, prompt), dtype=mx.uint32), caches)
         self(mx.zeros((1, 1), dtype=mx.uint32), caches)  # grows them by a step; cuts windows off
         return sum(cache.nbytes for cache in caches)
+
+
+class PromptsCache(BatchKVCache):
+    """The memory of prompts that share a pass, from their first token on, and of their rows after it.
+
+    Their padding comes behind them, so that "causal" is all that the mask has to say: MLX then takes its fast way.
+    """
+
+    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array | str | None:
+        if self.keys is None and not return_array and window_size is None:
+            return "causal"
+        mask: mx.array = super().make_mask(n, return_array, window_size=window_size)
+        return mask
 
 
 def _windows(caches: Sequence[Any]) -> Iterator[int]:

@@ -277,8 +277,8 @@ class Model(nn.Module):
     def layers(self) -> list[Block]:
         return self.model.layers
 
-    def make_cache(self) -> list[CCACache]:
-        """An empty cache for each layer; it takes the batch size of its first input."""
+    def make_cache(self, rows: int = 1) -> list[CCACache]:
+        """An empty cache for each layer; it takes the batch size of its first input, whatever `rows` says."""
         return [CCACache() for _ in self.layers]
 
     def copy_cache(self, caches: Sequence[CCACache]) -> list[CCACache]:

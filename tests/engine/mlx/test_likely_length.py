@@ -174,7 +174,7 @@ class Script:
     def cache_bytes(self, tokens: int) -> int:
         return 40_960 * self._scale * tokens
 
-    def make_cache(self) -> list[ScriptedCache]:
+    def make_cache(self, rows: int = 1) -> list[ScriptedCache]:
         return [ScriptedCache(self, [-1], [0])]
 
     def copy_cache(self, caches: Sequence[ScriptedCache]) -> None:

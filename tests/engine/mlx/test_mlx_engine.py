@@ -294,14 +294,6 @@ def test_rows_on_a_gpu_are_as_many_as_their_logits_allow(vocabulary: int | None,
     assert _gpu_rows(SimpleNamespace(vocab_size=vocabulary)) == rows
 
 
-async def test_models_whose_caches_take_no_padding_compute_prompts_one_by_one(
-    llama: MLXEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Prefiller, "_compute_together", _out_of_memory)
-    done = await complete(llama, [request(f"r{i}", text=f"prompt {i}", max_tokens=5) for i in range(4)])
-    assert len(done) == 4
-
-
 @pytest.mark.parametrize(
     ("cost", "between"), [(0.0, 0.05), (0.01, 0.2), (1.0, 0.5)], ids=["quick", "a twentieth of the time", "the longest"]
 )

@@ -59,7 +59,7 @@ class ToyModel:
         chosen = FIRST_WORD + (7 * totals + 3) % (self._words - 2 * FIRST_WORD)
         return (mx.arange(self._words) == chosen[..., None]).astype(mx.float32)  # [B, n, V]
 
-    def make_cache(self) -> list[ToyCache]:
+    def make_cache(self, rows: int = 1) -> list[ToyCache]:
         return [ToyCache(mx.zeros((1,), mx.int32))]
 
     def copy_cache(self, caches: Sequence[ToyCache]) -> list[ToyCache]:

@@ -19,6 +19,7 @@ from engine.api import GenerationRequest, Message, SamplingParams
 from engine.errors import ModelError
 from engine.families.mlx_lm.batching import adapted
 from engine.loader import load_engine
+from engine.mlx.prefill import Prefiller
 
 SIZES: dict[str, dict[str, Any]] = {
     "llama": {
@@ -185,22 +186,37 @@ def ragged(count: int) -> list[GenerationRequest]:
     return [
         GenerationRequest(
             id=f"r{i}",
-            messages=(Message(role="user", text="a" * (1 + 5 * i)),),
+            messages=(Message(role="user", text="a" * (20 + 5 * i)),),
             sampling=SamplingParams(temperature=1.0, seed=i, max_tokens=6),
         )
         for i in range(count)
     ]
 
 
+def _sizes_of_shared_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many prompts shared each pass that was shared."""
+    sizes: list[int] = []
+    original = Prefiller._compute_together
+
+    def counting(self: Prefiller, prefills: Any, *arguments: Any) -> Any:
+        sizes.append(len(prefills))
+        return original(self, prefills, *arguments)
+
+    monkeypatch.setattr(Prefiller, "_compute_together", counting)
+    return sizes
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize("model_type", ["afm7", "gpt_bigcode", "longcat_flash_ngram", "gemma3_text"])
+@pytest.mark.parametrize("model_type", ["llama", "afm7", "gpt_bigcode", "longcat_flash_ngram", "gemma3_text"])
 async def test_ragged_rows_say_what_each_says_alone(
     saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, model_type: str
 ) -> None:
     engine = load_engine(saved(model_type))
     together = after_each_step(monkeypatch, rows)
+    passes = _sizes_of_shared_passes(monkeypatch)
     requests = [*ragged(3), ragged(1)[0].model_copy(update={"id": "again"})]
     done = await complete(engine, requests)
+    assert bool(passes) == (model_type == "llama")  # the only one with plain caches that batches
     alone = [(await complete(engine, [request]))[0] for request in requests]
     assert [c.token_ids for c in done] == [c.token_ids for c in alone]
     assert done[0].token_ids == done[3].token_ids
