@@ -22,8 +22,8 @@ CUED = GenerationRequest(
         ("images", "m reads text only: use a model that sees"),
         (
             "conclude",
-            "m cannot be made to answer in the midst of its reasoning: use a model of the mlx engine, or a server that can "
-            "go on with an assistant's turn",
+            "m cannot be made to answer in the midst of its reasoning: use a model of the mlx engine, or a server that "
+            "can go on with an assistant's turn",
         ),
         ("seeds", "m draws without seeds: use a model of the mlx engine"),
         ("exact_tokens", "m counts tokens roughly: use a model of the mlx engine, or name a `tokenizer`"),
