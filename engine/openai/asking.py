@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import httpx2
 
-from engine.errors import EngineClosedError, EngineError, ModelError
+from engine.errors import EngineClosedError, EngineError, ModelError, RequestError
 from engine.openai.connection import BrokenError, Settings, broken_by, refused_by, root_of
 from engine.openai.wire import Delta, ServerError, WireError, read_answer, read_json
 
@@ -25,7 +25,11 @@ class Asker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._client = httpx2.Client(**settings.client_options)
+        try:
+            self._client = httpx2.Client(**settings.client_options)
+        except (ValueError, ImportError, httpx2.InvalidURL) as error:  # a proxy that the environment names
+            why = " ".join(str(error).split())
+            raise RequestError(f"no proxy can be made of HTTPS_PROXY, HTTP_PROXY or ALL_PROXY ({why})") from None
         self.base_url = settings.base_urls[0]
         self._closed = False
 
@@ -78,7 +82,7 @@ class Asker:
         for attempt in range(ATTEMPTS):
             try:
                 return ask()
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 found = broken_by(error, url, self.settings)
                 if isinstance(found, EngineError):
                     raise found from None

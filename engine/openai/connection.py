@@ -52,7 +52,7 @@ class Settings:
     @property
     def api_key(self) -> str | None:
         """Read anew each time, and kept nowhere."""
-        return os.environ.get(self.api_key_env) or None
+        return os.environ.get(self.api_key_env, "").strip() or None
 
     @property
     def client_options(self) -> dict[str, Any]:
@@ -92,6 +92,10 @@ def settings_of(
     urls = given.replace(",", " ").split() if isinstance(given, str) else [str(each).strip() for each in given]
     if not urls:
         raise RequestError("no server given: set `base_url` to its URL, such as http://127.0.0.1:8000/v1")
+    if not os.environ.get(api_key_env, "").strip().isprintable():
+        raise RequestError(f"the key in {api_key_env} holds what no key does: line breaks, or worse")
+    if not os.environ.get(api_key_env, "").isascii():
+        raise RequestError(f"the key in {api_key_env} is not all ASCII: is it the key?")
     for name, value, least in (("max_rows", max_rows, 1), ("max_retries", max_retries, 0)):
         if value < least:
             raise RequestError(f"`{name}` = {value}: should be at least {least}")
@@ -140,26 +144,25 @@ def _with_path(url: str) -> str:
     return url.rstrip("/") if parts.path.strip("/") else f"{url.rstrip('/')}/v1"
 
 
-def broken_by(error: httpx2.TransportError, url: str, settings: Settings) -> BrokenError | EngineError:
+def broken_by(error: httpx2.RequestError, url: str, settings: Settings) -> BrokenError | EngineError:
     """What a failed exchange means. What can never go well is an EngineError."""
+    why = settings.without_key(_why(error))
     if isinstance(error, httpx2.ConnectTimeout):
         return BrokenError(f"{url} does not answer within {CONNECT_S:g} s: is it the right URL, and is the server up?")
     if isinstance(error, httpx2.TimeoutException):
         return BrokenError(f"{url} said nothing for {settings.timeout_s:g} s")
     if isinstance(error, httpx2.ProxyError):
-        return BrokenError(
-            f"the proxy on the way to {url} refuses ({_why(error)}): see HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
-        )
+        return BrokenError(f"the proxy on the way to {url} refuses ({why}): see HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
     if _of_certificate(error):
         return ModelError(
-            f"the certificate of {url} is not trusted ({_why(error)}): name the file of the authority that signed it, "
+            f"the certificate of {url} is not trusted ({why}): name the file of the authority that signed it, "
             "or of a self-signed one itself, in the environment variable SSL_CERT_FILE"
         )
     if isinstance(error, httpx2.ConnectError):
-        return BrokenError(f"cannot connect to {url} ({_why(error)}): is it the right URL, and is the server up?")
+        return BrokenError(f"cannot connect to {url} ({why}): is it the right URL, and is the server up?")
     if isinstance(error, httpx2.UnsupportedProtocol):
         return RequestError(f"`base_url` = {url}: should begin with http:// or https://")
-    return BrokenError(f"the connection to {url} broke ({_why(error)})")
+    return BrokenError(f"the connection to {url} broke ({why})")
 
 
 def refused_by(status: int, body: bytes, headers: Mapping[str, str], url: str, settings: Settings) -> Exception:

@@ -48,13 +48,13 @@ class Endpoints:
     clock          gives seconds, and never goes back.
 
     Attributes:
-        failures    requests that failed, of all endpoints and ever.
-        last_error  why the last of them did.
+        failed_trials  how often an endpoint that was tried again failed again.
+        last_error     why a request failed last.
     """
 
     def __init__(self, urls: Sequence[str], *, first_pause_s: float, clock: Callable[[], float]) -> None:
         self.all = [Endpoint(url) for url in urls]
-        self.failures, self.last_error = 0, ""
+        self.failed_trials, self.last_error = 0, ""
         self._first_pause_s = first_pause_s
         self._clock = clock
         self._turn = itertools.count()
@@ -87,7 +87,8 @@ class Endpoints:
 
     def failed(self, endpoint: Endpoint, error: str) -> None:
         """A request came to grief there, for no fault of its own."""
-        self.failures, self.last_error = self.failures + 1, error
+        self.last_error = error
+        self.failed_trials += endpoint.trial
         endpoint.failures += 1
         again = endpoint.trial or not endpoint.pause_s  # others that were under way say nothing new
         if again and (endpoint.failures >= FAILURES_TO_OPEN or endpoint.pause_s):

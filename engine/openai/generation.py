@@ -70,7 +70,7 @@ class _Answer:
 class Generation:
     """A request until its `Completion`, which is emitted as its last event, or else a `Failure`.
 
-    scope  cancelling it stops the work; `end` then says how the request ended.
+    scope  cancelling it stops the work.
     """
 
     def __init__(
@@ -164,14 +164,14 @@ class Generation:
 
     async def _endpoint(self, endpoints: Endpoints, avoid: Endpoint | None) -> Endpoint:
         """The next one to ask; while there is none, wait, and count what others find out."""
-        failures, failed = endpoints.failures, 0
+        trials, failed = endpoints.failed_trials, 0
         while True:
             endpoint = endpoints.take(avoid)
             if endpoint is not None:
                 return endpoint
             await anyio.sleep(min(_LOOK_AGAIN_S, max(0.001, endpoints.wait_s())))
-            if endpoints.failures > failures:
-                failures, failed = endpoints.failures, failed + 1
+            if endpoints.failed_trials > trials:
+                trials, failed = endpoints.failed_trials, failed + 1
             if failed > self._remote.settings.max_retries:
                 raise _given_up(endpoints.last_error, failed)
 
@@ -215,11 +215,10 @@ class Generation:
         answer = _Answer(self._reader(path), begun_at=len(self._sequence.token_ids))
         try:
             await self._read(link, endpoint, path, body, answer)
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:  # of the transport, or in what was to be unpacked
             answer.trouble = answer.trouble or error
-        if answer.over and answer.trouble is None:
-            return
-        raise self._meaning(answer.trouble, endpoint.url)
+        if not answer.over:  # else what breaks afterwards breaks nothing
+            raise self._meaning(answer.trouble, endpoint.url)
 
     def _reader(self, path: str) -> Reader:
         can, sequence = self._remote.can, self._sequence
@@ -263,7 +262,7 @@ class Generation:
         """What is to be raised for what an answer came to."""
         if error is None:
             return BrokenError(f"the answer of {url} ended in the midst")
-        if isinstance(error, httpx2.TransportError):
+        if isinstance(error, httpx2.RequestError):
             return broken_by(error, url, self._remote.settings)
         if isinstance(error, ServerError):
             message = self._remote.settings.without_key(str(error))

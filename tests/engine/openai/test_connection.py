@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from engine.errors import ContextError, ModelError, RequestError
+from engine.openai.asking import Asker
 from engine.openai.connection import (
     LONGEST_BACKOFF_S,
     LONGEST_RETRY_AFTER_S,
@@ -57,6 +58,22 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], says: 
     with pytest.raises(RequestError, match=says) as caught:
         settings(**changes)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["sk-\nsecret", "sk-s\u00e9cret"])
+def test_a_key_that_is_none_is_refused_and_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", key)
+    with pytest.raises(RequestError, match="the key in KEY") as caught:
+        settings()
+    assert "sk-" not in str(caught.value)
+    monkeypatch.setenv("KEY", " sk-fine\n")
+    assert settings().api_key == "sk-fine"
+
+
+def test_a_proxy_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "gopher://there")
+    with pytest.raises(RequestError, match="no proxy can be made of HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"):
+        Asker(settings())
 
 
 def test_certificates_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_a_circuit_opens_is_tried_by_one_and_closes_again() -> None:
     pool.answered(trial)
     assert taken(pool) is trial
     assert pool.wait_s() == 0
-    assert (pool.failures, pool.last_error) == (FAILURES_TO_OPEN, "broke")
+    assert (pool.failed_trials, pool.last_error) == (0, "broke")
 
 
 def test_a_trial_that_fails_doubles_the_pause_up_to_a_minute() -> None:
@@ -89,6 +89,7 @@ def test_a_trial_that_fails_doubles_the_pause_up_to_a_minute() -> None:
         pauses.append(pool.wait_s())
         clock.now += pool.wait_s()
         fail(pool, 1)
+    assert pool.failed_trials == 6
     assert pauses == [5.0, 10.0, 20.0, 40.0, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
 
 

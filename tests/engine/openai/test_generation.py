@@ -111,6 +111,7 @@ def failed(events: Sequence[EngineEvent]) -> Failure:
         (Told([{"choices": 3}]), "no choices"),
         (Told([{"error": {"message": "overheated", "code": 503}}]), "broke off (503: overheated)"),
         (Told([CUT]), "the connection to http://told/v1 broke (connection lost)"),
+        (Told([httpx2.DecodingError("bad gzip")]), "the connection to http://told/v1 broke (bad gzip)"),
     ],
 )  # fmt: skip
 async def test_what_may_go_better_is_tried_again(broken: Told | Exception, says: str) -> None:
@@ -214,6 +215,15 @@ async def test_a_server_that_breaks_off_at_once_is_not_asked_for_ever() -> None:
     script.answers = [Told([chunk("a"), chunk("b")])] * 9
     assert "ended in the midst; given up after 4 tries" in str(failed(await events_of(engine)).error)
     assert len(server.bodies) == 4
+
+
+async def test_what_breaks_after_the_end_breaks_nothing() -> None:
+    script = Scripted()
+    engine, server = opened(script)
+    script.answers = [Told([chunk("four"), end(), CUT])]
+    done = ended(await events_of(engine))
+    assert (done.text, done.finish_reason, done.interruptions) == ("four", "stop", ())
+    assert len(server.bodies) == 1
 
 
 async def test_an_answer_that_is_done_needs_no_reason() -> None:
