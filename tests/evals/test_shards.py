@@ -153,6 +153,7 @@ def test_a_merged_folder_is_like_any_other(whole: Path, four: list[Path], tmp_pa
     assert len(timings[-1].problems) == sum(len(part.problems) for part in timings[:-1])
 
 
+@pytest.mark.thorough
 def test_reports_of_the_merged_and_the_whole_are_the_same_but_for_clocks(
     whole: Path, four: list[Path], tmp_path: Path
 ) -> None:
