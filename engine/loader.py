@@ -147,6 +147,7 @@ def _load(folder: ModelFolder, name: str, source: str, notes: tuple[str, ...]) -
     """Load model and tokenizer; on the engine's worker thread."""
     from engine.api import ModelInfo
     from engine.mlx.engine import LoadedModel
+    from engine.mlx.sampler import slow_sampling
 
     family = family_of(folder)
     images = family.image_store(folder)
@@ -158,7 +159,7 @@ def _load(folder: ModelFolder, name: str, source: str, notes: tuple[str, ...]) -
         fingerprint=folder.fingerprint,
         thinks=tokenizer.thinks,
         images=images is not None,
-        notes=(*notes, *model.notes, *slow_here()),
+        notes=(*notes, *model.notes, *slow_sampling(), *slow_here()),
         sampling=folder.recommended_sampling,
         details={
             "source": source,

@@ -31,13 +31,14 @@ Array = np.ndarray[Any, Any]
 
 _HERE = Path(__file__).parent
 _PRELUDES: dict[Text, Prelude] = {"cuda": CUDA, "metal": METAL}
-_SAME = {mx.float32: "float", mx.int32: "int", mx.uint32: "uint32_t", mx.uint8: "uint8_t"}
+_SAME = {mx.float32: "float", mx.int32: "int", mx.uint32: "uint32_t", mx.uint8: "uint8_t", mx.bool_: "bool"}
 _TYPES: dict[Text, dict[mx.Dtype, str]] = {
     "cuda": {**_SAME, mx.bfloat16: "__nv_bfloat16"},
     "metal": {**_SAME, mx.bfloat16: "bfloat16_t"},
 }
 _STORED: dict[mx.Dtype, type] = {
     mx.float32: np.float32, mx.bfloat16: np.uint16, mx.int32: np.int32, mx.uint32: np.uint32, mx.uint8: np.uint8,
+    mx.bool_: np.bool_,
 }  # fmt: skip
 _MX = {np.dtype(stored): dtype for dtype, stored in _STORED.items()}
 _MESSAGE_BYTES = 512

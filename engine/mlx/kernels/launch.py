@@ -17,7 +17,8 @@ A body is the text of a kernel's function in the part of C++ that both share, wi
                          ends a group of them, `await_fetches(n)` waits for all groups but the last n: those that this
                          very thread asked for
     BF16, FLOAT          types; a type's name converts a value: T(x), float(x)
-    inverse_sqrt, exponential, power2, cosine, sine, error_function
+    COUNTER              a counter of a block: `clear(p)` and `counted(p)` by one thread, `count(p)` by any at once
+    inverse_sqrt, exponential, power2, logarithm, cosine, sine, error_function
 
 Its inputs, outputs and constants have their names, and `NAME_shape[i]` is how long an input is. Inputs are contiguous.
 A small input is not behind a `GLOBAL` pointer on Metal: index it by its own name.

@@ -52,6 +52,10 @@ CUDA = Prelude(
 #define UNROLL(times) PRAGMA(unroll times)
 typedef __nv_bfloat16 BF16;
 typedef float FLOAT;
+typedef unsigned COUNTER;
+DEVICE void count(COUNTER* counter) { atomicAdd(counter, 1u); }
+DEVICE void clear(COUNTER* counter) { *counter = 0; }
+DEVICE int counted(COUNTER* counter) { return *counter; }
 DEVICE float warp_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 DEVICE float warp_sum(float x) {
   for (int mask = 16; mask; mask >>= 1) x += warp_xor(x, mask);
@@ -71,6 +75,7 @@ DEVICE void await_fetches(int newer) { __pipeline_wait_prior(newer); }
 DEVICE float inverse_sqrt(float x) { return 1.0f / sqrtf(x); }
 DEVICE float exponential(float x) { return expf(x); }
 DEVICE float power2(float x) { return exp2f(x); }
+DEVICE float logarithm(float x) { return logf(x); }
 DEVICE float cosine(float x) { return cosf(x); }
 DEVICE float sine(float x) { return sinf(x); }
 DEVICE float error_function(float x) { return erff(x); }
@@ -94,6 +99,10 @@ METAL = Prelude(
 #define UNROLL(times) PRAGMA(clang loop unroll_count(times))
 typedef bfloat16_t BF16;
 typedef float FLOAT;
+typedef atomic_uint COUNTER;
+DEVICE void count(threadgroup COUNTER* counter) { atomic_fetch_add_explicit(counter, 1u, memory_order_relaxed); }
+DEVICE void clear(threadgroup COUNTER* counter) { atomic_store_explicit(counter, 0u, memory_order_relaxed); }
+DEVICE int counted(threadgroup COUNTER* counter) { return atomic_load_explicit(counter, memory_order_relaxed); }
 DEVICE float warp_xor(float x, int mask) { return simd_shuffle_xor(x, ushort(mask)); }
 DEVICE float warp_sum(float x) { return simd_sum(x); }
 DEVICE float warp_max(float x) { return simd_max(x); }
@@ -106,6 +115,7 @@ DEVICE void await_fetches(int newer) {}
 DEVICE float inverse_sqrt(float x) { return metal::precise::rsqrt(x); }
 DEVICE float exponential(float x) { return metal::precise::exp(x); }
 DEVICE float power2(float x) { return metal::precise::exp2(x); }
+DEVICE float logarithm(float x) { return metal::precise::log(x); }
 DEVICE float cosine(float x) { return metal::precise::cos(x); }
 DEVICE float sine(float x) { return metal::precise::sin(x); }
 // A rational approximation in t of erfc, within 4e-7 of the true value everywhere.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine.api import SamplingParams
 from engine.mlx import plain_sampler
 from engine.mlx.plain_sampler import COLDEST, _Filters, least_of_nucleus
-from engine.mlx.sampler import BatchSampler, noise_key
+from engine.mlx.sampler import BatchSampler, noise_keys
 
 
 def allowed_tokens(logits: np.ndarray, params: SamplingParams, slack: float = 1e-5) -> set[int]:
@@ -125,4 +125,22 @@ def test_draws_follow_the_distribution() -> None:
 
 
 def test_noise_keys_do_not_collide() -> None:
-    assert len({noise_key(seed, draw) for seed in range(100) for draw in range(100)}) == 10_000
+    keys = [tuple(key) for draw in range(100) for key in noise_keys(np.arange(100, dtype=np.uint64), [draw] * 100)]
+    assert len(set(keys)) == 10_000
+
+
+def test_noise_keys_are_the_outputs_of_splitmix64() -> None:
+    """As published with the generator, for the seed 1234567; and at the end of the range of seeds."""
+    outputs = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    keys = noise_keys(np.full(5, 1234567, dtype=np.uint64), range(5))
+    assert [int(upper) << 32 | int(lower) for upper, lower in keys] == outputs
+    seeds = np.array([2**64 - 1], dtype=np.uint64)
+    assert noise_keys(seeds, [2**40]).tolist() == [[*divmod(splitmix64(2**64 - 1, 2**40), 2**32)]]
+
+
+def splitmix64(seed: int, draw: int) -> int:
+    """In whole numbers of any size."""
+    z = (seed + (draw + 1) * 0x9E3779B97F4A7C15) % 2**64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31
