@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
@@ -22,6 +23,7 @@ LONGEST_BACKOFF_S = 30.0
 LONGEST_RETRY_AFTER_S = 300.0
 """A server that wants to be asked later than that is asked then."""
 _RETRYABLE = frozenset({429, 500, 502, 503, 504})
+_PROXY_NAMES = "HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
 _TOO_LONG = ("maximum context length", "context length", "context_length_exceeded", "context size", "too many tokens")
 
 
@@ -152,14 +154,18 @@ def broken_by(error: httpx2.RequestError, url: str, settings: Settings) -> Broke
     if isinstance(error, httpx2.TimeoutException):
         return BrokenError(f"{url} said nothing for {settings.timeout_s:g} s")
     if isinstance(error, httpx2.ProxyError):
-        return BrokenError(f"the proxy on the way to {url} refuses ({why}): see HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
+        return BrokenError(f"the proxy on the way to {url} refuses ({why}): see {_PROXY_NAMES}")
     if _of_certificate(error):
         return ModelError(
             f"the certificate of {url} is not trusted ({why}): name the file of the authority that signed it, "
             "or of a self-signed one itself, in the environment variable SSL_CERT_FILE"
         )
     if isinstance(error, httpx2.ConnectError):
-        return BrokenError(f"cannot connect to {url} ({why}): is it the right URL, and is the server up?")
+        proxy = _proxy_of(url)
+        is_up = (
+            f"is the proxy {proxy} up? See {_PROXY_NAMES}" if proxy else "is it the right URL, and is the server up?"
+        )
+        return BrokenError(f"cannot connect to {url} ({why}): {is_up}")
     if isinstance(error, httpx2.UnsupportedProtocol):
         return RequestError(f"`base_url` = {url}: should begin with http:// or https://")
     return BrokenError(f"the connection to {url} broke ({why})")
@@ -200,6 +206,15 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             return None
         seconds = (at - datetime.now(at.tzinfo or UTC)).total_seconds() if at.tzinfo else 0.0
     return min(LONGEST_RETRY_AFTER_S, seconds) if seconds >= 0 else 0.0
+
+
+def _proxy_of(url: str) -> str | None:
+    """The proxy that the environment names for a URL, without a password; None if there is none."""
+    parts, proxies = urlsplit(url), getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(parts.hostname or ""):
+        return None
+    return proxy.rpartition("@")[2]
 
 
 def _of_certificate(error: BaseException | None) -> bool:

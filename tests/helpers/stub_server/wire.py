@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
 
@@ -29,8 +30,9 @@ async def read_request(reader: asyncio.StreamReader) -> Asked | None:
         body = await reader.readexactly(int(headers.get("content-length", 0)))
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
-    method, path, _ = first.split(" ", 2)
-    return Asked(method, path.partition("?")[0], headers, json.loads(body) if body else None)
+    method, target, _ = first.split(" ", 2)
+    path = urlsplit(target).path  # of a whole URL, if the client takes this for a proxy
+    return Asked(method, path, headers, json.loads(body) if body else None)
 
 
 class Reply:
