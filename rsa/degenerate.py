@@ -12,13 +12,15 @@ sentence."""
 MAX_RATIO = 0.05
 """The ratio of compressed to raw size below which a window is degenerate: sound reasoning stays above 0.2."""
 CHECK_EVERY_TOKENS = 128
+_LARGEST = 2**31 - 1
+"""Ids of vocabularies are smaller; those that are an estimate may be larger, and are folded: the ratio is of int32."""
 
 
 def compression_ratio(token_ids: Sequence[int]) -> float:
-    """Compressed over raw bytes of int32 token ids (zlib, level 1). Raises ValueError for none."""
+    """Compressed over raw bytes of token ids as int32 (zlib, level 1). Raises ValueError for none."""
     if not token_ids:
         raise ValueError("no tokens: nothing to compress")
-    raw = array("i", token_ids).tobytes()
+    raw = array("i", [token % _LARGEST for token in token_ids]).tobytes()
     return len(zlib.compress(raw, 1)) / len(raw)
 
 
@@ -36,7 +38,7 @@ class DegenerationMonitor:
         taken = 0
         while taken < len(token_ids) and not self.degenerate:
             new = token_ids[taken : taken + CHECK_EVERY_TOKENS - self._unchecked]
-            self._recent.extend(new)
+            self._recent.extend([token % _LARGEST for token in new])
             taken += len(new)
             self._unchecked += len(new)
             if self._unchecked == CHECK_EVERY_TOKENS:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from engine.api import Completion, ModelInfo
 from rsa.answers.checking import mark_of
+from rsa.command.options import with_flags
 from rsa.command.pace import Row
 from rsa.command.progress import Progress
 from rsa.command.terminal import can_redraw
@@ -200,7 +201,7 @@ def describe(event: Event) -> str | None:
 def note_lines(config: RSAConfig, model: ModelInfo) -> list[str]:
     """What people should know of a model before a run with these settings."""
     notes = [*model.notes, *([_OF_ROUNDS] if rounds_may_harm(config, model) else [])]
-    return [f"note: {note}" for note in notes]
+    return [f"note: {with_flags(note)}" for note in notes]
 
 
 def printable(text: str) -> str:

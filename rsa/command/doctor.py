@@ -16,6 +16,7 @@ import rsa
 from engine.api import ModelInfo
 from engine.errors import EngineError
 from engine.loader import NANO
+from rsa.command.options import with_flags
 from rsa.errors import RSAError
 from rsa.settings.resources import configs_folder
 
@@ -48,16 +49,16 @@ def examine_server(model: str, options: Mapping[str, Any]) -> list[Finding]:
     try:
         found = _opened(model, options)
     except EngineError as error:
-        return [Finding("model", str(error), level="broken")]
+        return [Finding("model", with_flags(str(error)), level="broken")]
     findings = [Finding(name, value) for name, value in model_facts(found).items()]
-    findings += [Finding("note", note, level="warning") for note in found.notes]
+    findings += [Finding("note", with_flags(note), level="warning") for note in found.notes]
     urls = str(found.details.get("base_url", "")).split()
     for url in urls if len(urls) > 1 else ():
         try:
             _opened(model, {**options, "base_url": url})
             findings.append(Finding("server", url))
         except EngineError as error:
-            findings.append(Finding("server", str(error), level="broken"))
+            findings.append(Finding("server", with_flags(str(error)), level="broken"))
     return findings
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsa.command.options import with_servers
+from rsa.command.options import with_flags, with_servers
 from rsa.command.terminal import EXIT_ANSWERED, EXIT_TROUBLE, bars, errors_for_people, interrupted, say
 from rsa.words import plural
 
@@ -157,7 +157,7 @@ def _print_remote(model: str, options: dict[str, Any], *, as_json: bool) -> None
     for name, value in model_facts(info).items():
         typer.echo(f"{name:<18} {value}")
     for note in info.notes:
-        typer.echo(f"!  {note}")
+        typer.echo(f"!  {with_flags(note)}")
 
 
 def _print_report(report: ModelReport) -> None:

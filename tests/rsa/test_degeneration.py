@@ -57,3 +57,12 @@ def test_ratio() -> None:
     assert compression_ratio(random.Random(0).sample(range(1 << 30), 512)) > 0.9
     with pytest.raises(ValueError, match="no tokens"):
         compression_ratio([])
+
+
+def test_ids_that_are_larger_than_any_vocabulary_are_watched_as_well() -> None:
+    rng = random.Random(3)
+    sound = [rng.randrange(2**53) for _ in range(1000)]
+    assert caught_after(sound) is None
+    at = caught_after(sound + [2**52 + 1, 2**49] * 1000)
+    assert at is not None
+    assert 1512 <= at <= 1512 + CHECK_EVERY_TOKENS
