@@ -93,7 +93,12 @@ class _Opening:
         self.asker, self.model, self.chat, self.entry = asker, model, chat, entry
         self.probe = Probe(asker, model)
         self.probe.first()
+        self.without_bos = False
         self.rendered = [] if chat is None else chat.prompt_ids(_ASKED)
+        if chat is not None and self.rendered and chat.spell(self.rendered[:1]) == "":
+            # Only ours puts it there: the server has just what its chat template writes.
+            self.without_bos = self.probe.shown.prompt_tokens == len(self.rendered) - 1
+            self.rendered = self.rendered[self.without_bos :]
         self.thinks = self._thinks()
         self.tokenizer = self._tokenizer()
 
@@ -157,10 +162,7 @@ class _Opening:
 
     def _tokenizer(self) -> RemoteTokenizer:
         if self.chat is not None:
-            chat = self.chat
-            return RemoteTokenizer(
-                "local", chat, lambda messages, thinking: len(chat.prompt_ids(messages, thinking=thinking))
-            )
+            return RemoteTokenizer("local", self.chat, lambda messages, thinking: len(self._ids(messages, thinking)))
         try:
             server = ServerTokenizer(self.asker, self.model, thinks=self.thinks)
             if server.decode_exactly(server.encode(_CHECKED)) == _CHECKED:
@@ -192,8 +194,12 @@ class _Opening:
         return _TURN_TOKENS if counted is None else max(0, counted - len(encode(QUESTION)))
 
     def _render(self, request: GenerationRequest) -> list[int]:
+        return self._ids(request.messages, request.thinking)
+
+    def _ids(self, messages: Sequence[Message], thinking: bool) -> list[int]:
+        """A prompt as a tokenizer here renders it and the server has it."""
         assert self.chat is not None
-        return self.chat.prompt_ids(request.messages, thinking=request.thinking)
+        return self.chat.prompt_ids(messages, thinking=thinking)[self.without_bos :]
 
     def _spell(self, token_ids: list[int]) -> str:
         assert self.chat is not None

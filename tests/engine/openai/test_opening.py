@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import httpx2
 import pytest
 from told_server import MODEL, URL, Told, ToldServer, chunk, end
 
-from engine.api import ModelInfo
+from engine import loader
+from engine.api import Message, ModelInfo
+from engine.byte_tokenizer import ByteTokenizer
 from engine.errors import EngineError, ModelError, RequestError
+from engine.openai import opening
 from engine.openai.bodies import OPTIONAL
 from engine.openai.opening import open_openai
+from engine.openai.probe import QUESTION
 from engine.registry import open_engine
 
 VLLM_PROMPT = [1, 2, 3, 4, 5]
@@ -136,6 +141,39 @@ def test_a_server_without_streaming_that_says_so_is_asked_for_whole_answers() ->
 
     model = open_openai(MODEL, base_url=URL, transport=ToldServer(NoStream()), backoff_s=0.0).model
     assert model.details["streaming"] is False
+
+
+class Chat(ByteTokenizer):
+    """A tokenizer of ours that puts a BOS token, 400, in front."""
+
+    def prompt_ids(self, messages: Sequence[Message], *, thinking: bool = True) -> list[int]:
+        return [400, *super().prompt_ids(messages, thinking=thinking)]
+
+    def spell(self, token_ids: Sequence[int]) -> str:
+        return " ".join(map(str, token_ids)).removeprefix("400")
+
+
+@pytest.mark.parametrize(("counted", "continues"), [(0, "ids"), (-1, "ids"), (-2, "turn")])
+def test_a_bos_token_that_only_we_write_is_left_out(
+    counted: int, continues: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """counted: tokens more than we render that the server counts."""
+    chat = Chat()
+    asked = (Message(role="user", text=QUESTION),)
+    theirs = len(chat.prompt_ids(asked)) + counted
+
+    class Counting(Kind):
+        def prompt_tokens(self, body: dict[str, Any]) -> int:
+            return theirs
+
+    monkeypatch.setattr(opening, "_local", lambda tokenizer: chat)
+    monkeypatch.setattr(loader, "model_type_of", lambda tokenizer: "zaya")
+    server = ToldServer(Counting(completes=True))
+    engine = open_openai(MODEL, base_url=URL, tokenizer="here", transport=server, backoff_s=0.0)
+    details = engine.model.details
+    assert (details["tokenizer"], details["continues"], details["architecture"]) == ("local", continues, "zaya")
+    rendered = len(chat.prompt_ids(asked))
+    assert engine.tokenizer.prompt_tokens(asked) == (theirs if continues == "ids" else rendered)
 
 
 def answering(status: int = 200, body: Any = None, error: Exception | None = None) -> httpx2.MockTransport:
