@@ -20,8 +20,10 @@ PAGE = 256
 """Tokens of a page."""
 
 _WARPS = 4
-_MOST_BLOCKS = 1024
-"""Blocks of `attend` from which on smaller chunks gain nothing: a GPU runs a few hundred of them at once."""
+_ENOUGH_BLOCKS, _CHUNKS = 64, (128, 2048)
+"""Blocks of `attend` from which on smaller chunks only cost; and the smallest and the largest chunk. Measured on an
+H200, us for chunks of 128 / 512 / 2048 keys: 16 rows of 8,000 101 / 85 / 78; 64 rows of 1,000 61 / 52 / 47 (1024), of
+8,000 376 / 294 / 280."""
 
 _ATTEND = Kernel(
     name="paged_attention",
@@ -167,8 +169,8 @@ class Split:
     @classmethod
     def of(cls, rows: int, kv_heads: int, longest: int) -> Split:
         """For rows of which the longest has so many keys."""
-        chunk = 128
-        while chunk < 1024 and rows * kv_heads * -(-longest // chunk) > _MOST_BLOCKS:
+        chunk, largest = _CHUNKS
+        while chunk < largest and rows * kv_heads * -(-longest // chunk) > _ENOUGH_BLOCKS:
             chunk *= 2
         splits, step = -(-longest // chunk), 1
         while splits > 8 * step:
