@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -148,9 +147,9 @@ class Here:
 
     async def __aenter__(self) -> Self:
         if isinstance(self._given, str):
-            from rsa.compose import open_engine
+            from rsa.compose import open_in_thread
 
-            self._engine = await anyio.to_thread.run_sync(partial(open_engine, self._given, **self._options))
+            self._engine = await open_in_thread(self._given, **self._options)
         else:
             self._engine = self._given
         return self

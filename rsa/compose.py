@@ -6,7 +6,9 @@ another kind (see `engine.registry`); the others are of the kind `mlx`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,3 +208,28 @@ def open_engine(model: str, **options: Any) -> Engine:
     if spec.note:
         facts["notes"] = (spec.note,)
     return registry.open_engine(kind, name, **{**facts, **options})
+
+
+async def open_in_thread(model: str, **options: Any) -> Engine:
+    """`open_engine`, while others go on. A local model is loaded to the end, for its threads must not be left behind;
+    who is cancelled does not wait for a server that does not answer, and neither does the process that ends."""
+    import anyio.to_thread
+
+    opening = partial(open_engine, model, **options)
+    if not is_remote(model):
+        return await anyio.to_thread.run_sync(opening)
+    from engine.bridge import Mailbox
+
+    ended: Mailbox[Engine | BaseException] = Mailbox()
+    threading.Thread(target=_tell, args=(opening, ended.put), name="asking-servers", daemon=True).start()
+    found = await ended.get()
+    if isinstance(found, BaseException):
+        raise found
+    return found
+
+
+def _tell(opening: Callable[[], Engine], put: Callable[[Engine | BaseException], None]) -> None:
+    try:
+        put(opening())
+    except BaseException as error:
+        put(error)

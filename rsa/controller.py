@@ -244,11 +244,10 @@ class MarkovianRSA:
     async def _open(self) -> Engine:
         async with self._loop.lock:
             if self._engine is None:
-                from rsa.compose import open_engine
+                from rsa.compose import open_in_thread
 
                 assert self._model_name is not None
-                opening = partial(open_engine, self._model_name, **self._engine_options)
-                self._engine = await anyio.to_thread.run_sync(opening)
+                self._engine = await open_in_thread(self._model_name, **self._engine_options)
             return self._engine
 
 

@@ -10,13 +10,15 @@ from typing import Any, TypeVar
 import httpx2
 
 from engine.errors import EngineClosedError, EngineError, ModelError, RequestError
-from engine.openai.connection import BrokenError, Settings, broken_by, refused_by, root_of
+from engine.openai.connection import CONNECT_S, BrokenError, Settings, broken_by, refused_by, root_of
 from engine.openai.wire import Delta, ServerError, WireError, read_answer, read_json
 
 T = TypeVar("T")
 ATTEMPTS = 3
 """A server that is starting, or has its hands full, gets so many tries before a short question is given up."""
 _LONGEST_WAIT_S = 5.0
+LONGEST_ANSWER_S = 60.0
+"""A server that says nothing for so long has not taken a short question, or has too much to do."""
 DONE = "[DONE]"
 
 
@@ -25,8 +27,10 @@ class Asker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._patience_s = min(settings.timeout_s, LONGEST_ANSWER_S)
         try:
-            self._client = httpx2.Client(**settings.client_options)
+            patience = httpx2.Timeout(self._patience_s, connect=CONNECT_S, pool=None)
+            self._client = httpx2.Client(**{**settings.client_options, "timeout": patience})
         except (ValueError, ImportError, httpx2.InvalidURL) as error:  # a proxy that the environment names
             why = " ".join(str(error).split())
             raise RequestError(f"no proxy can be made of HTTPS_PROXY, HTTP_PROXY or ALL_PROXY ({why})") from None
@@ -82,6 +86,8 @@ class Asker:
         for attempt in range(ATTEMPTS):
             try:
                 return ask()
+            except httpx2.ReadTimeout:  # it would take as long again
+                raise UnreachableError(f"{url} said nothing for {self._patience_s:g} s: is it the right URL?") from None
             except httpx2.RequestError as error:
                 found = broken_by(error, url, self.settings)
                 if isinstance(found, EngineError):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 from stub_server.faults import Fault, FaultPlan
 from stub_server.running import Running, running
@@ -18,6 +22,7 @@ from engine.scripted import ScriptedEngine
 from evals.report import write_report
 from rsa import MarkovianRSA
 from rsa.command.cli import app
+from rsa.compose import open_in_thread
 from rsa.errors import ConfigError
 from rsa.events import CandidateFinished
 from rsa.runlog import read_events, read_run
@@ -188,3 +193,14 @@ async def test_the_library_takes_it(server: Running) -> None:
     assert result.usage.completion_tokens > 0
     with pytest.raises(ConfigError, match="engine_options are for"):
         MarkovianRSA(ScriptedEngine("4"), engine_options={"base_url": server.url})
+
+
+@pytest.mark.anyio
+async def test_who_leaves_while_a_server_is_silent_does_not_wait_for_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, anyio.fail_after(30):
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(open_in_thread, "openai:tiny", base_url=url))
+            connection, _ = await anyio.to_thread.run_sync(silent.accept)
+            group.cancel_scope.cancel()
+        connection.close()

@@ -213,6 +213,7 @@ MODELS = {"data": [{"id": "small"}, {"id": "large"}]}
         (answering(error=UNTRUSTED), ModelError, "certificate of http://told.* is not trusted .*SSL_CERT_FILE"),
         (answering(error=httpx2.ProxyError("407")), ModelError, "the proxy on the way to .*HTTPS_PROXY"),
         (answering(503), ModelError, "http://told/v1/models answered 503"),
+        (answering(error=httpx2.ReadTimeout("")), ModelError, "http://told/v1/models said nothing for 60 s"),
     ],
 )
 def test_a_server_that_cannot_be_used_is_told_of_in_a_line(
