@@ -1,0 +1,163 @@
+"""Decode and prefill of a ZAYA1-VL checkpoint on a GPU, against mlx-vlm's language model in the same run.
+
+    python benchmarks/random_checkpoint.py FOLDER --size full
+    python benchmarks/full_size.py FOLDER [--peer SITE] [--rows-and-context 1x1024 16x1024 64x1024 64x8192]
+
+SITE is a folder with mlx_vlm in it (`pip install --no-deps --target SITE mlx-vlm==0.7.10`). Milliseconds of the median
+step: ours of the whole engine, rows of different prompts; the peer's of its model with mlx-lm's batch cache and
+sampler, one step ahead likewise. Then prompts of 4,096 tokens and 16 of 1,024, tokens a second. Each is
+measured twice and the second counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+from common import complete, engine_on, median, prompt_of, report
+from mlx import core as mx
+
+from engine.api import GenerationRequest, Message, SamplingParams
+from engine.backend import on_cpu
+from engine.mlx.batch import DecodeBatch
+
+TOP_P = {"T = 1": 1.0, "top-p 0.95": 0.95}
+STEPS, WARM = 64, 10
+PROMPTS = ((1, 4096), (16, 1024))
+
+
+def requests(rows: int, context: int, new: int, top_p: float, first: int = 7) -> list[GenerationRequest]:
+    return [
+        GenerationRequest(
+            id=str(i),
+            messages=(Message(role="user", text=" ".join(map(str, prompt_of(context, first=first + i)))),),
+            sampling=SamplingParams(seed=i, max_tokens=new, top_p=top_p),
+        )
+        for i in range(rows)
+    ]
+
+
+def ours(folder: Path, cases: list[tuple[int, int]]) -> dict[str, float]:
+    engine, found, times = engine_on(folder), {}, list[tuple[float, int]]()
+    original = DecodeBatch.step
+
+    def step(self: DecodeBatch) -> list[Any]:
+        started, rows = time.perf_counter(), len(self.rows)
+        finished = original(self)
+        times.append((time.perf_counter() - started, rows))
+        return finished
+
+    DecodeBatch.step = step  # type: ignore[method-assign]
+    for rows, context in cases:
+        for name, top_p in TOP_P.items():
+            for _ in range(2):
+                times.clear()
+                complete(engine, requests(rows, context, STEPS, top_p))
+            full = [seconds for seconds, count in times if count == rows]
+            found[f"{rows} x {context}, {name}"] = 1000 * median(full[WARM:-2])
+    for rows, context in PROMPTS:
+        for turn in range(2):
+            started = time.perf_counter()
+            complete(engine, requests(rows, context, 1, 1.0, first=100 * (turn + 1)))
+            found[f"prompts {rows} x {context}"] = rows * context / (time.perf_counter() - started)
+    DecodeBatch.step = original  # type: ignore[method-assign]
+    engine.close()
+    return found
+
+
+def peer_model(folder: Path, site: Path) -> Any:
+    """mlx-vlm's language model, without what its package imports."""
+    package = types.ModuleType("mlx_vlm")
+    package.__path__ = [str(site / "mlx_vlm")]
+    sys.modules["mlx_vlm"] = package
+    sys.path.append(str(site))
+    from mlx_vlm.models import zaya1_vl
+
+    config = zaya1_vl.ModelConfig.from_dict(json.loads((folder / "config.json").read_text()))
+    config.text_config = zaya1_vl.TextConfig.from_dict(config.text_config)
+    config.vision_config = zaya1_vl.VisionConfig.from_dict(config.vision_config)
+    model, weights = zaya1_vl.Model(config), dict[str, mx.array]()
+    for file in sorted(folder.glob("model*.safetensors")):
+        weights |= mx.load(str(file))
+    for part in (model, model.language_model, model.vision_tower):
+        weights = part.sanitize(weights) if hasattr(part, "sanitize") else weights
+    if on_cpu():  # its experts have no other type there
+        weights = {name: x.astype(mx.float32) for name, x in weights.items()}
+    model.load_weights(list(weights.items()))
+    mx.eval(model.parameters())
+    return model.language_model
+
+
+def peers(model: Any, cases: list[tuple[int, int]]) -> dict[str, float]:
+    from mlx_lm.sample_utils import make_sampler
+
+    found = {}
+    for rows, context in cases:
+        for name, top_p in TOP_P.items():
+            sampler, cache = make_sampler(temp=1.0, top_p=top_p), batch_of(model, rows, context)
+            tokens, times = mx.array([5] * rows), []
+            for _ in range(STEPS):
+                started = time.perf_counter()
+                logits = model(tokens[:, None], cache=cache).logits[:, -1].astype(mx.float32)
+                drawn = sampler(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+                mx.async_eval(drawn)
+                tokens.tolist()
+                tokens = drawn
+                times.append(time.perf_counter() - started)
+            found[f"{rows} x {context}, {name}"] = 1000 * median(times[WARM:])
+    for rows, context in PROMPTS:
+        ids = mx.array([prompt_of(context, first=7 + i) for i in range(rows)])
+        for _ in range(2):
+            started, cache = time.perf_counter(), model.make_cache()
+            mx.eval(model(ids, cache=cache).logits[:, -1], [layer.state for layer in cache])
+            found[f"prompts {rows} x {context}"] = rows * context / (time.perf_counter() - started)
+    return found
+
+
+def batch_of(model: Any, rows: int, context: int) -> list[Any]:
+    """Caches of so many rows: at most four prompts are computed, and repeated."""
+    from mlx_lm.models.cache import BatchKVCache
+    from mlx_vlm.models.cache import ArraysCache, CacheList
+
+    prompts = min(rows, 4)
+    cache = model.make_cache()
+    model(mx.array([prompt_of(context, first=7 + i) for i in range(prompts)]), cache=cache)
+    batch = []
+    for layer in cache:
+        kv, states = layer.caches
+        keys, values = (mx.repeat(x, rows // prompts, axis=0) for x in kv.state[:2])
+        many = BatchKVCache([0] * rows)
+        many.keys, many.values, many._idx, many.offset = keys, values, context, mx.array([context] * rows)
+        others = ArraysCache(2)
+        others.cache = [mx.repeat(x, rows // prompts, axis=0) for x in states.state]
+        batch.append(CacheList(many, others))
+    mx.eval([layer.state for layer in batch])
+    return batch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--peer", type=Path, help="a folder with mlx_vlm in it")
+    parser.add_argument("--rows-and-context", nargs="+", default=["1x1024", "16x1024", "64x1024", "64x8192"])
+    args = parser.parse_args()
+    cases = [(int(rows), int(context)) for rows, context in (case.split("x") for case in args.rows_and_context)]
+    mine = ours(args.folder, cases)
+    theirs = peers(peer_model(args.folder, args.peer), cases) if args.peer else {}
+    table = []
+    for what, value in mine.items():
+        row: dict[str, Any] = {"what": what, "ours": value}
+        if what in theirs:
+            ratio = value / theirs[what] if what.startswith("prompts") else theirs[what] / value
+            row |= {"mlx-vlm": theirs[what], "times as fast": ratio}
+        table.append(row)
+    report("full size: ms a step, prompt tokens/s", table, folder=args.folder.name)
+
+
+if __name__ == "__main__":
+    main()
