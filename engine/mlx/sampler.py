@@ -24,8 +24,8 @@ from engine.mlx.kernels import launch
 from engine.mlx.kernels.sampling import KernelSampler
 from engine.mlx.plain_sampler import Draw, PlainSampler
 
-_GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_GOLDEN_GAMMA, _MIX_1, _MIX_2 = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)
+_1, _27, _30, _31, _32 = np.array([1, 27, 30, 31, 32], dtype=np.uint64)
 
 
 def noise_keys(seeds: npt.NDArray[np.uint64], draws: Sequence[int]) -> npt.NDArray[np.uint32]:
@@ -33,11 +33,13 @@ def noise_keys(seeds: npt.NDArray[np.uint64], draws: Sequence[int]) -> npt.NDArr
 
     They are the splitmix64 generator's output number `draw` (from 0) of that seed.
     """
-    z = seeds + (np.array(draws, dtype=np.uint64) + np.uint64(1)) * _GOLDEN_GAMMA
-    z = (z ^ (z >> np.uint64(30))) * _MIX[0]
-    z = (z ^ (z >> np.uint64(27))) * _MIX[1]
-    z ^= z >> np.uint64(31)
-    return np.stack([z >> np.uint64(32), z & np.uint64(0xFFFFFFFF)], axis=-1).astype(np.uint32)
+    z = seeds + (np.array(draws, dtype=np.uint64) + _1) * _GOLDEN_GAMMA
+    z = (z ^ (z >> _30)) * _MIX_1
+    z = (z ^ (z >> _27)) * _MIX_2
+    z ^= z >> _31
+    words = np.empty((len(z), 2), dtype=np.uint32)
+    words[:, 0], words[:, 1] = z >> _32, z  # of z the lower half
+    return words
 
 
 class BatchSampler:
