@@ -27,6 +27,10 @@ class _Prompt:
     caches: Sequence[CCACache]
     place: int
 
+    @property
+    def tokens(self) -> int:
+        return self.caches[0].size() - self.caches[0].left_padding[self.place]
+
 
 @dataclass(slots=True)
 class Pages:
@@ -118,8 +122,9 @@ class PagedRows:
             return
         prompts, self._prompts = self._prompts, []
         shared: dict[tuple[int, int], int] = {}  # a prompt's row -> which of ours has it in its pages
+        self._make_room(prompts)
         shares = []
-        for prompt in prompts:  # all before any is copied: the pools may have to grow
+        for prompt in prompts:
             key = (id(prompt.caches), prompt.place)
             shares.append(self._seat(prompt, shared.get(key)))
             shared.setdefault(key, len(self._rows) - 1)
@@ -171,9 +176,17 @@ class PagedRows:
         self.tails = [tail[order] for tail in self.tails]
         self._table = self._lengths = None
 
+    def _make_room(self, prompts: Sequence[_Prompt]) -> None:
+        """Grow once, and before any prompt is copied."""
+        lengths = {(id(prompt.caches), prompt.place): prompt.tokens for prompt in prompts}
+        needed = sum(-(-tokens // PAGE) for tokens in lengths.values())
+        needed += len(prompts) - len(lengths)  # of a prompt's pages its other rows need the last, at most
+        if needed > len(self._pages.free):
+            self._grow(needed - len(self._pages.free))
+
     def _seat(self, prompt: _Prompt, twin: int | None) -> int:
         """Pages for a row; `twin` has the same prompt in its own. Returns how many of them they share."""
-        tokens = prompt.caches[0].size() - prompt.caches[0].left_padding[prompt.place]
+        tokens = prompt.tokens
         pages = [] if twin is None else self._rows[twin][: tokens // PAGE]  # what comes after is written to
         for page in pages:
             self._pages.users[page] += 1
@@ -212,9 +225,10 @@ class PagedRows:
             assert page is not None, "there are more pages now"
         return page
 
-    def _grow(self) -> None:
-        """An eighth more pages, and no fewer than a page for each row; one layer is copied at a time."""
-        more = max(len(self._pages.users) // 8, len(self._rows), 4)
+    def _grow(self, pages: int = 1) -> None:
+        """So many more pages, at least an eighth of those there are and one for each row; one layer is copied at a
+        time."""
+        more = max(pages, len(self._pages.users) // 8, len(self._rows), 4)
         shape = (more, 2, self._args.num_kv_heads, PAGE, self._args.head_dim)
         mx.synchronize()  # a step in flight writes where the pool was
         if not self.pools:

@@ -208,7 +208,10 @@ def test_a_compiler_that_refuses_is_named_in_a_line(plain: Model, monkeypatch: p
     )
 
 
-def test_a_batch_of_more_tokens_than_the_experts_take_goes_the_plain_way(fused: Model, plain: Model) -> None:
+def test_more_rows_than_the_kernels_of_experts_take(
+    fused: Model, plain: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experts, "MOST_TOKENS", 4)
     rows = Rows(plain, fused)
-    rows.join(tokens(2), copies=experts.MOST_TOKENS + 1)
+    rows.join(tokens(2), copies=5)
     rows.step(3)
