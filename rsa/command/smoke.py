@@ -28,6 +28,7 @@ from engine.api import (
 )
 from engine.errors import EngineError
 from rsa.command.doctor import Finding
+from rsa.command.options import with_flags
 from rsa.results import Check
 
 SAMPLING = SamplingParams(temperature=0.0, reasoning_budget=1024, answer_budget=256)
@@ -114,10 +115,12 @@ def smoke_model(model: str, options: Mapping[str, Any], tell: Callable[[Finding]
 
 
 async def smoke(engine: Engine, tell: Callable[[Finding], None]) -> bool:
-    """Ask all questions and tell each finding as it comes; True if all went well. A model that reads text only is not
-    asked about the image."""
+    """Tell what its notes say, ask all questions, and tell each finding as it comes; True if all went well. A model that
+    reads text only is not asked about the image."""
     model = engine.model
     tell(Finding("model", f"{model.name}, {'reads images' if model.images else 'text only'}"))
+    for note in model.notes:
+        tell(Finding("note", with_flags(note)))
     well = True
 
     async def ask(question: Question) -> None:

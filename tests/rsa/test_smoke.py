@@ -73,6 +73,14 @@ def test_a_model_in_working_order(play: Callable[..., ScriptedEngine]) -> None:
     assert engine._closed
 
 
+def test_what_slows_a_model_down_is_said(play: Callable[..., ScriptedEngine], monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = play(right)
+    note = "kernels of our own do not run here"
+    monkeypatch.setattr(engine, "_model", engine.model.model_copy(update={"notes": (note,)}))
+    _, lines, _ = doctor("--smoke", "--model", "m")
+    assert lines["note"] == ("ok", note)
+
+
 BROKEN = {
     "2 + 2": ("Not solved\n\n, no\n2/2=1, 3*2=6, 6-1=5, no\n... 4", "(expected: 4 or four)"),
     "capital": ("", "-> nothing (expected: Paris)"),
