@@ -115,8 +115,8 @@ def smoke_model(model: str, options: Mapping[str, Any], tell: Callable[[Finding]
 
 
 async def smoke(engine: Engine, tell: Callable[[Finding], None]) -> bool:
-    """Tell what its notes say, ask all questions, and tell each finding as it comes; True if all went well. A model that
-    reads text only is not asked about the image."""
+    """Tell its notes, ask all questions, and tell each finding as it comes; True if all went well. A model that reads
+    text only is not asked about the image."""
     model = engine.model
     tell(Finding("model", f"{model.name}, {'reads images' if model.images else 'text only'}"))
     for note in model.notes:
