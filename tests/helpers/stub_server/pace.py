@@ -14,20 +14,20 @@ class Pace:
     def __init__(self, tokens_per_s: float) -> None:
         self._tokens_per_s = tokens_per_s
         self._next_s = 0.0
-        self._tick: asyncio.Future[None] | None = None
+        self._tick: asyncio.Event | None = None
 
     async def tick(self, streams: int) -> None:
         """Wait for the next step; `streams` share it."""
         loop = asyncio.get_running_loop()
         if self._tick is None:
-            self._tick = loop.create_future()
+            self._tick = asyncio.Event()
             now = loop.time()
             behind = now - self._next_s > 1.0  # it was idle: nothing to make up for
             self._next_s = (now if behind else self._next_s) + streams / self._tokens_per_s
             loop.call_at(max(now, self._next_s), self._strike)
-        await asyncio.shield(self._tick)
+        await self._tick.wait()
 
     def _strike(self) -> None:
         assert self._tick is not None
-        self._tick.set_result(None)
+        self._tick.set()
         self._tick = None

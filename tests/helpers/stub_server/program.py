@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--endless", action="store_true")
     parser.add_argument("--rate", type=float, default=0.0, help="how often a request fails")
+    parser.add_argument("--spare", type=int, default=0, help="how many requests are well before that")
     parser.add_argument("--seed", type=int, default=0, help="of the failures")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--tokens-per-s", type=float, help="of all streams together")
@@ -30,7 +31,7 @@ def main() -> None:
         dialect(options.dialect),
         Writer(endless=options.endless, context=options.context),
         model=options.model,
-        faults=FaultPlan(rate=options.rate, kinds=options.kinds, seed=options.seed),
+        faults=FaultPlan([None] * options.spare, rate=options.rate, kinds=options.kinds, seed=options.seed),
         tokens_per_s=options.tokens_per_s,
     )
     server.port = options.port
