@@ -334,3 +334,34 @@ class Engine(Protocol):
 
     async def aclose(self) -> None:
         """Cancel everything and free the model. Idempotent."""
+
+
+class Memory(Protocol):
+    """What a model takes of the memory that it is in, in bytes, as far as its engine can say.
+
+    room_bytes        for the caches of all rows.
+    copy_bytes_per_s  read and written by a copy of a large array there: measured.
+    """
+
+    @property
+    def room_bytes(self) -> int: ...
+
+    @property
+    def copy_bytes_per_s(self) -> float: ...
+
+    def step_bytes(self, rows: int, tokens: int) -> int:
+        """What a decode step of so many rows, each with so many tokens, has to read: weights once, and their caches."""
+
+    def cache_bytes(self, rows: int, tokens: int) -> int:
+        """What the caches of such rows are counted as when rows are admitted."""
+
+
+@runtime_checkable
+class KnowsMemory(Protocol):
+    """An engine whose model is in memory that it can speak of."""
+
+    async def memory(self) -> Memory:
+        """Takes about a second, and is right while nothing is generated.
+
+        Raises EngineClosedError, and OutOfMemoryError if there is none for two arrays to copy.
+        """

@@ -23,6 +23,7 @@ from engine.errors import (
     OutOfMemoryError,
 )
 from engine.mlx.features import ImageStore, PreparedImage
+from engine.mlx.memory import ModelMemory
 from engine.mlx.model import TextModel
 from engine.mlx.row import Row
 from engine.mlx.scheduler import Scheduler, explain
@@ -111,6 +112,22 @@ class MLXEngine:
     def generate(self, requests: Sequence[GenerationRequest]) -> MLXStream:
         """See `engine.api.Engine.generate`."""
         return MLXStream(self, requests)
+
+    async def memory(self) -> ModelMemory:
+        """See `engine.api.KnowsMemory.memory`."""
+        answers: Mailbox[ModelMemory | EngineError] = Mailbox()
+
+        def measure(scheduler: Scheduler) -> None:
+            try:
+                answers.put(scheduler.memory())
+            except Exception as error:  # whoever asked waits for it
+                answers.put(explain(error))
+
+        self.call(measure)
+        answer = await answers.get()
+        if isinstance(answer, EngineError):
+            raise answer
+        return answer
 
     async def aclose(self) -> None:
         """Cancel everything and free the model. Idempotent."""

@@ -1,11 +1,14 @@
-"""What the caches of rows cost, before they are there, and how long rows are going to be."""
+"""What the caches of rows cost, before they are there, how long rows are going to be, and how fast memory is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
-from engine.mlx.model import TextModel
+import mlx.core as mx
+
+from engine.mlx.model import StepWeights, TextModel
 
 _ROOM_TOKENS = 256
 """Caches grow by an eighth of their length, in whole steps of so many tokens."""
@@ -14,6 +17,12 @@ _FIRST_SHARE = 0.25
 """The share of its budget that a row is taken to use before any has ended."""
 _MEMORY = 16
 """Rows of which the share is remembered, about: each that ends moves it by one part in so many."""
+
+_COPY_BYTES = 2**28
+"""Size of the array that is copied: more than caches of processors hold."""
+_COPIES, _TRIES = 8, 3
+"""Copies one after the other in a measurement, since a single one is over almost as it is launched; and measurements,
+of which the best counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,45 @@ class LikelyLength:
         no more than the budget allows."""
         likely = max(prompt + int(self._share * budget), _grown(prompt + written))
         return max(min(likely, prompt + budget), prompt + written + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMemory:
+    """Implements `engine.api.Memory`. Once made, it touches no arrays: any thread may ask it."""
+
+    room_bytes: int
+    copy_bytes_per_s: float
+    weights: StepWeights
+    cost: CacheCost
+
+    @classmethod
+    def of(cls, model: TextModel, room_bytes: int) -> ModelMemory:
+        """Measure; for the thread that touches MLX."""
+        cost = CacheCost.of(model)
+        cost.cache_bytes(1)  # models that measure their caches do it at the first question
+        return cls(room_bytes, _copy_bytes_per_s(), model.step_weights, cost)
+
+    def step_bytes(self, rows: int, tokens: int) -> int:
+        """See `engine.api.Memory.step_bytes`; each expert that a row is expected to choose is read once."""
+        return self.weights.read_by(rows) + rows * self.cost.cache_bytes(tokens)
+
+    def cache_bytes(self, rows: int, tokens: int) -> int:
+        """See `engine.api.Memory.cache_bytes`."""
+        return self.cost.of_rows([tokens] * rows)
+
+
+def _copy_bytes_per_s() -> float:
+    array = mx.zeros((_COPY_BYTES // 4,), mx.float32)
+    mx.eval(array)
+    seconds = []
+    for _ in range(_TRIES):
+        copied = array
+        start = perf_counter()
+        for _ in range(_COPIES):
+            copied = copied + 1  # MLX has no plain copy of an array that is in order
+        mx.eval(copied)
+        seconds.append(perf_counter() - start)
+    return 2 * array.nbytes * _COPIES / min(seconds)
 
 
 def _grown(tokens: int) -> int:

@@ -10,6 +10,7 @@ Shapes: B rows, n tokens, V words of the vocabulary, H numbers of an embedding.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -51,6 +52,26 @@ class PaddedCache(BatchCache, Protocol):
         """The row at a place, alone."""
 
 
+@dataclass(frozen=True, slots=True)
+class StepWeights:
+    """Bytes of the weights that decode steps read.
+
+    always   whatever the rows are.
+    experts  of all experts together: each is read once, if a row chose it.
+    classes  what a row chooses among, experts or none.
+    chosen   how many of these a row chooses.
+    """
+
+    always: int
+    experts: int = 0
+    classes: int = 1
+    chosen: int = 1
+
+    def read_by(self, rows: int) -> int:
+        """Of a step of so many rows, expected where each choice is as likely as any other."""
+        return self.always + round(self.experts * (1 - (1 - self.chosen / self.classes) ** rows))
+
+
 class TextModel(Protocol):
     """A model as the engine runs it. All methods are for the one thread that touches MLX."""
 
@@ -78,6 +99,10 @@ class TextModel(Protocol):
     @property
     def weight_bytes(self) -> int:
         """Memory of its parameters."""
+
+    @property
+    def step_weights(self) -> StepWeights:
+        """What of these a decode step reads: no vision tower, nor what is looked up by the token."""
 
     def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
         """Token ids [B, n], and its own caches of B rows -> logits [B, n, V]. The caches then hold the n tokens."""

@@ -22,7 +22,7 @@ import mlx.core as mx
 from engine.api import Failure
 from engine.errors import EngineError, OutOfMemoryError
 from engine.mlx.batch import DecodeBatch
-from engine.mlx.memory import CacheCost, LikelyLength
+from engine.mlx.memory import CacheCost, LikelyLength, ModelMemory
 from engine.mlx.model import RowCache, TextModel
 from engine.mlx.prefill import Prefill, Prefiller
 from engine.mlx.row import Row
@@ -67,6 +67,7 @@ class Scheduler:
         image_token: int | None = None,
     ) -> None:
         self.max_rows = max_rows
+        self._model = model
         self._kv_bytes = kv_bytes
         self._unbounded_tokens = context_tokens or 32768
         self._cost = CacheCost.of(model)
@@ -113,6 +114,10 @@ class Scheduler:
         if shortage is not None:  # the arrays that the error held on to are gone by now
             self._retreat(shortage)
         self._flush()
+
+    def memory(self) -> ModelMemory:
+        """What the model takes of its memory; measured now."""
+        return ModelMemory.of(self._model, self._kv_bytes)
 
     def fail_all(self, error: EngineError) -> None:
         """End every row, running or waiting, with `error`, and let go of beginnings: it may have been their memory

@@ -13,6 +13,9 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import BatchKVCache, KVCache, make_prompt_cache
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
+
+from engine.mlx.model import StepWeights
 
 _CACHE_STEP = 256
 """Tokens by which mlx-lm's caches grow."""
@@ -52,7 +55,22 @@ class AdaptedModel:
     @property
     def weight_bytes(self) -> int:
         """Memory of all parameters."""
-        return sum(parameter.nbytes for _, parameter in tree_flatten(self.module.parameters()))
+        return _nbytes(self.module)
+
+    @property
+    def step_weights(self) -> StepWeights:
+        """Experts are told by mlx-lm's layer for them, and how many a row chooses by the model's arguments; where these
+        do not say, all are taken to be read."""
+        modules = self.module.named_modules()
+        experts = [module for _, module in modules if isinstance(module, SwitchLinear | QuantizedSwitchLinear)]
+        head = any(name.rpartition(".")[2] == "lm_head" for name, _ in modules)  # else it is the embeddings
+        embeddings = [module for _, module in modules if isinstance(module, nn.Embedding | nn.QuantizedEmbedding)]
+        always = self.weight_bytes - _nbytes(*experts) - (_nbytes(*embeddings) if head else 0)
+        args = getattr(self.module, "args", None)
+        chosen = getattr(args, "num_experts_per_tok", None)
+        if not experts or not isinstance(chosen, int):
+            return StepWeights(always + _nbytes(*experts))
+        return StepWeights(always, _nbytes(*experts), classes=max(experts[0].num_experts, chosen), chosen=chosen)
 
     def __call__(self, inputs: mx.array, cache: Sequence[Any]) -> mx.array:
         return self.module(inputs, cache=cache)
@@ -119,6 +137,11 @@ class PromptsCache(BatchKVCache):
             return "causal"
         mask: mx.array = super().make_mask(n, return_array, window_size=window_size)
         return mask
+
+
+def _nbytes(*modules: nn.Module) -> int:
+    """Memory of their parameters."""
+    return sum(parameter.nbytes for module in modules for _, parameter in tree_flatten(module.parameters()))
 
 
 def _windows(caches: Sequence[Any]) -> Iterator[int]:

@@ -22,6 +22,7 @@ from engine.families.zaya.moe import MoE
 from engine.families.zaya.pages import PagedRows
 from engine.families.zaya.tensors import convert
 from engine.mlx.cpu import on_cpu
+from engine.mlx.model import StepWeights
 from engine.vision.tower import VisionTower
 
 
@@ -316,6 +317,17 @@ class Model(nn.Module):
     def weight_bytes(self) -> int:
         """Memory of all parameters."""
         return sum(parameter.nbytes for _, parameter in tree_flatten(self.parameters()))
+
+    @property
+    def step_weights(self) -> StepWeights:
+        """See `engine.mlx.model.TextModel.step_weights`; the LoRA is for images, and the skip class has no weights."""
+        read = {
+            name: parameter.nbytes
+            for name, parameter in tree_flatten(self.parameters())
+            if not name.startswith("vision_tower") and "lora" not in name
+        }
+        experts = sum(size for name, size in read.items() if ".experts." in name)
+        return StepWeights(sum(read.values()) - experts, experts, classes=self.args.num_experts + 1)
 
     @property
     def dtype(self) -> mx.Dtype:

@@ -17,6 +17,7 @@ from engine.errors import OutOfMemoryError
 from engine.families.zaya.cache import CCACache
 from engine.mlx import memory
 from engine.mlx.memory import CacheCost, LikelyLength
+from engine.mlx.model import StepWeights
 from engine.mlx.scheduler import Scheduler
 
 END_IDS = (7, 60)
@@ -167,6 +168,7 @@ class Script:
     takes_padding = ragged = False
     vocab_size: int | None = 2
     weight_bytes = 10**10
+    step_weights = StepWeights(10**10)
 
     def __init__(self, prompt: int, lengths: Sequence[int], scale: int) -> None:
         self._prompt, self._lengths, self._scale = prompt, lengths, scale

@@ -8,6 +8,7 @@ import mlx.core as mx
 
 from engine.families.family import Family
 from engine.files.folder import ModelFolder
+from engine.mlx.model import StepWeights
 
 FIRST_WORD = 10
 """The least token that a toy writes: those below are special."""
@@ -47,6 +48,7 @@ class ToyModel:
     takes_padding = False
     ragged = False
     weight_bytes = 1
+    step_weights = StepWeights(1)
 
     def __init__(self, vocabulary: int) -> None:
         self.vocab_size: int | None = vocabulary
