@@ -1,4 +1,4 @@
-"""The command line: `rsa solve`, `rsa models`, `rsa convert`, `rsa doctor`.
+"""The command line: `rsa solve`, `rsa models`, `rsa convert`, `rsa doctor`, `rsa bench`.
 
 The answer goes to standard output, everything else to standard error. Exit codes: 0 answered, 2 wrong usage,
 3 no answer within the limits, 4 engine or model trouble, or an answer that cannot be written; 130 interrupted (143 by
@@ -152,6 +152,43 @@ def doctor(
 
             well = smoke_model(model, servers, tell) and well
     raise typer.Exit(EXIT_ANSWERED if well else EXIT_TROUBLE)
+
+
+@app.command("bench")
+@with_servers
+def measure(
+    model: Annotated[
+        str,
+        typer.Argument(envvar="RSA_MODEL", metavar="[MODEL]", help="A name, a folder, a hub id, or KIND:NAME."),
+    ] = DEFAULT_MODEL,
+    *,
+    rows: Annotated[
+        str | None, typer.Option(metavar="NUMBERS", help="Candidates at once, such as 1,16.", show_default="1,4,16")
+    ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(metavar="TOKENS", help="Prompts of so many, such as 1k,16k.", show_default="1k,4k, or less"),
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="That each candidate writes to be measured.")] = 32,
+    servers: dict[str, Any],
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, in one line; the table goes to stderr.")] = False,
+) -> None:
+    """Measure how fast a model runs here; compute how long profiles take, and what fits into memory."""
+    with errors_for_people("rows", "context", "tokens"):
+        from rsa.command.bench import as_json, bench, sizes
+        from rsa.compose import fetch_if_missing, model_settings, open_engine
+
+        wanted_rows = None if rows is None else sizes("rows", rows)
+        contexts = None if context is None else sizes("context", context)
+        sizes("tokens", str(tokens))
+        with bars() as show:
+            fetch_if_missing(model, show)
+        engine, tell = open_engine(model, **servers), say if json_ else typer.echo
+        report = bench(
+            engine, rows=wanted_rows, contexts=contexts, tokens=tokens, brought=model_settings(model), tell=tell
+        )
+        if json_:
+            typer.echo(as_json(report))
 
 
 LEFT_OUT = add_commands(app)
