@@ -163,6 +163,7 @@ def test_an_interrupted_wait_cancels_its_run_alone(monkeypatch: pytest.MonkeyPat
                 rsa.solve_sync("how?")
             monkeypatch.undo()
             portal.call(until, 2)
-        finally:
-            engine.release()  # else the other thread would be waited for without an end
+        finally:  # else the other thread would be waited for without an end
+            monkeypatch.undo()
+            portal.call(engine.release)  # in its own loop: from here it would wake nobody who sleeps there
         assert other.result().answer is not None
