@@ -82,14 +82,21 @@ class Detokenizer:
     def _text(self, token_ids: Sequence[int]) -> str:
         """What tokens add to the text shown so far.
 
-        Two readings are tried, and the one with fewer broken characters taken: behind the context, and alone. A
-        context may begin or end inside a run of bytes, and where one byte of a run is amiss, decoders with byte
-        fallback break all of it. Text always ends between two characters here, so what follows can be read alone.
+        They are read behind the context; where that breaks characters, behind less and less of it, and last alone, and
+        the first reading with the fewest broken characters is taken. A context may begin or end inside a run of bytes,
+        and where one byte of a run is amiss, decoders with byte fallback break all of it. Text always ends between two
+        characters here, so that what follows can be read alone; only a space at its beginning may then be lost.
         """
         if not token_ids:
             return ""
-        before = self._decode(self._context) if self._context else ""
-        text = self._decode([*self._context, *token_ids])[len(before) :]
-        if self._context and REPLACEMENT in text:
-            return min(text, self._decode(token_ids), key=lambda reading: reading.count(REPLACEMENT))
-        return text
+        best = self._behind(self._context, token_ids)
+        for start in range(1, len(self._context) + 1):
+            if REPLACEMENT not in best:
+                break
+            reading = self._behind(self._context[start:], token_ids)
+            best = min(best, reading, key=lambda text: text.count(REPLACEMENT))
+        return best
+
+    def _behind(self, context: Sequence[int], token_ids: Sequence[int]) -> str:
+        before = self._decode(context) if context else ""
+        return self._decode([*context, *token_ids])[len(before) :]

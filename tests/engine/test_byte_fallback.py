@@ -49,6 +49,7 @@ def test_any_chunks_of_a_text_are_the_decoded_whole(
 
 
 @given(tokenizer=tokenizers, ids=st.lists(st.integers(3, 263)), cuts=cuts)
+@example(tokenizer=STRIPPING, ids=[136, 8, 8, 40], cuts=[182])
 def test_chunks_of_any_tokens_say_the_same_as_one_by_one(
     tokenizer: ByteFallbackTokenizer, ids: list[int], cuts: list[int]
 ) -> None:
