@@ -123,7 +123,7 @@ def test_nano_is_asked_its_own_puzzles(monkeypatch: pytest.MonkeyPatch) -> None:
     code, lines, said = doctor("--smoke", "--model", "nano")
     assert (code, said) == (0, "")
     assert {name: mark for name, (mark, _) in lines.items()} == dict.fromkeys(
-        ("model", "countdown", "chain", "sums"), "ok"
+        ("model", "note", "countdown", "chain", "sums"), "ok"
     )
     asked, _, answer = lines["sums"][1].partition(" -> ")
     assert (asked, answer) == ("What is 48 + 93 - 20 + 7?", r"The answer is \boxed{128}.")
