@@ -22,6 +22,8 @@ from engine.openai.opening import open_openai
 from .subject import request
 
 Served = tuple[Running, OpenAIEngine]
+pytestmark = pytest.mark.thorough
+
 SILENT = ("silence", "stall")
 """What a client finds out by waiting."""
 LOUD = tuple(kind for kind in KINDS if kind not in SILENT)

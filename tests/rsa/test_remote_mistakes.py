@@ -23,6 +23,8 @@ from rsa import RunResult
 from rsa.command.cli import app
 from rsa.runlog import read_run
 
+pytestmark = pytest.mark.thorough
+
 SIZES = ("--n", 2, "--c", 1, "--t", 1, "--tau", 20, "--answer-budget", 60)
 NOWHERE = "http://model.example/v1"
 

@@ -27,6 +27,8 @@ from rsa.errors import ConfigError
 from rsa.events import CandidateFinished
 from rsa.runlog import read_events, read_run
 
+pytestmark = pytest.mark.thorough
+
 SIZES = ["--n", 4, "--c", 2, "--t", 1, "--beta", 60, "--tau", 20, "--answer-budget", 16]
 
 
