@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+import sys
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from engine.loader import NANO
 from engine.mlx.engine import LoadedModel, MLXEngine
 from engine.mlx.tokenizer import ChatTokenizer
 
-__all__ = ["NANO", "complete", "engine_on", "machine", "median", "prompt_of", "report", "request"]
+__all__ = ["NANO", "complete", "engine_on", "machine", "median", "mlx_vlm_model", "prompt_of", "report", "request"]
 
 
 class IdTokenizer(ChatTokenizer):
@@ -44,6 +46,33 @@ def engine_on(folder: Path, **options: Any) -> MLXEngine:
         return LoadedModel(model, IdTokenizer(), ModelInfo(name=folder.name, thinks=False))
 
     return MLXEngine(load_model, **options)
+
+
+def mlx_vlm_model(folder: Path, site: Path) -> Any:
+    """A ZAYA1-VL checkpoint in mlx-vlm's model, by its own loading; `site` is a folder with mlx_vlm in it, of which
+    nothing is imported that the model does not need."""
+    import mlx.core as mx
+
+    package = types.ModuleType("mlx_vlm")
+    package.__path__ = [str(site / "mlx_vlm")]
+    sys.modules["mlx_vlm"] = package
+    sys.path.append(str(site))
+    from mlx_vlm.models import zaya1_vl  # type: ignore[import-not-found]
+
+    config = zaya1_vl.ModelConfig.from_dict(json.loads((folder / "config.json").read_text()))
+    config.text_config = zaya1_vl.TextConfig.from_dict(config.text_config)
+    config.vision_config = zaya1_vl.VisionConfig.from_dict(config.vision_config)
+    model = zaya1_vl.Model(config)
+    weights: dict[str, Any] = {}
+    for shard in sorted(folder.glob("model*.safetensors")):
+        weights |= mx.load(str(shard))
+    for part in (model, model.language_model, model.vision_tower):
+        weights = part.sanitize(weights) if hasattr(part, "sanitize") else weights
+    if on_cpu():  # MLX gathers products of float32 alone there; ours is float32 there, too
+        weights = {name: weight.astype(mx.float32) for name, weight in weights.items()}
+    model.load_weights(list(weights.items()))
+    mx.eval(model.parameters())
+    return model
 
 
 def prompt_of(tokens: int, first: int = 7) -> list[int]:

@@ -12,18 +12,14 @@ measured twice and the second counts.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
-import types
 from pathlib import Path
 from typing import Any
 
-from common import complete, engine_on, median, prompt_of, report
+from common import complete, engine_on, median, mlx_vlm_model, prompt_of, report
 from mlx import core as mx
 
 from engine.api import GenerationRequest, Message, SamplingParams
-from engine.backend import on_cpu
 from engine.mlx.batch import DecodeBatch
 
 TOP_P = {"T = 1": 1.0, "top-p 0.95": 0.95}
@@ -68,29 +64,6 @@ def ours(folder: Path, cases: list[tuple[int, int]]) -> dict[str, float]:
     DecodeBatch.step = original  # type: ignore[method-assign]
     engine.close()
     return found
-
-
-def peer_model(folder: Path, site: Path) -> Any:
-    """mlx-vlm's language model, without what its package imports."""
-    package = types.ModuleType("mlx_vlm")
-    package.__path__ = [str(site / "mlx_vlm")]
-    sys.modules["mlx_vlm"] = package
-    sys.path.append(str(site))
-    from mlx_vlm.models import zaya1_vl
-
-    config = zaya1_vl.ModelConfig.from_dict(json.loads((folder / "config.json").read_text()))
-    config.text_config = zaya1_vl.TextConfig.from_dict(config.text_config)
-    config.vision_config = zaya1_vl.VisionConfig.from_dict(config.vision_config)
-    model, weights = zaya1_vl.Model(config), dict[str, mx.array]()
-    for file in sorted(folder.glob("model*.safetensors")):
-        weights |= mx.load(str(file))
-    for part in (model, model.language_model, model.vision_tower):
-        weights = part.sanitize(weights) if hasattr(part, "sanitize") else weights
-    if on_cpu():  # its experts have no other type there
-        weights = {name: x.astype(mx.float32) for name, x in weights.items()}
-    model.load_weights(list(weights.items()))
-    mx.eval(model.parameters())
-    return model.language_model
 
 
 def peers(model: Any, cases: list[tuple[int, int]]) -> dict[str, float]:
@@ -148,7 +121,7 @@ def main() -> None:
     args = parser.parse_args()
     cases = [(int(rows), int(context)) for rows, context in (case.split("x") for case in args.rows_and_context)]
     mine = ours(args.folder, cases)
-    theirs = peers(peer_model(args.folder, args.peer), cases) if args.peer else {}
+    theirs = peers(mlx_vlm_model(args.folder, args.peer).language_model, cases) if args.peer else {}
     table = []
     for what, value in mine.items():
         row: dict[str, Any] = {"what": what, "ours": value}

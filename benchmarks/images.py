@@ -15,17 +15,15 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import sys
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import complete, median, report
+from common import complete, median, mlx_vlm_model, report
 
 from engine.api import GenerationRequest, ImagePart, Message, SamplingParams
-from engine.backend import load_mlx, on_cpu
+from engine.backend import load_mlx
 from engine.families.zaya.weights import load
 from engine.loader import load_engine
 
@@ -60,25 +58,7 @@ def ours(folder: Path, mx: Any) -> Prefill:
 
 def mlx_vlm(folder: Path, site: Path, mx: Any) -> Prefill:
     """mlx-vlm's model with its own loading."""
-    package = types.ModuleType("mlx_vlm")
-    package.__path__ = [str(site / "mlx_vlm")]
-    sys.modules["mlx_vlm"] = package
-    sys.path.append(str(site))
-    from mlx_vlm.models import zaya1_vl  # type: ignore[import-not-found]
-
-    config = zaya1_vl.ModelConfig.from_dict(json.loads((folder / "config.json").read_text()))
-    config.text_config = zaya1_vl.TextConfig.from_dict(config.text_config)
-    config.vision_config = zaya1_vl.VisionConfig.from_dict(config.vision_config)
-    model = zaya1_vl.Model(config)
-    weights: dict[str, Any] = {}
-    for shard in sorted(folder.glob("model*.safetensors")):
-        weights |= mx.load(str(shard))
-    for part in (model, model.language_model, model.vision_tower):
-        weights = part.sanitize(weights) if hasattr(part, "sanitize") else weights
-    if on_cpu():  # MLX gathers products of float32 alone there; ours is float32 there, too
-        weights = {name: weight.astype(mx.float32) for name, weight in weights.items()}
-    model.load_weights(list(weights.items()))
-    mx.eval(model.parameters())
+    model = mlx_vlm_model(folder, site)
 
     def run(prompts: list[list[int]], patches: Any) -> Any:
         ids = mx.array(prompts)
