@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampling_params import params
 
 from engine.api import SamplingParams
 from engine.mlx import plain_sampler
@@ -28,16 +29,6 @@ def allowed_tokens(logits: np.ndarray, params: SamplingParams, slack: float = 1e
     if params.top_p < 1:
         allowed &= before < (params.top_p + slack) * kept.sum()
     return {*np.flatnonzero(allowed).tolist(), int(p.argmax())}
-
-
-params = st.builds(
-    SamplingParams,
-    temperature=st.sampled_from([0.0, 0.3, 1.0, 2.0]),
-    top_p=st.sampled_from([0.1, 0.5, 0.95, 1.0]),
-    top_k=st.sampled_from([0, 1, 3, 40]),
-    min_p=st.sampled_from([0.0, 0.02, 0.3]),
-    seed=st.integers(0, 2**64 - 1),
-)
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,6 +14,7 @@ from emulator import TEXTS, Text
 from engine_calls import complete
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sampling_params import params
 
 from engine.api import GenerationRequest, Message, SamplingParams
 from engine.mlx.engine import MLXEngine
@@ -25,14 +26,6 @@ from engine.mlx.sampler import BatchSampler, kernel_trouble, slow_sampling
 VOCABS = (7, 4201)
 """Less than a warp, and more than a slice of a row; odd, so that the last pair of tokens is half a one."""
 
-params = st.builds(
-    SamplingParams,
-    temperature=st.sampled_from([0.0, 0.3, 1.0, 2.0]),
-    top_p=st.sampled_from([0.1, 0.5, 0.95, 1.0]),
-    top_k=st.sampled_from([0, 1, 3, 40]),
-    min_p=st.sampled_from([0.0, 0.02, 0.3]),
-    seed=st.integers(0, 2**64 - 1),
-)
 normal = st.tuples(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 2.0, 6.0]))
 
 
