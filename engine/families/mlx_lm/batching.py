@@ -107,8 +107,7 @@ def _difference(model: AdaptedModel, first: _Alone, second: _Alone) -> float:
         cache.filter([1])
     found.append(model(mx.array([second.tokens[-1:]]), caches)[0, 0])
     expected = mx.stack([row.logits[i] for i in range(_TOGETHER) for row in (first, second)] + [second.logits[-1]])
-    off = mx.stack(found).astype(mx.float32) - expected
-    return float(mx.sqrt(mx.mean(off**2) / mx.mean(expected**2)))
+    return _off(mx.stack(found).astype(mx.float32), expected)
 
 
 def _takes_padding(model: AdaptedModel, rows: Sequence[_Alone]) -> bool:
@@ -127,10 +126,15 @@ def _takes_padding(model: AdaptedModel, rows: Sequence[_Alone]) -> bool:
         caches = model.batch_cache(caches, range(len(rows)))
         found = model(mx.array([row.tokens[:1] for row in rows]), caches)[:, 0].astype(mx.float32)
         expected = mx.stack([row.logits[0] for row in rows])
-        off = float(mx.sqrt(mx.mean((found - expected) ** 2) / mx.mean(expected**2)))
+        off = _off(found, expected)
     except Exception:  # as above; prompts then have a pass each, which is right for every model
         return False
     return off <= _tolerance(model)
+
+
+def _off(found: mx.array, expected: mx.array) -> float:
+    """Root mean square of a difference, relative to what is expected."""
+    return float(mx.sqrt(mx.mean((found - expected) ** 2) / mx.mean(expected**2)))
 
 
 def _tolerance(model: AdaptedModel) -> float:

@@ -96,8 +96,8 @@ class SwitchMLP(nn.Module):
         counts: list[int] = mx.sum(choice[:, None] == classes, axis=0).tolist()  # type: ignore[assignment]
         if not any(counts):
             return mx.zeros_like(x)
-        order = mx.argsort(choice)[: sum(counts)]  # the skip class comes last
-        back = mx.argsort(mx.argsort(choice))
+        ascending = mx.argsort(choice)
+        order, back = ascending[: sum(counts)], mx.argsort(ascending)  # the skip class comes last
         x = x[order]
         chosen = choice[order]
         seen = images.reordered(order) if images is not None else None
