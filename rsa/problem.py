@@ -25,6 +25,8 @@ from rsa.words import shortened
 
 ImageLike = ImagePart | bytes | Path
 """An image as the bytes of its file, or the path of one. A text is never taken for a path: it may be a stranger's."""
+IMAGE_KINDS = "PNG, JPEG, GIF, WebP, BMP or TIFF"
+"""The kinds of image files that are taken, as messages name them."""
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
 _SHOWN_CHARACTERS = 60
 T = TypeVar("T")
@@ -145,9 +147,14 @@ def _image(image: ImageLike) -> ImagePart:
     if not isinstance(image, bytes | Path):
         raise ProblemError(f"image {_shown(image)} is no image: give the bytes of a file, or a Path")
     name, data = ("an image", image) if isinstance(image, bytes) else (f"image {image}", _bytes_of(image))
-    if not data.startswith(_SIGNATURES):
-        raise ProblemError(f"{name} is empty or no PNG, JPEG, GIF, WebP, BMP or TIFF file")
+    if not is_image(data):
+        raise ProblemError(f"{name} is empty or no {IMAGE_KINDS} file")
     return ImagePart(data=data)
+
+
+def is_image(data: bytes) -> bool:
+    """Whether a file begins as one of IMAGE_KINDS does; whether it is whole, the engine finds out."""
+    return data.startswith(_SIGNATURES)
 
 
 def _bytes_of(path: Path) -> bytes:

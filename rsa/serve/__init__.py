@@ -1,0 +1,1 @@
+"""`rsa serve`: models and Markovian RSA behind the interfaces that clients speak."""
