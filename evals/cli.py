@@ -128,6 +128,8 @@ def evaluate(
     The number comes with its 95% interval over problems.
 
     Everything is kept in the results folder: after Ctrl-C or a crash, --resume goes on where it was.
+
+    rsa eval export DIR writes the results in formats that others collect.
     """
     # RSA_MODEL is for new evaluations: one goes on with the model it was started with.
     named = model if typed(context, "model") else None

@@ -1,0 +1,1 @@
+"""Results of an evaluation in formats that others collect and cite: `rsa eval export`."""
