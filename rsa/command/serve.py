@@ -1,0 +1,93 @@
+"""`rsa serve`: models, and Markovian RSA on them, behind the interfaces that agents speak."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rsa.command.options import folder_flag, with_servers
+from rsa.command.terminal import DEFAULT_MODEL, RUNS, errors_for_people, say
+
+_LIMITS = "Limits"
+
+
+def _limit(help_: str, **options: Any) -> Any:
+    return typer.Option(rich_help_panel=_LIMITS, help=help_, **options)
+
+
+@with_servers
+def serve(
+    *,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="RSA_MODEL",
+            metavar="[NAME=]MODEL",
+            help="As of rsa solve, or with a name for clients; repeat it for several.",
+            show_default=DEFAULT_MODEL,
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 is everywhere.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free.")] = 8000,
+    runs: Annotated[Path, folder_flag("Folder of the runs.", default="runs")] = RUNS,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="RSA_API_KEY",
+            help="A key that requests must bring; repeat it for several. Better in the environment: others see flags.",
+            show_default="none is asked for",
+        ),
+    ] = None,
+    resume: Annotated[
+        str, typer.Option(metavar="WHICH", help="Unfinished runs that go on at the start: background, all or none.")
+    ] = "background",
+    servers: dict[str, Any],
+    concurrent: Annotated[int, _limit("Requests that are worked on at a time.", min=1)] = 64,
+    queue: Annotated[int, _limit("Requests that wait for that; more are refused.", min=0)] = 256,
+    body_bytes: Annotated[int, _limit("The largest request.", min=1)] = 32 * 1024 * 1024,
+    images: Annotated[int, _limit("Images of a request.", min=0)] = 16,
+    image_bytes: Annotated[int, _limit("The largest image.", min=1)] = 20 * 1024 * 1024,
+    grace: Annotated[float, _limit("Seconds that requests may take to end after SIGTERM or Ctrl-C.", min=0)] = 30.0,
+    keep_alive: Annotated[float, _limit("The longest silence of a stream, in seconds.", min=0.01)] = 10.0,
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Let logs hold what people wrote.")] = False,
+) -> None:
+    """Serve models, and Markovian RSA on them, to clients of OpenAI's interfaces.
+
+    MODEL is the model itself, MODEL:rsa and MODEL:rsa-PROFILE are runs on it. The URL is printed on standard error.
+    """
+    with errors_for_people("host", "port", "runs", "resume", "model"):
+        from typing import get_args
+
+        from rsa.errors import ConfigError, did_you_mean
+        from rsa.serve.settings import Resume, ServeSettings, models_served
+
+        if resume not in get_args(Resume):
+            meant = did_you_mean(resume, get_args(Resume)) or "."
+            raise ConfigError(f"`resume` {resume!r} is not known{meant} There are {', '.join(get_args(Resume))}")
+        settings = ServeSettings(
+            models=models_served(model or [DEFAULT_MODEL], servers),
+            host=host,
+            port=port,
+            runs=runs,
+            api_keys=tuple(api_key or ()),
+            resume=resume,
+            concurrent=concurrent,
+            queue=queue,
+            body_bytes=body_bytes,
+            images=images,
+            image_bytes=image_bytes,
+            grace_s=grace,
+            keep_alive_s=keep_alive,
+            log_prompts=log_prompts,
+        )
+        from rsa.serve import running
+
+        ended_by = running.run(settings, lambda url: say(f"serving {', '.join(_names(settings))} at {url}"))
+    if ended_by is not None:
+        raise typer.Exit(128 + ended_by)
+
+
+def _names(settings: Any) -> list[str]:
+    return [model.name for model in settings.models]

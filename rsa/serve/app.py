@@ -1,0 +1,58 @@
+"""The application: routes, and what every response of theirs has in common."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from rsa.serve import chat, run_routes
+from rsa.serve.errors import answer_error
+from rsa.serve.models import Served
+from rsa.serve.service import Service
+from rsa.serve.settings import ServeSettings
+
+
+def create_app(settings: ServeSettings, served: Served | None = None) -> Starlette:
+    """The application of a server, for uvicorn or another ASGI server on asyncio. `app.state.service` is its `Service`.
+
+    served   the models, if they are not to be opened as `settings` say; closed with the application.
+    """
+    service = Service(settings, served)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with service:
+            yield
+
+    app = Starlette(
+        routes=routes(),
+        exception_handlers={Exception: answer_error, 404: answer_error, 405: answer_error, ClientDisconnect: _nobody},
+        lifespan=lifespan,
+        max_body_size=settings.body_bytes,
+    )
+    app.state.service = service
+    return app
+
+
+def routes() -> list[BaseRoute]:
+    """All that is served."""
+    return [
+        Route("/v1/models", chat.list_models),
+        Route("/v1/models/{name:path}", chat.show_model),
+        Route("/v1/chat/completions", chat.complete, methods=["POST"]),
+        Route("/v1/runs", run_routes.list_runs),
+        Route("/v1/runs/{id}", run_routes.show_run),
+        Route("/v1/runs/{id}/events", run_routes.follow_run),
+        Route("/v1/runs/{id}/cancel", run_routes.cancel_run, methods=["POST"]),
+        Route("/v1/runs/{id}/resume", run_routes.resume_run, methods=["POST"]),
+    ]
+
+
+async def _nobody(_: Request, error: Exception) -> Response:
+    """For a client that has gone: nobody reads it."""
+    return Response(status_code=499)

@@ -1,0 +1,168 @@
+"""Answers of the model itself: one completion for each choice, its tokens passed on as they come."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import anyio
+
+from engine.api import Completion, Failure, GenerationRequest, Message, Restarted, Section, TokenChunk
+from engine.errors import EngineClosedError, EngineError
+from rsa.serve.answering import AnswerDelta, Answering, Finished, FinishReason, Part, ReasoningDelta, RunEndedError
+from rsa.serve.models import Served
+from rsa.serve.wishes import Wishes, samplings
+
+
+@dataclass(slots=True)
+class _Sent:
+    """What was passed on of a section; `owed` is what of it still has to come again, after the engine began anew.
+    `begun`: there was more of it than white space."""
+
+    texts: list[str] = field(default_factory=list)
+    owed: str = ""
+    begun: bool = False
+
+
+class PlainAnswering(Answering):
+    """The parts between a task of the server, `work`, which must be started once, and the request that reads them.
+
+    What is not read yet is bounded by token budgets; whoever is slow to read gets longer deltas. Without `deltas`,
+    nothing is done for a token.
+    """
+
+    def __init__(
+        self, served: Served, model: str, messages: Sequence[Message], wishes: Wishes, *, deltas: bool
+    ) -> None:
+        self._served, self._model, self._messages, self._wishes = served, model, tuple(messages), wishes
+        self._deltas = deltas
+        self._scope = anyio.CancelScope()
+        self._sent: dict[tuple[str, Section], _Sent] = {}
+        self._thinks = True
+        self._parts: deque[Part] = deque()
+        self._changed = anyio.Event()
+        self._begun = anyio.Event()
+        self._over = anyio.Event()
+        self._error: Exception | None = None
+
+    async def begun(self) -> None:
+        await self._begun.wait()
+        if self._error is not None and not self._parts:
+            raise self._error
+
+    def leave(self) -> None:
+        self._scope.cancel()
+
+    async def over(self) -> None:
+        """Wait until its task has ended."""
+        await self._over.wait()
+
+    async def __anext__(self) -> Part:
+        while not self._parts:
+            if self._over.is_set():
+                if self._error is not None:
+                    raise self._error
+                raise StopAsyncIteration
+            self._changed = anyio.Event()
+            await self._changed.wait()
+        return _next(self._parts)
+
+    async def work(self) -> None:
+        """Generate to the end. Never raises: errors are for who reads."""
+        with self._scope:
+            try:
+                await self._generate()
+            except Exception as error:
+                self._error = error
+        if self._scope.cancelled_caught:
+            self._error = RunEndedError("the request was cancelled before its answer was whole")
+        self._over.set()
+        self._begun.set()
+        self._changed.set()
+
+    async def _generate(self) -> None:
+        engine = await self._served.engine(self._model)
+        self._thinks = engine.model.thinks
+        requests = [
+            GenerationRequest(
+                id=str(index), messages=self._messages, sampling=sampling, thinking=self._wishes.effort != "none"
+            )
+            for index, sampling in enumerate(samplings(self._wishes, engine.model))
+        ]
+        try:
+            async with engine.generate(requests) as stream:
+                self._begun.set()
+                async for event in stream:
+                    match event:
+                        case TokenChunk():
+                            self._grow(event)
+                        case Restarted():
+                            self._restart(event.request_id)
+                        case Completion():
+                            self._finish(event)
+                        case Failure():
+                            raise event.error
+        except EngineClosedError as error:
+            await self._served.lost(self._model, engine, str(error))
+            raise
+
+    def _grow(self, chunk: TokenChunk) -> None:
+        if not self._deltas or not chunk.text:
+            return
+        sent = self._sent.setdefault((chunk.request_id, chunk.section), _Sent())
+        text = chunk.text
+        if chunk.section == "answer" and self._thinks and not sent.begun:
+            text = text.lstrip()  # chat templates have a blank line after a think tag
+        sent.begun = sent.begun or bool(text)
+        if sent.owed:
+            text = _new(text, sent)
+        if not text:
+            return
+        sent.texts.append(text)
+        index = int(chunk.request_id)
+        reasons = chunk.section == "reasoning" and self._thinks
+        self._put(ReasoningDelta(text, index) if reasons else AnswerDelta(text, index))
+
+    def _put(self, part: Part) -> None:
+        self._parts.append(part)
+        self._changed.set()
+
+    def _restart(self, request_id: str) -> None:
+        for (request, _), sent in self._sent.items():
+            if request == request_id:
+                sent.owed, sent.begun = "".join(sent.texts), False
+
+    def _finish(self, completion: Completion) -> None:
+        reason: FinishReason = "stop" if completion.finish_reason == "stop" else "length"
+        self._put(
+            Finished(
+                text=completion.text.lstrip() if self._thinks else completion.text,
+                reasoning=completion.reasoning if self._thinks else "",
+                usage=completion.usage,
+                finish_reason=reason,
+                index=int(completion.request_id),
+            )
+        )
+
+
+def _next(parts: deque[Part]) -> Part:
+    """The next part: a delta together with all of its kind that came right after it."""
+    part = parts.popleft()
+    if not isinstance(part, ReasoningDelta | AnswerDelta):
+        return part
+    texts = [part.text]
+    while parts and isinstance(parts[0], type(part)) and parts[0].index == part.index:
+        following = parts.popleft()
+        assert isinstance(following, ReasoningDelta | AnswerDelta)
+        texts.append(following.text)
+    return type(part)("".join(texts), part.index)
+
+
+def _new(text: str, sent: _Sent) -> str:
+    """What of a text was not passed on before."""
+    again = min(len(text), len(sent.owed))
+    if text[:again] != sent.owed[:again]:
+        raise EngineError("the connection to who generates broke, and the answer began anew as another one: ask again")
+    sent.owed = sent.owed[again:]
+    return text[again:]

@@ -1,0 +1,300 @@
+"""The runs of a server: each has an id, a folder, a task of its own, and any number of followers.
+
+What others rely on:
+
+* `async with Runs(...) as runs`: the runs' tasks live inside. `runs.start(order)` gives a `RunHandle` at once and never
+  waits; what hinders a run ends that run alone.
+* `handle.follow(after)` is an async iterator of `Numbered` events from the first one on (or after the number `after`),
+  for any number of followers, of a run that is live or has ended, in this process or an earlier one. The numbers are
+  those of the lines of events.jsonl; the last event, `RunFinished`, has the number after them. Events of progress have
+  no number: a follower gets the newest of each candidate, so whoever is slow loses nothing else. It ends with the run.
+* `await handle.result()` is the result, or raises what ended the run.
+* `await handle.begun()` waits until its budgets are settled and it generates, or raises what hindered it.
+* `handle.cancel()` ends it now, without waiting: rows are free at the engine's next step.
+* `runs.get(id)`, `runs.list()`, `runs.resume(id)` know all runs of the folder, also of earlier processes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from engine.api import Engine
+from engine.errors import EngineClosedError
+from rsa.answers.math_pool import MathWorkers
+from rsa.controller import MarkovianRSA
+from rsa.errors import RSAError, RunFolderError
+from rsa.events import CandidateFinished, RunFinished
+from rsa.results import RunResult
+from rsa.serve.answering import RunEndedError
+from rsa.serve.errors import ApiError
+from rsa.serve.following import Numbered, Story
+from rsa.serve.models import Served
+from rsa.serve.orders import (
+    ENDED,
+    ORDER,
+    STATE,
+    Order,
+    RunState,
+    RunSummary,
+    read_order,
+    read_summary,
+    write_order,
+    write_summary,
+)
+
+Place = Callable[[], AbstractAsyncContextManager[object]]
+_ID = re.compile(r"run_[0-9]{14}[0-9a-f]{12}")
+_DIED = EngineClosedError.__name__
+_logger = logging.getLogger("rsa.serve")
+
+
+class RunHandle:
+    """One run; see the module. `summary` is how it stands, kept up to date."""
+
+    def __init__(self, folder: Path, summary: RunSummary, story: Story) -> None:
+        self.folder, self.summary = folder, summary
+        self._story = story
+        self._scope = anyio.CancelScope()
+        self._ended_as: RunState = "cancelled"
+        self._error: Exception | None = None
+
+    @property
+    def id(self) -> str:
+        return self.summary.id
+
+    @property
+    def ended(self) -> bool:
+        return self.summary.state in ENDED
+
+    def follow(self, after: int = 0) -> AsyncIterator[Numbered]:
+        return self._story.follow(after)
+
+    async def begun(self) -> None:
+        await self._story.begun()
+        if self.ended and self.summary.state != "finished":
+            raise self._why()
+
+    async def result(self) -> RunResult:
+        """Raises what ended the run; RunEndedError if it was cancelled or interrupted, or is of an earlier process."""
+        async for numbered in self.follow(self._story.last - 1):
+            if isinstance(numbered.event, RunFinished):
+                return numbered.event.result
+        raise self._why()
+
+    async def over(self) -> None:
+        """Wait until the run has ended and that is written."""
+        await self._story.over()
+
+    def cancel(self, ended_as: RunState = "cancelled") -> None:
+        """End it now, if it has not ended."""
+        if not self.ended:
+            self._ended_as = ended_as
+            self._scope.cancel()
+
+    def _why(self) -> Exception:
+        if self._error is not None:
+            return self._error
+        said = f": {self.summary.error}" if self.summary.error else ""
+        return RunEndedError(f"the run {self.id} was {self.summary.state}{said}")
+
+
+class Runs:
+    """All runs of a folder; see the module. Belongs to one event loop.
+
+    place     entered by a run before it works, so that not too many do at a time.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        served: Served,
+        *,
+        place: Place = nullcontext,
+        progress_every_s: float = 0.25,
+    ) -> None:
+        self.folder = folder
+        self._served, self._place, self._progress_every_s = served, place, progress_every_s
+        self._live: dict[str, RunHandle] = {}
+        self._group: TaskGroup
+        self._math: MathWorkers
+
+    async def __aenter__(self) -> Self:
+        self._math = await MathWorkers().__aenter__()
+        self._group = await anyio.create_task_group().__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Interrupt what still runs, and wait until that is written."""
+        self.interrupt()
+        await self._group.__aexit__(kind, error, traceback)
+        await self._math.__aexit__(kind, error, traceback)
+
+    @property
+    def live(self) -> list[RunHandle]:
+        """Runs that have not ended, the oldest first."""
+        return list(self._live.values())
+
+    def interrupt(self) -> None:
+        """End all runs so that the next server can go on with them."""
+        for handle in self.live:
+            handle.cancel("interrupted")
+
+    def start(self, order: Order) -> RunHandle:
+        """Begin a run; its id, its folder and its handle are there at once."""
+        now = time.time()
+        run_id = f"run_{datetime.fromtimestamp(now, UTC):%Y%m%d%H%M%S}{secrets.token_hex(6)}"
+        summary = RunSummary.of(run_id, order, now)
+        handle = RunHandle(self.folder / run_id, summary, Story())
+        self._spawn(handle, order, new=True)
+        return handle
+
+    def get(self, run_id: str) -> RunHandle:
+        """A run by its id, live or ended. Blocks for the reading of a small file. Raises ApiError (404)."""
+        live = self._live.get(run_id)
+        if live is not None:
+            return live
+        folder = self.folder / run_id
+        if not _ID.fullmatch(run_id) or not (folder / STATE).is_file():
+            raise ApiError(404, f"there is no run {run_id!r}", param="id", code="run_not_found")
+        summary = self._found(folder)
+        return RunHandle(folder, summary, Story.told(folder))
+
+    def list(self, limit: int = 100) -> list[RunSummary]:
+        """The newest runs, the newest first. Blocks for the reading of so many small files."""
+        if not self.folder.is_dir():
+            return []
+        names = sorted((path.name for path in self.folder.iterdir() if _ID.fullmatch(path.name)), reverse=True)
+        found: list[RunSummary] = []
+        for name in {**dict.fromkeys(reversed(self._live)), **dict.fromkeys(names)}:
+            if len(found) == limit:
+                break
+            live = self._live.get(name)
+            if live is not None:
+                found.append(live.summary)
+            elif (self.folder / name / STATE).is_file():
+                found.append(self._found(self.folder / name))
+        return found
+
+    async def resume(self, run_id: str) -> RunHandle:
+        """Go on with a run that was interrupted, cancelled or failed; one that is live or finished stays as it is.
+
+        Raises ApiError (404), RunFolderError.
+        """
+        found = await anyio.to_thread.run_sync(self.get, run_id)
+        if run_id in self._live or found.summary.state == "finished":
+            return self._live.get(run_id, found)
+        order = await anyio.to_thread.run_sync(read_order, found.folder)
+        story = await anyio.to_thread.run_sync(Story.continued, found.folder)
+        if run_id in self._live:  # somebody was faster
+            return self._live[run_id]
+        summary = found.summary.model_copy(update={"state": "queued", "error": None, "finished_at": None})
+        handle = RunHandle(found.folder, summary, story)
+        self._spawn(handle, order, new=False)
+        return handle
+
+    async def resume_unfinished(self, *, foreground: bool) -> Sequence[RunHandle]:
+        """Go on with what was running when an earlier server ended: runs in the background, and with `foreground` those
+        that somebody waited for."""
+        summaries = await anyio.to_thread.run_sync(self.list, 2**31)
+        wanted = [each for each in summaries if each.state == "interrupted" and (each.background or foreground)]
+        resumed = []
+        for summary in reversed(wanted):
+            try:
+                resumed.append(await self.resume(summary.id))
+            except RSAError as error:
+                _logger.error("cannot go on with %s: %s", summary.id, error)
+        return resumed
+
+    def _found(self, folder: Path) -> RunSummary:
+        """How a run of an earlier process stands: what it did not end was interrupted."""
+        summary = read_summary(folder)
+        return summary if summary.state in ENDED else summary.model_copy(update={"state": "interrupted"})
+
+    def _spawn(self, handle: RunHandle, order: Order, *, new: bool) -> None:
+        self._live[handle.id] = handle
+        self._group.start_soon(self._work, handle, order, new, name=handle.id)
+
+    async def _work(self, handle: RunHandle, order: Order, new: bool) -> None:
+        """The task of a run: never raises."""
+        state: RunState = "finished"
+        try:
+            with handle._scope:
+                await self._run(handle, order, new)
+            if handle._scope.cancelled_caught:
+                state = handle._ended_as
+        except Exception as error:
+            state, handle._error = "failed", error
+            _logger.log(_level(error), "run %s failed: %s", handle.id, error, exc_info=_bug(error))
+        with anyio.CancelScope(shield=True):
+            await self._end(handle, state)
+
+    async def _run(self, handle: RunHandle, order: Order, new: bool) -> None:
+        if new:
+            await anyio.to_thread.run_sync(write_order, handle.folder, order, handle.summary)
+        async with self._place():
+            engine = await self._served.engine(order.model)
+            await self._becomes(handle, "running")
+            try:
+                await self._play(handle, order, engine)
+            except EngineClosedError as error:
+                await self._served.lost(order.model, engine, str(error))
+                raise
+
+    async def _play(self, handle: RunHandle, order: Order, engine: Engine) -> None:
+        rsa = MarkovianRSA(
+            engine,
+            config=order.config,
+            math_workers=self._math,
+            sync="round",
+            progress_every_s=self._progress_every_s,
+        )
+        async with rsa.stream(order.problem, out=handle.folder, resume=True) as events:
+            async for event in events:
+                if isinstance(event, RunFinished):
+                    handle.summary = handle.summary.ended(event.result, time.time())
+                elif isinstance(event, CandidateFinished) and (event.candidate.error or "").startswith(_DIED):
+                    await self._served.lost(order.model, engine, event.candidate.error or "")
+                handle._story.tell(event)
+
+    async def _becomes(self, handle: RunHandle, state: RunState) -> None:
+        handle.summary = handle.summary.model_copy(update={"state": state})
+        await anyio.to_thread.run_sync(write_summary, handle.folder, handle.summary)
+
+    async def _end(self, handle: RunHandle, state: RunState) -> None:
+        if handle.summary.state != "finished":
+            said = None if handle._error is None else str(handle._error)
+            changes = {"state": state, "finished_at": time.time(), "error": said}
+            handle.summary = handle.summary.model_copy(update=changes)
+        try:
+            if (handle.folder / ORDER).is_file():  # else it ended before it was written down
+                await anyio.to_thread.run_sync(write_summary, handle.folder, handle.summary)
+        except RunFolderError as error:
+            _logger.error("run %s: %s", handle.id, error)
+        del self._live[handle.id]
+        handle._story.end(handle.folder)
+
+
+def _bug(error: Exception) -> Exception | None:
+    """The error, if it is none that people are told of in a line."""
+    from engine.errors import EngineError
+
+    return None if isinstance(error, RSAError | EngineError) else error
+
+
+def _level(error: Exception) -> int:
+    return logging.WARNING if _bug(error) is None else logging.ERROR

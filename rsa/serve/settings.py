@@ -1,0 +1,95 @@
+"""What a server serves, where, and within which limits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rsa.errors import ConfigError
+from rsa.results import Record
+
+Resume = Literal["background", "all", "none"]
+"""Which unfinished runs go on when a server starts: those that nobody had to wait for, all that were not cancelled, or
+none."""
+_NAMED = re.compile(r"([A-Za-z0-9][\w.-]*)=(.+)", re.DOTALL)
+
+
+class ServedModel(Record):
+    """A model of a server.
+
+    name     what clients call it.
+    opens    what opens it, as `rsa solve --model` takes it.
+    options  for what opens it: see `rsa.compose.open_engine`.
+    """
+
+    name: str
+    opens: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, text: str, options: Mapping[str, Any]) -> ServedModel:
+        """A model as people give it: what opens it, or NAME=WHAT. A folder is called by its own name."""
+        named = _NAMED.fullmatch(text)
+        name, opens = (named[1], named[2]) if named else (text, text)
+        if named is None and Path(text).expanduser().is_dir():
+            name = Path(text).expanduser().resolve().name
+        return cls(name=name, opens=opens, options=dict(options))
+
+
+class ServeSettings(Record):
+    """Settings of a server; each is a flag of `rsa serve`.
+
+    runs           the folder of runs; every run has a folder of its own there.
+    api_keys       one of them must come with each request; none: whoever reaches the port is served.
+    resume         which unfinished runs go on at the start.
+    body_bytes     the largest request.
+    images         of one request at most, and `image_bytes` is the largest of them.
+    concurrent     requests that are worked on at a time, and `queue`: that wait; more are refused.
+    grace_s        how long running requests may take to end when the server is asked to.
+    keep_alive_s   the longest silence of a stream: a comment breaks it.
+    first_byte_s   the longest that a stream's first byte waits for faults, which are an HTTP status until then, and an
+                   event of the stream afterwards.
+    log_prompts    whether logs may hold what people wrote.
+    """
+
+    models: tuple[ServedModel, ...] = (ServedModel(name="nano", opens="nano"),)
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, lt=2**16)
+    runs: Path = Path("runs")
+    api_keys: tuple[str, ...] = Field((), repr=False)
+    resume: Resume = "background"
+    body_bytes: int = Field(32 * 1024 * 1024, ge=1)
+    images: int = Field(16, ge=0)
+    image_bytes: int = Field(20 * 1024 * 1024, ge=1)
+    concurrent: int = Field(64, ge=1)
+    queue: int = Field(256, ge=0)
+    grace_s: float = Field(30.0, ge=0)
+    keep_alive_s: float = Field(10.0, gt=0)
+    first_byte_s: float = Field(0.05, ge=0)
+    log_prompts: bool = False
+
+
+def models_served(given: Sequence[str], servers: Mapping[str, Any]) -> tuple[ServedModel, ...]:
+    """The models that people name, for a server. `servers`: options of those that run behind one.
+
+    Raises ConfigError for an unknown model and for two of one name.
+    """
+    from rsa.compose import is_remote
+
+    models = [ServedModel.of(text, {}) for text in given]
+    remote = [is_remote(model.opens) for model in models]
+    if servers and not any(remote):
+        raise ConfigError(f"`{next(iter(servers))}` is for openai:MODEL, and there is none: leave it out")
+    named: dict[str, ServedModel] = {}
+    for model, behind_server in zip(models, remote, strict=True):
+        if (other := named.get(model.name)) is not None:
+            raise ConfigError(
+                f"two models are called {model.name!r} ({other.opens} and {model.opens}): give one another name, NAME="
+                f"{model.opens}"
+            )
+        named[model.name] = model.model_copy(update={"options": dict(servers)}) if behind_server else model
+    return tuple(named.values())

@@ -1,0 +1,99 @@
+"""Answers of Markovian RSA: a run's progress as reasoning, and its result as the answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from rsa.events import RunFinished
+from rsa.results import Round, RunResult
+from rsa.serve.answering import AnswerDelta, Answering, Finished, FinishReason, Part, ReasoningDelta
+from rsa.serve.progress import ProgressLines
+from rsa.serve.runs import RunHandle
+
+
+class RunAnswering(Answering):
+    """The parts of a run's answer. `stop`: strings that cut the answer."""
+
+    def __init__(self, handle: RunHandle, *, background: bool, stop: tuple[str, ...] = (), deltas: bool = True) -> None:
+        self.run_id = handle.id
+        self._handle, self._background, self._stop = handle, background, stop
+        self._parts = self._told(deltas)
+
+    async def begun(self) -> None:
+        await self._handle.begun()
+
+    def leave(self) -> None:
+        if not self._background:
+            self._handle.cancel()
+
+    async def __anext__(self) -> Part:
+        return await anext(self._parts)
+
+    async def _told(self, deltas: bool) -> AsyncIterator[Part]:
+        lines, said = ProgressLines(), list[str]()
+        async for numbered in self._handle.follow():
+            event = numbered.event
+            if isinstance(event, RunFinished):
+                answer = _finished(self._handle.id, event.result, "".join(said), self._stop)
+                if deltas and answer.text:
+                    yield AnswerDelta(answer.text)
+                yield answer
+                return
+            if text := lines.feed(event):
+                said.append(text)
+                if deltas:
+                    yield ReasoningDelta(text)
+        await self._handle.result()  # raises why there is none
+
+
+def _finished(run_id: str, result: RunResult, said: str, stop: tuple[str, ...]) -> Finished:
+    text, reason = result.text.lstrip() or result.answer or "", _reason(result)
+    for string in stop:
+        text = text.partition(string)[0]
+    return Finished(
+        text=text,
+        reasoning=said,
+        usage=result.usage,
+        finish_reason=reason,
+        run_id=run_id,
+        metadata=facts_of(run_id, result),
+    )
+
+
+def _reason(result: RunResult) -> FinishReason:
+    """`length` for a run that a limit ended, or that came to no answer within its budgets."""
+    return "length" if result.limits_hit or result.answer is None else "stop"
+
+
+def facts_of(run_id: str, result: RunResult) -> dict[str, Any]:
+    """What the field `rsa` of an answer says about its run: plain JSON."""
+    played = [*result.rounds, *([result.selection] if result.selection else [])]
+    return {
+        "run_id": run_id,
+        "answer": result.answer,
+        "check": None if result.check is None else result.check.model_dump(),
+        "stopped_because": result.stopped_because,
+        "answered_from_round": result.answered_from_round,
+        "votes": [
+            {"answer": vote.answer, "count": vote.count, "of": vote.of, "share": vote.share} for vote in result.votes
+        ],
+        "rounds": [_round(each) for each in played],
+        "limits_hit": list(result.limits_hit),
+        "warnings": list(result.warnings),
+        "seed": result.config.seed,
+        "n": result.config.n,
+        "c": result.config.c,
+        "t": result.config.t,
+        "wall_s": round(result.timings.wall_s, 3),
+    }
+
+
+def _round(played: Round) -> dict[str, Any]:
+    return {
+        "round": played.round,
+        "kind": played.kind,
+        "statuses": dict(played.statuses),
+        "usage": played.usage.model_dump(),
+        "votes": [{"answer": vote.answer, "count": vote.count, "of": vote.of} for vote in played.votes],
+    }

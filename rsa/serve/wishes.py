@@ -1,0 +1,181 @@
+"""What a request wishes for, and what that comes to: the sampling of a completion, or the settings of a run.
+
+The same wish said twice is fine; two that contradict each other are refused with both values. README of the rules:
+docs/serving.md.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from engine.api import ModelInfo, SamplingParams
+from rsa.serve.errors import ApiError
+from rsa.serve.models import Route, Served
+from rsa.settings.config import RSAConfig
+from rsa.settings.methods import method_settings
+from rsa.settings.profiles import load_config
+from rsa.settings.suitability import AS_TRAINED, CHAT, trained_to_aggregate
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+"""How hard to think, as OpenAI's interfaces say it."""
+PROFILES: dict[Effort, str] = {
+    "minimal": "light",
+    "low": "light",
+    "medium": "paper-8k",
+    "high": "paper-16k",
+    "xhigh": "paper-40k",
+    "max": "apex-xhigh",
+}
+"""The profile that an effort stands for, under Markovian RSA."""
+REASONING_TOKENS: dict[Effort, int | None] = {
+    "minimal": 1024,
+    "low": 4 * 1024,
+    "medium": 8 * 1024,
+    "high": 16 * 1024,
+    "xhigh": 40 * 1024,
+    "max": None,
+}
+"""The reasoning budget that an effort stands for, of the model itself."""
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p")
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a request says of how it is to be answered; None: nothing.
+
+    choices     completions that are wanted: OpenAI's `n`.
+    max_tokens  of a completion, reasoning and answer together; of a run, of all candidates of all rounds together.
+    stop        strings that end a completion, and cut the answer of a run.
+    pro         OpenAI's `reasoning.mode: "pro"`: Markovian RSA, even under the model's own name.
+    rsa         settings of a run, keys as in `RSAConfig`, and `method`.
+    aliases     settings by the names of Zyphra's proxy: see `rsa.serve.aliases`.
+    """
+
+    choices: int = 1
+    seed: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    effort: Effort | None = None
+    pro: bool = False
+    rsa: Mapping[str, Any] = field(default_factory=dict)
+    aliases: Mapping[str, Any] = field(default_factory=dict)
+
+
+def routed(route: Route, wishes: Wishes) -> Route:
+    """The route that a request takes: the model itself, unless it wishes for Markovian RSA in another way than by name.
+
+    Raises ApiError for settings of a run under the name of a model that is asked itself, with no effect.
+    """
+    wants_run = wishes.pro or bool(wishes.rsa) or bool(wishes.aliases)
+    return replace(route, rsa=True) if wants_run and not route.rsa else route
+
+
+def samplings(wishes: Wishes, model: ModelInfo) -> tuple[SamplingParams, ...]:
+    """How each completion of the model itself is drawn."""
+    best = (AS_TRAINED if trained_to_aggregate(model) else model.sampling or CHAT).model_dump()
+    asked = {name: value for name in _SAMPLING if (value := getattr(wishes, name)) is not None}
+    seed = secrets.randbits(63) if wishes.seed is None else wishes.seed
+    return tuple(
+        SamplingParams(
+            **{**best, **asked},
+            seed=(seed + index) % 2**64,
+            max_tokens=wishes.max_tokens,
+            stop=wishes.stop,
+            reasoning_budget=REASONING_TOKENS.get(wishes.effort) if wishes.effort is not None else None,
+        )
+        for index in range(wishes.choices)
+    )
+
+
+def run_config(wishes: Wishes, route: Route, served: Served) -> RSAConfig:
+    """The settings of a run. Raises ApiError for wishes that contradict each other, ConfigError for values."""
+    if wishes.choices != 1:
+        raise ApiError(
+            400,
+            f"n = {wishes.choices}: a run gives one answer; the number of its candidates is rsa.n",
+            param="n",
+        )
+    asked = _asked(wishes)
+    method = asked.pop("method", None)
+    if method is not None:
+        if not isinstance(method, str):
+            raise ApiError(400, f"rsa.method = {method!r}: should be a text", param="rsa.method")
+        asked = method_settings(method, asked)
+    asked.setdefault("seed", secrets.randbits(63))
+    profile = _profile(wishes, route, asked)
+    return load_config(profile, asked, defaults=served.settings_of(route.model))
+
+
+def _profile(wishes: Wishes, route: Route, asked: dict[str, Any]) -> str | None:
+    """The profile that the name, the effort or the field says."""
+    named = asked.pop("profile", None)
+    if named is not None and (not isinstance(named, str) or "/" in named or named.endswith(".toml")):
+        raise ApiError(400, f"rsa.profile = {named!r}: should be the name of a profile", param="rsa.profile")
+    if wishes.effort == "none":
+        raise ApiError(
+            400,
+            f"reasoning_effort = 'none' contradicts {route.name}, whose candidates reason: ask {route.model} itself",
+            param="reasoning_effort",
+        )
+    said = {
+        "model": route.profile,
+        "rsa.profile": named,
+        "reasoning_effort": None if wishes.effort is None else PROFILES[wishes.effort],
+    }
+    given = {field: profile for field, profile in said.items() if profile is not None}
+    if len(set(given.values())) > 1:
+        (one, first), (other, second), *_ = given.items()
+        raise ApiError(400, f"{one} asks for the profile {first}, and {other} for {second}: leave one out", param=other)
+    return next(iter(given.values()), None)
+
+
+def _asked(wishes: Wishes) -> dict[str, Any]:
+    """Settings from all fields that say any, by name; limits under `limits`."""
+    asked = {**wishes.rsa}
+    limits = asked.pop("limits", None) or {}
+    if not isinstance(limits, Mapping):
+        raise ApiError(400, f"rsa.limits = {limits!r}: should be an object", param="rsa.limits")
+    _refuse_paths(asked)
+    said: list[tuple[str, str, Any]] = [(name, name, getattr(wishes, name)) for name in (*_SAMPLING, "seed")]
+    said += [(name, name, value) for name, value in wishes.aliases.items()]
+    for field_name, setting, value in said:
+        if value is not None:
+            _agree(asked, f"rsa.{setting}", setting, field_name, value)
+    limits = dict(limits)
+    if wishes.max_tokens is not None:
+        _agree(limits, "rsa.limits.total_tokens", "total_tokens", "max_completion_tokens", wishes.max_tokens)
+    return {**asked, **({"limits": limits} if limits else {})}
+
+
+def _agree(asked: dict[str, Any], path: str, setting: str, field_name: str, value: Any) -> None:
+    if setting in asked and asked[setting] != value:
+        raise ApiError(
+            400, f"{field_name} = {value} contradicts {path} = {asked[setting]}: leave one out", param=field_name
+        )
+    asked[setting] = value
+
+
+def _refuse_paths(asked: Mapping[str, Any]) -> None:
+    """A client may name prompts that come with the package, and no file of this machine."""
+    task = asked.get("task")
+    if isinstance(task, str) and ("/" in task or task.endswith(".toml")):
+        raise ApiError(400, f"rsa.task = {task!r}: should be the name of prompts that come with rsa", param="rsa.task")
+
+
+def effort_of(text: str | None, field_name: str) -> Effort | None:
+    """An effort as it is written. Raises ApiError for one that nobody knows."""
+    if text is None:
+        return None
+    if text not in get_args(Effort):
+        raise ApiError(
+            400, f"{field_name} = {text!r}: should be one of {', '.join(get_args(Effort))}", param=field_name
+        )
+    found: Effort = text  # type: ignore[assignment]
+    return found

@@ -1,0 +1,102 @@
+"""A server on loopback for tests: in the test's own event loop, where its engine can be watched, or a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import anyio
+import httpx2
+import processes
+
+from engine.api import Engine
+from rsa.serve.app import create_app
+from rsa.serve.models import Served
+from rsa.serve.running import Server, listen, url_of
+from rsa.serve.service import Service
+from rsa.serve.settings import ServedModel, ServeSettings
+
+URL = re.compile(r"http://\S+")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A server in this event loop, and a client of it."""
+
+    url: str
+    client: httpx2.AsyncClient
+    service: Service
+
+    async def post(self, path: str, body: Any) -> httpx2.Response:
+        return await self.client.post(path, json=body)
+
+    async def chat(self, text: str = "What is 2 + 2?", **fields: Any) -> dict[str, Any]:
+        """The completion that a question gets."""
+        response = await self.post("/v1/chat/completions", chat_body(text, **fields))
+        assert response.status_code == 200, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
+    async def chat_chunks(self, text: str = "What is 2 + 2?", **fields: Any) -> list[dict[str, Any]]:
+        """The chunks of a stream, without its end."""
+        body = chat_body(text, stream=True, **fields)
+        async with self.client.stream("POST", "/v1/chat/completions", json=body) as response:
+            assert response.status_code == 200, await response.aread()
+            return [json.loads(data) async for data in event_data(response) if data != "[DONE]"]
+
+
+def chat_body(text: str, **fields: Any) -> dict[str, Any]:
+    return {"model": "scripted", "messages": [{"role": "user", "content": text}], **fields}
+
+
+async def event_data(response: httpx2.Response) -> AsyncIterator[str]:
+    """What stands after `data:` in a stream whose events have one line each."""
+    async for line in response.aiter_lines():
+        if line.startswith("data: "):
+            yield line.removeprefix("data: ")
+
+
+@asynccontextmanager
+async def serving(make_engine: Callable[[], Engine], runs: Path, **settings: Any) -> AsyncIterator[Serving]:
+    """A server of one model, `scripted`, whose engine `make_engine` makes whenever one is opened."""
+
+    async def open_engine(_: str, **options: Any) -> Engine:
+        return make_engine()
+
+    chosen = ServeSettings(models=(ServedModel(name="scripted", opens="scripted:x"),), runs=runs, **settings)
+    app = create_app(chosen, Served(chosen.models, open_engine=open_engine))
+    started = anyio.Event()
+    with listen("127.0.0.1", 0) as listener:
+        server = Server(app, chosen, lambda _: started.set())
+        async with anyio.create_task_group() as group:
+            group.start_soon(server._serve, [listener])
+            await started.wait()
+            url = url_of(listener)
+            async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
+                yield Serving(url, client, app.state.service)
+            server.should_exit = True
+
+
+@contextmanager
+def served_process(*words: object, cwd: Path, **environment: str) -> Iterator[tuple[Popen[str], str]]:
+    """`rsa serve` in a process of its own on a free port, and its URL; leaving the block kills it."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("RSA_", "HF_", "OPENAI_"))}
+    env = {**kept, "HF_HUB_OFFLINE": "1", **environment}
+    command = [sys.executable, "-m", "rsa", "serve", "--port", "0", *words]
+    with processes.started(command, cwd=cwd, env=env) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if found := URL.search(line):
+                yield process, found[0]
+                return
+        raise AssertionError(f"no URL: {''.join(said)}")

@@ -1,0 +1,10 @@
+"""The server runs on asyncio, as uvicorn does."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
