@@ -1,9 +1,10 @@
 """What the rows that decode together remember, in pages: joining and leaving write a table, and copy nothing of others.
 
-A page holds PAGE tokens of a row in every layer; a layer's pages lie in one array, the pool, which grows by an eighth.
-Kernels write the pool where it lies: MLX would copy it whole while a step is in flight that holds it, and with few
-nodes a step one always is. What orders reads after writes is that each step's tails are made from those of the step
-before, by the kernel that writes.
+A page holds PAGE tokens of a row in every layer; a layer's pages lie in one array, the pool. It grows by few pages and
+shrinks as rows leave, one layer at a time, so that hardly more memory is taken than the rows' pages are. Kernels write
+the pool where it lies: MLX would copy it whole while a step is in flight that holds it, and with few nodes a step one
+always is. What orders reads after writes is that each step's tails are made from those of the step before, by the
+kernel that writes.
 
 Rows that go on from one prompt share its full pages.
 """
@@ -18,6 +19,10 @@ import mlx.core as mx
 from engine.families.zaya.cache import TAIL_TOKENS, CCACache
 from engine.families.zaya.config import ModelArgs
 from engine.mlx.kernels.attention import PAGE, store
+
+_SPARE = 32
+"""A pool grows by one part in so many of its pages at least, or a page for every other row, and shrinks when more is
+free: each time it is copied, a layer at a time, which takes as long as two or three steps."""
 
 
 @dataclass(slots=True)
@@ -53,11 +58,22 @@ class Pages:
         if not self.users[page]:
             self.free.append(page)
 
+    @property
+    def used(self) -> int:
+        """Pages with users."""
+        return len(self.users) - len(self.free)
+
     def grow(self, pages: int) -> None:
         """So many more."""
         first = len(self.users)
         self.users += [0] * pages
         self.free += range(first + pages - 1, first - 1, -1)  # the lowest are taken first
+
+    def gather(self) -> list[int]:
+        """Have the pages in use come first and be all there are: which page each of them was."""
+        order = [page for page, users in enumerate(self.users) if users]
+        self.users, self.free = [self.users[page] for page in order], []
+        return order
 
 
 class PagedRows:
@@ -154,6 +170,7 @@ class PagedRows:
         The caller gives back the lengths after the step, and the tails.
         """
         needed = [row for row, length in enumerate(self.lengths) if length // PAGE == len(self._rows[row])]
+        self._fit(len(needed))
         for row in needed:
             self._rows[row].append(self._take())
         if self._table is None or needed:
@@ -182,7 +199,7 @@ class PagedRows:
         needed = sum(-(-tokens // PAGE) for tokens in lengths.values())
         needed += len(prompts) - len(lengths)  # of a prompt's pages its other rows need the last, at most
         if needed > len(self._pages.free):
-            self._grow(needed - len(self._pages.free))
+            self._grow(needed)
 
     def _seat(self, prompt: _Prompt, twin: int | None) -> int:
         """Pages for a row; `twin` has the same prompt in its own. Returns how many of them they share."""
@@ -219,26 +236,51 @@ class PagedRows:
 
     def _take(self) -> int:
         page = self._pages.take()
-        if page is None:
-            self._grow()
-            page = self._pages.take()
-            assert page is not None, "there are more pages now"
+        assert page is not None, "there was room for it"
         return page
 
-    def _grow(self, pages: int = 1) -> None:
-        """So many more pages, at least an eighth of those there are and one for each row; one layer is copied at a
-        time."""
-        more = max(pages, len(self._pages.users) // 8, len(self._rows), 4)
-        shape = (more, 2, self._args.num_kv_heads, PAGE, self._args.head_dim)
+    def _fit(self, needed: int) -> None:
+        """See to so many free pages, and to not many more."""
+        pages = self._pages
+        if needed > len(pages.free):
+            self._grow(needed)
+        elif not needed and len(pages.free) > self._spare:
+            self._shrink()
+
+    def _grow(self, needed: int) -> None:
+        """Have so many free pages, and some more."""
+        pages = self._pages
+        more = max(needed - len(pages.free), self._spare)
         mx.synchronize()  # a step in flight writes where the pool was
+        new = self._empty_pool(more)
         if not self.pools:
-            self.pools = [mx.zeros(shape, self._dtype) for _ in range(self._args.num_layers)]
+            self.pools = [self._empty_pool(more) for _ in range(self._args.num_layers)]
+            mx.eval(self.pools)
         else:
             for layer in range(len(self.pools)):
-                self.pools[layer] = mx.concatenate([self.pools[layer], mx.zeros(shape, self._dtype)])
+                self.pools[layer] = mx.concatenate([self.pools[layer], new])
                 mx.eval(self.pools[layer])
-        mx.eval(self.pools)
-        self._pages.grow(more)
+        pages.grow(more)
+
+    @property
+    def _spare(self) -> int:
+        return max(self._pages.used // _SPARE, len(self._rows) // 2)
+
+    def _shrink(self) -> None:
+        """Let go of free pages: those in use move together."""
+        mx.synchronize()
+        order = self._pages.gather()
+        taken = mx.array(order, dtype=mx.int32)
+        for layer in range(len(self.pools)):
+            self.pools[layer] = self.pools[layer][taken]
+            mx.eval(self.pools[layer])
+        moved = {page: place for place, page in enumerate(order)}
+        self._rows = [[moved[page] for page in pages] for pages in self._rows]
+        self._table = None
+
+    def _empty_pool(self, pages: int) -> mx.array:
+        args = self._args
+        return mx.zeros((pages, 2, args.num_kv_heads, PAGE, args.head_dim), self._dtype)
 
 
 def places_for(rows: int) -> int:
