@@ -278,7 +278,7 @@ class ModelInfo(_Record):
     """What an engine runs and what it can do with it, as written into run logs.
 
     context_tokens  prompt and completion together; None if unknown.
-    fingerprint     changes whenever the weights or the tokenizer do.
+    fingerprint     changes whenever the weights or the tokenizer do, or what else makes other tokens of them.
     thinks          it writes its reasoning between think tags.
     notes           what people should know before they trust it or wait for it here, a sentence each, for displays.
     sampling        None if its makers do not say.

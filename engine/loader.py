@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.backend import import_on_lasting_thread, load_mlx, on_cpu, slow_here
-from engine.errors import ModelError
+from engine.errors import ModelError, RequestError
 from engine.families import family_of
 from engine.files import hub
 from engine.files.checkpoint import TOKENIZER_FILES, OnProgress
@@ -32,16 +32,22 @@ def load_engine(
     notes: tuple[str, ...] = (),
     max_rows: int | None = None,
     kv_bytes: int | None = None,
+    kv_bits: int | None = None,
 ) -> MLXEngine:
     """Load a model and start an engine on it; blocks until it is ready.
 
     model  a folder in the hub's layout, or a hub id (`owner/name`), which is fetched unless it is cached.
     name   what to call it in logs and messages; by default the folder's name or the id.
     notes  what people should know of the model: see `engine.api.ModelInfo`. What slows it down here is added.
+    max_rows, kv_bytes  as of `engine.mlx.engine.MLXEngine`.
+    kv_bits  8: keys and values are kept in 8 bits, so that caches are half as large; 16 or None: as they come.
 
-    Raises BackendError without a working MLX, ModelError for what cannot be found or read, CheckpointError for
-    tensors that are not the model's.
+    Raises RequestError for other `kv_bits`, or where the model does not take them; BackendError without a working MLX,
+    ModelError for what cannot be found or read, CheckpointError for tensors that are not the model's.
     """
+    if kv_bits not in (None, 8, 16):
+        raise RequestError(f"`kv_bits` = {kv_bits}: should be 8, or 16 for what the model computes")
+    kept_bits = 8 if kv_bits == 8 else None
     load_mlx()
     import_on_lasting_thread("engine.mlx.engine")
     from engine.mlx.engine import MLXEngine
@@ -50,7 +56,9 @@ def load_engine(
     local = path != NANO and Path(model).expanduser().exists()
     label = name or (path.name if local else str(model))
     source = str(path.resolve()) if local else str(model)  # a run may be resumed from another working directory
-    return MLXEngine(lambda: _load(ModelFolder(path), label, source, notes), max_rows=max_rows, kv_bytes=kv_bytes)
+    return MLXEngine(
+        lambda: _load(ModelFolder(path), label, source, notes, kept_bits), max_rows=max_rows, kv_bytes=kv_bytes
+    )
 
 
 def resolve(model: str | Path, on_progress: OnProgress | None = None) -> Path:
@@ -143,7 +151,7 @@ def inspect_model(model: str | Path) -> ModelReport:
     return describe(folder, family_of(folder))
 
 
-def _load(folder: ModelFolder, name: str, source: str, notes: tuple[str, ...]) -> LoadedModel:
+def _load(folder: ModelFolder, name: str, source: str, notes: tuple[str, ...], kv_bits: int | None) -> LoadedModel:
     """Load model and tokenizer; on the engine's worker thread."""
     from engine.api import ModelInfo
     from engine.mlx.engine import LoadedModel
@@ -152,11 +160,12 @@ def _load(folder: ModelFolder, name: str, source: str, notes: tuple[str, ...]) -
     family = family_of(folder)
     images = family.image_store(folder)
     tokenizer = _load_tokenizer(folder, images)  # before the weights: they take a while
-    model = family.load(folder)
+    model = family.load(folder, kv_bits=kv_bits)
     info = ModelInfo(
         name=name,
         context_tokens=folder.context_tokens,
-        fingerprint=folder.fingerprint,
+        # Other caches, other tokens: a run does not go on with them.
+        fingerprint=folder.fingerprint + (f"-kv{kv_bits}" if kv_bits is not None else ""),
         thinks=tokenizer.thinks,
         images=images is not None,
         notes=(*notes, *model.notes, *slow_sampling(), *slow_here()),
@@ -165,6 +174,7 @@ def _load(folder: ModelFolder, name: str, source: str, notes: tuple[str, ...]) -
             "source": source,
             "architecture": folder.config.get("model_type"),
             "device": "cpu" if on_cpu() else "gpu",
+            **({} if kv_bits is None else {"kv_bits": kv_bits}),
         },
     )
     return LoadedModel(model, tokenizer, info, images)

@@ -35,6 +35,8 @@ _OPENAI = "openai"
 """The kind of engine that has a server run it."""
 _KEPT_OPTIONS = {"base_url": "base_url", "tokenizer": "tokenizer_source", "api_key_env": "api_key_env"}
 """Options of that kind, and the facts of a model's details that keep them for a run that goes on."""
+_DECISIVE = {"kv_bits": "kv_bits"}
+"""The same of a model that runs here."""
 
 
 class ModelSpec(Record):
@@ -68,10 +70,11 @@ def model_to_open(model: ModelInfo) -> str:
 
 
 def options_to_open(model: ModelInfo) -> dict[str, Any]:
-    """What to open it with besides its name: of a model behind a server, how that is reached."""
-    kept = {name: model.details.get(fact) for name, fact in _KEPT_OPTIONS.items()}
-    kept["max_rows"] = model.max_rows
-    return {name: value for name, value in kept.items() if value is not None} if is_remote(model_to_open(model)) else {}
+    """What to open it with besides its name: of a model behind a server, how that is reached; of one here, what decides
+    on its tokens."""
+    facts, kept = (_KEPT_OPTIONS, {"max_rows": model.max_rows}) if is_remote(model_to_open(model)) else (_DECISIVE, {})
+    options: dict[str, Any] = {**{name: model.details.get(fact) for name, fact in facts.items()}, **kept}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def is_remote(model: str) -> bool:

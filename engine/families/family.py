@@ -22,10 +22,13 @@ class Family(ABC):
     """Models that are loaded alike. `load` is all that a new family needs; the rest has answers for most."""
 
     @abstractmethod
-    def load(self, folder: ModelFolder) -> TextModel:
+    def load(self, folder: ModelFolder, *, kv_bits: int | None = None) -> TextModel:
         """The model in a folder, ready to run; on the thread that will run it.
 
-        Raises ModelError for what is missing or cannot be read, CheckpointError for tensors that do not fit.
+        kv_bits  8: its caches are to keep keys and values in as many bits; None: as it computes them.
+
+        Raises ModelError for what is missing or cannot be read, CheckpointError for tensors that do not fit,
+        RequestError if its caches cannot have so few bits.
         """
 
     def image_store(self, folder: ModelFolder) -> ImageStore | None:

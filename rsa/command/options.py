@@ -132,7 +132,8 @@ class SettingFlags:
 
 
 class ServerFlags:
-    """A flag for each option of how a model's servers are reached; see `engine.openai.opening.open_openai`."""
+    """A flag for each option of what opens a model: of how its servers are reached, see
+    `engine.openai.opening.open_openai`, or of how it runs here, see `engine.loader.load_engine`."""
 
     base_url: Annotated[
         list[str] | None,
@@ -151,6 +152,14 @@ class ServerFlags:
         _server_flag(metavar="NAME", default="OPENAI_API_KEY", help="The environment variable that holds the key."),
     ]
     max_rows: Annotated[int | None, _server_flag(default="256", help="Requests at once, over all servers.")]
+    kv_bits: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel="A model on this machine",
+            show_default="16",
+            help="8: caches half as large, for more candidates at once; ZAYA1.",
+        ),
+    ]
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:

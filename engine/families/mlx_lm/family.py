@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from engine.backend import on_cpu
-from engine.errors import CheckpointError, EngineError, ModelError
+from engine.errors import CheckpointError, EngineError, ModelError, RequestError
 from engine.families.family import Family
 from engine.files.checkpoint import listed
 from engine.files.folder import ModelFolder
@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 class MLXLM(Family):
     """Any text model of mlx-lm."""
 
-    def load(self, folder: ModelFolder) -> AdaptedModel:
+    def load(self, folder: ModelFolder, *, kv_bits: int | None = None) -> AdaptedModel:
         """On a CPU in float32 and dequantised: MLX is slow there with the rest. Whether its rows are right in a batch
         is tried once; if not, they run one by one, and `notes` say so."""
+        if kv_bits is not None:
+            raise RequestError(
+                f"`kv_bits` = {kv_bits}: {folder.model_type} runs by mlx-lm, whose caches of so few bits hold "
+                "one row each: leave it out"
+            )
         import mlx.core as mx
         from mlx_lm.utils import dequantize_model, load_model
 

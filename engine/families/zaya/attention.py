@@ -14,7 +14,7 @@ from mlx import nn
 
 from engine.families.zaya.config import CONV_TAPS, ModelArgs
 from engine.families.zaya.lora import LoRA, QKVLoRA
-from engine.mlx import cpu
+from engine.mlx import cpu, eight_bits
 
 # Far below any real sum of squares; only all-zero (padding) rows feel it. The serving engines add 1e-12 to the sum.
 _L2_EPS = 1e-12
@@ -59,6 +59,25 @@ def attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str | None, *
     else:
         out = _attend_on_cpu(q * d**-0.5, k, v, mask)
     return out.transpose(0, 2, 1, 3).reshape(batch, n, heads * d)
+
+
+def attend_to_bytes(
+    q: mx.array,
+    keys: mx.array,
+    key_scales: mx.array,
+    values: mx.array,
+    value_scales: mx.array,
+    mask: mx.array | str | None,
+) -> mx.array:
+    """The same for the last token alone, q [B, heads, 1, d], over keys and values in 8 bits. In float32 between."""
+    batch, heads, _, d = q.shape
+    groups = keys.shape[1]
+    queries = q.astype(mx.float32).reshape(batch, groups, -1, d) * d**-0.5  # [B, kv_heads, g, d]
+    scores = eight_bits.product(queries, keys, key_scales, transposed=True)  # [B, kv_heads, g, total]
+    if isinstance(mask, mx.array):
+        scores = mx.where(mask, scores, mx.finfo(scores.dtype).min)
+    out = eight_bits.product(mx.softmax(scores, axis=-1), values, value_scales, transposed=False)
+    return out.astype(q.dtype).reshape(batch, 1, heads * d)
 
 
 def _attend_on_cpu(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str | None) -> mx.array:

@@ -4,7 +4,8 @@
 `finalize`, `make_mask`), with one class for every batch size. Two kinds of memory are kept together, because a
 row is only right if both stand at the same token:
 
-    keys, values  [B, kv_heads, capacity, head_dim]   every token; grown in steps, written in place
+    keys, values  [B, kv_heads, capacity, head_dim]   every token; grown in steps, written in place. In 8 bits these are
+                                                      bytes, and a third buffer has their scales
     tail          [B, 2, qk_width + value_width]      the last two tokens' inputs of the convolutions and, beside
                                                       them, what the values use one token late
     last_input    [B, 1, hidden_size]                 only with vision-LoRA: the last token's normed input, of which
@@ -23,18 +24,19 @@ as the text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import mlx.core as mx
 
 from engine.families.zaya.config import CONV_TAPS, ModelArgs
+from engine.mlx import eight_bits
 
 TAIL_TOKENS = CONV_TAPS - 1
 
 
-def kv_bytes_per_token(args: ModelArgs, dtype: mx.Dtype) -> int:
+def kv_bytes_per_token(args: ModelArgs, dtype: mx.Dtype, kv_bits: int | None = None) -> int:
     """Bytes that one more token of one row costs, all layers together."""
-    return 2 * args.num_layers * args.num_kv_heads * args.head_dim * dtype.size
+    head = args.head_dim * dtype.size if kv_bits is None else args.head_dim + eight_bits.SCALE.size
+    return 2 * args.num_layers * args.num_kv_heads * head
 
 
 def state_bytes(args: ModelArgs, dtype: mx.Dtype) -> int:
@@ -44,15 +46,19 @@ def state_bytes(args: ModelArgs, dtype: mx.Dtype) -> int:
 
 
 class CCACache:
-    """The memory of one layer for B rows. A new one is empty, and takes the batch size of its first input."""
+    """The memory of one layer for B rows. A new one is empty, and takes the batch size of its first input.
+
+    kv_bits  8: keys and values are kept in as many bits (`engine.mlx.eight_bits`); None: as they come.
+    """
 
     step = 256
     """Tokens by which the buffers grow at least; they grow by an eighth when that is more, so that copying stays
     a small part of the work at any length."""
 
-    def __init__(self, left_padding: Sequence[int] = (0,)) -> None:
-        self.keys: mx.array | None = None  # [B, kv_heads, capacity, head_dim]
-        self.values: mx.array | None = None  # [B, kv_heads, capacity, head_dim]
+    def __init__(self, left_padding: Sequence[int] = (0,), *, kv_bits: int | None = None) -> None:
+        self.kv_bits = kv_bits
+        self.buffers: list[mx.array] = []
+        """Keys, values [B, kv_heads, capacity, head_dim] and, of bytes, scales [B, 2 * kv_heads, capacity, 1]."""
         self.tail: mx.array | None = None  # [B, 2, qk_width + value_width]
         self.last_input: mx.array | None = None  # [B, 1, hidden_size]
         self.left_padding: list[int] = list(left_padding)
@@ -62,6 +68,14 @@ class CCACache:
         self._ends: list[int] | None = None  # while right-padded: the position after each row's last real token
 
     # ---- what the model asks -------------------------------------------------------------------------------
+
+    @property
+    def keys(self) -> mx.array | None:
+        return self.buffers[0] if self.buffers else None
+
+    @property
+    def values(self) -> mx.array | None:
+        return self.buffers[1] if self.buffers else None
 
     @property
     def batch_size(self) -> int:
@@ -140,25 +154,46 @@ class CCACache:
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append n tokens, each [B, kv_heads, n, head_dim]; return all so far, [B, kv_heads, size(), head_dim]."""
+        self.append(keys, values)
+        return self.fetch(keys.dtype)
+
+    def append(self, keys: mx.array, values: mx.array) -> None:
+        """Append n tokens, each [B, kv_heads, n, head_dim]."""
         batch, _, n, _ = keys.shape
         self.adopt(batch)
+        new = [keys, values]
+        if self.kv_bits is not None:
+            (keys, key_scales), (values, value_scales) = map(eight_bits.quantised, new)
+            new = [keys, values, mx.concatenate([key_scales, value_scales], axis=1)]
         end = self._size + n
-        if self.keys is None or self.values is None or end > self.keys.shape[2]:
-            self.keys = self._grown(self.keys, keys, end)
-            self.values = self._grown(self.values, values, end)
+        if not self.buffers or end > self.buffers[0].shape[2]:
+            self.buffers = [self._grown(i, x, end) for i, x in enumerate(new)]
         # Nothing else holds the buffers between two steps, so these are writes in place, not copies.
-        self.keys[:, :, self._size : end] = keys
-        self.values[:, :, self._size : end] = values
+        for buffer, x in zip(self.buffers, new, strict=True):
+            buffer[:, :, self._size : end] = x
         self._size = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def _grown(self, buffer: mx.array | None, new: mx.array, needed: int) -> mx.array:
+    def fetch(self, dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
+        """Keys and values of all tokens so far, each [B, kv_heads, size(), head_dim]; of a type, if they are bytes."""
+        if self.kv_bits is None:
+            keys, values = (x[:, :, : self._size] for x in self.buffers)
+            return keys, values
+        keys, key_scales, values, value_scales = self.fetch_bytes()
+        return eight_bits.numbers(keys, key_scales, dtype), eight_bits.numbers(values, value_scales, dtype)
+
+    def fetch_bytes(self) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+        """Keys and their scales, values and theirs, as `engine.mlx.eight_bits` has them; only if they are bytes."""
+        keys, values, scales = (x[:, :, : self._size] for x in self.buffers)
+        heads = keys.shape[1]
+        return keys, scales[:, :heads], values, scales[:, heads:]
+
+    def _grown(self, index: int, new: mx.array, needed: int) -> mx.array:
         room = -(-max(needed, self._size * 9 // 8) // self.step) * self.step
         batch, heads, _, width = new.shape
-        if buffer is None:
+        if not self.buffers:
             return mx.zeros((batch, heads, room, width), new.dtype)
         more = mx.zeros((batch, heads, room - self._size, width), new.dtype)
-        return mx.concatenate([buffer[:, :, : self._size], more], axis=2)
+        return mx.concatenate([self.buffers[index][:, :, : self._size], more], axis=2)
 
     def adopt(self, batch: int) -> None:
         """Take the batch size of the first input. Raises ValueError if it is another than that of the rows held."""
@@ -201,9 +236,9 @@ class CCACache:
             return
         shifts = [self._size - end for end in self._ends]
         self._ends = None
-        if not any(shifts) or self.keys is None or self.values is None:
+        if not any(shifts) or not self.buffers:
             return
-        self.keys, self.values = (_rolled(x[:, :, : self._size], shifts) for x in (self.keys, self.values))
+        self.buffers = [_rolled(x[:, :, : self._size], shifts) for x in self.buffers]
         self.left_padding = [pad + shift for pad, shift in zip(self.left_padding, shifts, strict=True)]
 
     # ---- rows ----------------------------------------------------------------------------------------------
@@ -213,7 +248,7 @@ class CCACache:
         """One cache with the rows of all; n references to one cache cost no more than `repeat(n)`."""
         if len(caches) > 1 and all(cache is caches[0] for cache in caches):
             return caches[0].repeat(len(caches))
-        merged = cls(())
+        merged = cls((), kv_bits=caches[0].kv_bits)
         merged._join(caches)
         return merged
 
@@ -229,7 +264,7 @@ class CCACache:
         padding = [pad + size - cache._size for cache in caches for pad in cache.left_padding]
         self.images_end = [end for cache in caches for end in cache.images_end]
         # Room for the next step is made here: the buffers are written anew anyway.
-        self.keys, self.values = (_stacked(caches, name, size, self.step) for name in ("keys", "values"))
+        self.buffers = _stacked(caches, size, self.step)
         self.tail, self.last_input = (_stacked_tails(caches, name) for name in ("tail", "last_input"))
         self.left_padding, self._size, self._ends = padding, size, None
 
@@ -237,12 +272,12 @@ class CCACache:
         """A cache of n copies of each row, row by row: [a, b] -> [a, a, ..., b, b, ...]."""
         if self._ends is not None:
             raise ValueError("finalize a right-padded cache before repeating it")
-        copy = type(self)([pad for pad in self.left_padding for _ in range(n)])
+        copy = type(self)([pad for pad in self.left_padding for _ in range(n)], kv_bits=self.kv_bits)
         copy._size = self._size
         copy.images_end = [end for end in self.images_end for _ in range(n)]
-        if self.keys is not None and self.values is not None and self.tail is not None:
+        if self.buffers and self.tail is not None:
             # No room is left over: the first write grows the buffers, and that makes the only copy.
-            copy.keys, copy.values = (_repeated(x[:, :, : self._size], n) for x in (self.keys, self.values))
+            copy.buffers = [_repeated(x[:, :, : self._size], n) for x in self.buffers]
             copy.tail = _repeated(self.tail, n)
             copy.last_input = None if self.last_input is None else _repeated(self.last_input, n)
         return copy
@@ -255,13 +290,12 @@ class CCACache:
         if self._ends is not None:
             self._ends = [self._ends[i] for i in rows]
         spare = min(min(self.left_padding, default=0), self._size)
-        if self.keys is not None and self.values is not None:
-            kept = mx.array(rows, mx.int32)
-            self.keys, self.values = (x[kept, :, spare:] if spare else x[kept] for x in (self.keys, self.values))
+        kept = mx.array(rows, mx.int32)
+        self.buffers = [x[kept, :, spare:] if spare else x[kept] for x in self.buffers]
         if self.tail is not None:
-            self.tail = self.tail[mx.array(rows, mx.int32)]
+            self.tail = self.tail[kept]
         if self.last_input is not None:
-            self.last_input = self.last_input[mx.array(rows, mx.int32)]
+            self.last_input = self.last_input[kept]
         self.left_padding = [pad - spare for pad in self.left_padding]
         self._size -= spare
         if self._ends is not None:
@@ -269,14 +303,14 @@ class CCACache:
 
     def extract(self, index: int) -> CCACache:
         """A cache of row `index` alone, without its padding. This one is left as it is."""
-        row = type(self)()
+        row = type(self)(kv_bits=self.kv_bits)
         end = self._size if self._ends is None else min(self._size, self._ends[index])
         start = min(self.left_padding[index], end)
         row._size = end - start
         row.left_padding = [self.left_padding[index] - start]
         row.images_end = [self.images_end[index]]
-        if self.keys is not None and self.values is not None and self.tail is not None:
-            row.keys, row.values = (mx.contiguous(x[index : index + 1, :, start:end]) for x in (self.keys, self.values))
+        if self.buffers and self.tail is not None:
+            row.buffers = [mx.contiguous(x[index : index + 1, :, start:end]) for x in self.buffers]
             row.tail = mx.contiguous(self.tail[index : index + 1])
             if self.last_input is not None:
                 row.last_input = mx.contiguous(self.last_input[index : index + 1])
@@ -287,12 +321,13 @@ class CCACache:
     @property
     def state(self) -> list[mx.array]:
         """Every array held; evaluate them with each step."""
-        return [x for x in (self.keys, self.values, self.tail, self.last_input) if x is not None]
+        return [*self.buffers, *(x for x in (self.tail, self.last_input) if x is not None)]
 
     @state.setter
     def state(self, arrays: Sequence[mx.array]) -> None:
-        self.keys, self.values, self.tail = arrays[:3] if arrays else (None, None, None)
-        self.last_input = arrays[3] if len(arrays) > 3 else None
+        buffers = 2 if self.kv_bits is None else 3
+        self.buffers = list(arrays[:buffers])
+        self.tail, self.last_input = (*arrays[buffers:], None, None)[:2]
 
     @property
     def nbytes(self) -> int:
@@ -313,22 +348,21 @@ class CCACache:
         return 0
 
 
-def _stacked(caches: Sequence[CCACache], name: str, size: int, step: int) -> mx.array | None:
+def _stacked(caches: Sequence[CCACache], size: int, step: int) -> list[mx.array]:
     """Buffers [B_i, heads, capacity_i, width] -> [sum of B_i, heads, size rounded up, width], right-aligned."""
-    example: mx.array | None = next((getattr(c, name) for c in caches if getattr(c, name) is not None), None)
-    if example is None:
-        return None
-    _, heads, _, width = example.shape
+    examples = next((cache.buffers for cache in caches if cache.buffers), [])
     room = -(-(size + 1) // step) * step
-    parts: list[mx.array] = []
-    for cache in caches:
-        rows = cache.batch_size
-        buffer: Any = getattr(cache, name)
-        used = cache._size if buffer is not None else 0
-        parts.append(mx.zeros((rows, heads, room, width), example.dtype))
-        if used:
-            parts[-1][:, :, size - used : size] = buffer[:, :, :used]
-    return mx.concatenate(parts, axis=0)
+    stacked: list[mx.array] = []
+    for i, example in enumerate(examples):
+        _, heads, _, width = example.shape
+        parts: list[mx.array] = []
+        for cache in caches:
+            parts.append(mx.zeros((cache.batch_size, heads, room, width), example.dtype))
+            used = cache._size if cache.buffers else 0
+            if used:
+                parts[-1][:, :, size - used : size] = cache.buffers[i][:, :, :used]
+        stacked.append(mx.concatenate(parts, axis=0))
+    return stacked
 
 
 def _stacked_tails(caches: Sequence[CCACache], name: str) -> mx.array | None:

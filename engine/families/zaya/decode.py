@@ -6,6 +6,7 @@ The plain path is `model.ZayaModel`; both give the same logits up to the roundin
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
@@ -15,7 +16,7 @@ from engine.families.zaya.config import ModelArgs
 from engine.families.zaya.kernels import END, ENTER, LEAVE, Kernels
 from engine.families.zaya.moe import fused
 from engine.families.zaya.pages import PagedRows
-from engine.mlx.kernels import experts
+from engine.mlx.kernels import eight_bits, experts
 from engine.mlx.kernels.attention import Split, attend
 from engine.mlx.kernels.launch import wanted
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from engine.families.zaya.model import Block, Model, ResidualScale
 
 _Step = Callable[
-    [mx.array, mx.array, mx.array, list[mx.array], list[mx.array]], tuple[mx.array, mx.array, list[mx.array]]
+    [mx.array, mx.array, mx.array, list[mx.array], list[mx.array], mx.array | None],
+    tuple[mx.array, mx.array, list[mx.array]],
 ]
 
 
@@ -37,6 +39,7 @@ class Decoder:
         self._steps: dict[tuple[int, int, Split], _Step] = {}
         self._split = Split.of(1, model.args.num_kv_heads, 1)
         self._split_for = 0
+        self._scratch: mx.array | None = None  # only for pages of 8 bits
 
     def run(self, tokens: mx.array, rows: PagedRows) -> mx.array:
         """tokens [B] -> logits [B, V] in the model's type; the rows then hold the tokens."""
@@ -49,9 +52,17 @@ class Decoder:
         key = (places, table.shape[1], self._split)
         if key not in self._steps:
             self._steps[key] = mx.compile(self._step(self._split))
-        logits, lengths, tails = self._steps[key](tokens, table, lengths, rows.tails, rows.pools)
+        logits, lengths, tails = self._steps[key](
+            tokens, table, lengths, rows.tails, rows.pools, self._scratch_for(places)
+        )
         rows.advanced(tails, lengths)
         return logits[:batch] if places > batch else logits
+
+    def _scratch_for(self, places: int) -> mx.array | None:
+        args = self._model.args
+        if self._model.kv_bits is not None and (self._scratch is None or self._scratch.shape[0] != places):
+            self._scratch = eight_bits.scratch(places, args.num_kv_heads, args.head_dim, self._model.dtype)
+        return self._scratch
 
     def _choose_split(self, places: int, longest: int) -> None:
         """Another one only if it must be, or rows have left."""
@@ -63,18 +74,42 @@ class Decoder:
         model, kernels = self._model.model, self._kernels
 
         def step(
-            tokens: mx.array, table: mx.array, lengths: mx.array, tails: list[mx.array], pools: list[mx.array]
+            tokens: mx.array,
+            table: mx.array,
+            lengths: mx.array,
+            tails: list[mx.array],
+            pools: list[mx.array],
+            scratch: mx.array | None,
         ) -> tuple[mx.array, mx.array, list[mx.array]]:
             h = model.embed_tokens(tokens)
             residual = state = None
+            own = None if scratch is None else _own_pages(table)
             after = []
             for layer, tail, pool in zip(self._layers, tails, pools, strict=True):
-                h, residual, state, new = layer(h, residual, state, tail, pool, table, lengths, split)
+                memory = _Memory(pool, table, lengths, scratch, own)
+                h, residual, state, new = layer(h, residual, state, tail, memory, split)
                 after.append(new)
             (h,) = kernels.merge(h, _scales(model.res_scale), model.final_norm.weight, residual, END)
             return self._model.head(h), mx.where(lengths < 0, lengths, lengths + 1), after
 
         return step
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """Where a layer's keys and values are. In 8 bits, new ones go through `scratch`, of which each row has the page
+    that the table `own` says."""
+
+    pool: mx.array
+    table: mx.array
+    lengths: mx.array
+    scratch: mx.array | None = None
+    own: mx.array | None = None
+
+
+def _own_pages(table: mx.array) -> mx.array:
+    """A table like another in which row b has page b alone."""
+    return mx.contiguous(mx.broadcast_to(mx.arange(table.shape[0], dtype=mx.int32)[:, None], table.shape))
 
 
 class _Layer:
@@ -100,20 +135,29 @@ class _Layer:
         residual: mx.array | None,
         state: mx.array | None,
         tail: mx.array,
-        pool: mx.array,
-        table: mx.array,
-        lengths: mx.array,
+        memory: _Memory,
         split: Split,
     ) -> tuple[mx.array, mx.array, mx.array, mx.array]:
         """h [B, H], the stream [B, H] before it and the router's state -> the same after this layer, and its tail."""
-        kernels, attention = self._kernels, self._attention
+        kernels, attention, lengths = self._kernels, self._attention, memory.lengths
         residual, x = kernels.merge(h, *self._merges[0], residual, ENTER)
-        conv = attention.conv
-        q, tail = kernels.project(attention.qkv(x), tail, conv.weight, conv.bias, attention.temp, pool, table, lengths)
-        out = attention.o_proj(attend(q, pool, table, lengths, split))
+        found, tail = self._attend(attention.qkv(x), tail, memory, split)
+        out = attention.o_proj(found)
         residual, x32, x = kernels.merge(out, *self._merges[1], residual, LEAVE)
         choice, share, state = kernels.route(x32, self._down, self._route, state, lengths)
         return self._experts(x, x32, choice, share), residual, state, tail
+
+    def _attend(self, qkv: mx.array, tail: mx.array, memory: _Memory, split: Split) -> tuple[mx.array, mx.array]:
+        """What the attention finds [B, heads * d], and the new tail. Keys and values are then in the pool."""
+        conv, temp = self._attention.conv, self._attention.temp
+        pool, table, lengths = memory.pool, memory.table, memory.lengths
+        if memory.scratch is None or memory.own is None:
+            q, tail = self._kernels.project(qkv, tail, conv.weight, conv.bias, temp, pool, table, lengths)
+            return attend(q, pool, table, lengths, split), tail
+        scratch, own = memory.scratch, memory.own
+        q, tail = self._kernels.project(qkv, tail, conv.weight, conv.bias, temp, scratch, own, lengths)
+        q = eight_bits.pack(q, scratch, pool, table, lengths)
+        return eight_bits.attend(q, pool, table, lengths, split), tail
 
     def _experts(self, x: mx.array, x32: mx.array, choice: mx.array, share: mx.array) -> mx.array:
         mlp = self._moe.experts.switch_mlp

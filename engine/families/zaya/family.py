@@ -35,8 +35,9 @@ LAYOUTS = {
 class Zaya(Family):
     """ZAYA1 and ZAYA1-VL, in every layout that `engine.families.zaya.weights` reads."""
 
-    def load(self, folder: ModelFolder) -> Model:
+    def load(self, folder: ModelFolder, *, kv_bits: int | None = None) -> Model:
         model, _ = load_folder(folder)
+        model.kv_bits = kv_bits
         decode.adopt(model)
         return model
 

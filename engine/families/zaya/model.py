@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 
 from engine.errors import RequestError
 from engine.families.zaya import masks
-from engine.families.zaya.attention import CCA, Rotary, attend
+from engine.families.zaya.attention import CCA, Rotary, attend, attend_to_bytes
 from engine.families.zaya.cache import CCACache, kv_bytes_per_token, state_bytes
 from engine.families.zaya.config import ImageMask, ModelArgs
 from engine.families.zaya.decode import Decoder
@@ -21,6 +21,7 @@ from engine.families.zaya.lora import ImageRows
 from engine.families.zaya.moe import MoE
 from engine.families.zaya.pages import PagedRows
 from engine.families.zaya.tensors import convert
+from engine.mlx import eight_bits
 from engine.mlx.cpu import on_cpu
 from engine.mlx.model import StepWeights
 from engine.vision.tower import VisionTower
@@ -65,7 +66,8 @@ class ExpertLayer(nn.Module):
 class Step:
     """What all layers share in one forward pass of n tokens: see `CCACache.make_mask` and `pad_mask`.
 
-    images is None where there is no image token: then nothing about images is computed.
+    reads_bytes  keys and values in 8 bits are multiplied as they are; else they are made numbers first.
+    images       None where there is no image token: then nothing about images is computed.
     """
 
     rotary: Rotary
@@ -73,6 +75,7 @@ class Step:
     pad_mask: mx.array | None
     dtype: mx.Dtype
     on_cpu: bool
+    reads_bytes: bool
     images: ImageRows | None
 
 
@@ -99,8 +102,11 @@ class Block(nn.Module):
             added = attention.qkv_lora(x, cache.fetch_last_input(x.shape[0], x.shape[2], x.dtype), step.images)
         q, k, v, latents = attention.project(x, before, step.rotary, added)
         cache.update_tail(latents, x if attention.qkv_lora is not None else None)
-        k, v = cache.update_and_fetch(k, v)
-        h = attend(q, k, v, step.mask, on_cpu=step.on_cpu)
+        cache.append(k, v)
+        if step.reads_bytes and cache.kv_bits is not None:
+            h = attend_to_bytes(q, *cache.fetch_bytes(), step.mask)
+        else:
+            h = attend(q, *cache.fetch(k.dtype), step.mask, on_cpu=step.on_cpu)
         if step.on_cpu:
             mx.async_eval(h)  # the experts will wait for it there: let it run while Python writes on
         residual, x, choice, weight, router_state = self.leave(h, residual, router_state, step.images)
@@ -162,7 +168,9 @@ class ZayaModel(nn.Module):
                 if how != "causal":
                     seen = masks.groups(image, cache.columns(n), how)
                     mask = masks.with_groups(cache.mask_array(n), *seen)
-        return Step(rotary, mask, cache.pad_mask(n), h.dtype, cpu, images)
+        # MLX's products of bytes are made for Metal and for few queries; they run one by one on CUDA.
+        reads_bytes = n == 1 and mx.metal.is_available() and not cpu and eight_bits.groups_fit(self.args.head_dim)
+        return Step(rotary, mask, cache.pad_mask(n), h.dtype, cpu, reads_bytes, images)
 
     def _image_tokens(self, image_mask: mx.array | None, cache: CCACache, n: int) -> np.ndarray:
         """Which of the next n tokens are an image's, [B, n]; noted in the cache. ValueError: see `Model`."""
@@ -188,6 +196,8 @@ class Model(nn.Module):
 
     Raises ValueError: image_mask has another shape, or the tokens begin inside a range that `unsplittable` gives.
 
+    kv_bits: 8 to keep keys and values in as many bits, None as they come; to be set before any cache is made.
+
     Implements `engine.mlx.model.SeeingModel`.
     """
 
@@ -201,6 +211,7 @@ class Model(nn.Module):
         self.model_type = args.model_type
         self.model = ZayaModel(args)
         self.vision_tower: VisionTower | None = VisionTower(args.vision) if args.vision is not None else None
+        self.kv_bits: int | None = None
         self._decoder: Decoder | None = None
         self._note: str | None = None
         if not args.tie_word_embeddings:
@@ -280,7 +291,7 @@ class Model(nn.Module):
 
     def make_cache(self, rows: int = 1) -> list[CCACache]:
         """An empty cache for each layer; it takes the batch size of its first input, whatever `rows` says."""
-        return [CCACache() for _ in self.layers]
+        return [CCACache(kv_bits=self.kv_bits) for _ in self.layers]
 
     def copy_cache(self, caches: Sequence[CCACache]) -> list[CCACache]:
         """The same row's memory again."""
@@ -291,7 +302,7 @@ class Model(nn.Module):
     ) -> Sequence[CCACache] | Sequence[PagedRows]:
         """See `engine.mlx.model.TextModel.batch_cache`."""
         if self._decoder is not None:
-            return [PagedRows.of(self.args, self.dtype, caches, places)]
+            return [PagedRows.of(self.args, self.dtype, caches, places, kv_bits=self.kv_bits)]
         if caches[0].batch_size == 1:
             return [CCACache.merge([cache] * len(places)) for cache in caches]
         for cache in caches:
@@ -301,7 +312,7 @@ class Model(nn.Module):
     def cache_bytes(self, tokens: int) -> int:
         """Bytes of cache that a row of so many tokens needs, all layers together."""
         dtype = self.dtype
-        return kv_bytes_per_token(self.args, dtype) * tokens + state_bytes(self.args, dtype)
+        return kv_bytes_per_token(self.args, dtype, self.kv_bits) * tokens + state_bytes(self.args, dtype)
 
     @property
     def ragged(self) -> bool:

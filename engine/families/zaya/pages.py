@@ -11,13 +11,14 @@ Rows that go on from one prompt share its full pages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
 
 from engine.families.zaya.cache import TAIL_TOKENS, CCACache
 from engine.families.zaya.config import ModelArgs
+from engine.mlx.kernels import eight_bits
 from engine.mlx.kernels.attention import PAGE, store
 
 _SPARE = 32
@@ -83,24 +84,32 @@ class PagedRows:
     Rows beyond the last up to `places` are empty: they make the shapes of a step stay the same as rows come and go.
     """
 
-    def __init__(self, args: ModelArgs, dtype: mx.Dtype) -> None:
-        self._args, self._dtype = args, dtype
+    def __init__(self, args: ModelArgs, dtype: mx.Dtype, *, kv_bits: int | None = None) -> None:
+        self._args, self._dtype, self._kv_bits = args, dtype, kv_bits
         self._prompts: list[_Prompt] = []
         self._pages = Pages()
         self._rows: list[list[int]] = []  # the pages of each row
         self.lengths: list[int] = []
         """Tokens of each row that was placed."""
         self.pools: list[mx.array] = []
-        """[pages, 2, kv_heads, PAGE, d] of each layer."""
+        """Of each layer, as `engine.mlx.kernels.attention` has them, or `engine.mlx.kernels.eight_bits`."""
         self.tails: list[mx.array] = []
         """[places, 2, qk_width + value_width] of each layer."""
         self._table: mx.array | None = None
         self._lengths: mx.array | None = None
 
     @classmethod
-    def of(cls, args: ModelArgs, dtype: mx.Dtype, caches: Sequence[CCACache], places: Sequence[int]) -> PagedRows:
-        """Rows that go on from those at some places of a prompt's caches."""
-        rows = cls(args, dtype)
+    def of(
+        cls,
+        args: ModelArgs,
+        dtype: mx.Dtype,
+        caches: Sequence[CCACache],
+        places: Sequence[int],
+        *,
+        kv_bits: int | None = None,
+    ) -> PagedRows:
+        """Rows that go on from those at some places of a prompt's caches, which have the same `kv_bits`."""
+        rows = cls(args, dtype, kv_bits=kv_bits)
         rows._prompts = [_Prompt(caches, place) for place in places]
         return rows
 
@@ -217,10 +226,11 @@ class PagedRows:
         start = prompt.caches[0].left_padding[prompt.place]
         if first == end:
             return []
+        copy: Callable[..., mx.array] = store if self._kv_bits is None else eight_bits.store
         return [
-            store(layer.keys, layer.values, prompt.place, start, (first, end), self._rows[row][share:], pool)
+            copy(*layer.buffers, prompt.place, start, (first, end), self._rows[row][share:], pool)
             for layer, pool in zip(prompt.caches, self.pools, strict=True)
-            if layer.keys is not None and layer.values is not None
+            if layer.buffers
         ]
 
     def _tails_of(self, prompts: Sequence[_Prompt], layer: int) -> mx.array:
@@ -280,6 +290,8 @@ class PagedRows:
 
     def _empty_pool(self, pages: int) -> mx.array:
         args = self._args
+        if self._kv_bits is not None:
+            return eight_bits.empty_pool(pages, args.num_kv_heads, args.head_dim)
         return mx.zeros((pages, 2, args.num_kv_heads, PAGE, args.head_dim), self._dtype)
 
 

@@ -119,7 +119,7 @@ _ATTEND = Kernel(
 """,
 )
 
-_JOIN = Kernel(
+JOIN = Kernel(
     name="paged_attention_join",
     inputs=("found", "weights", "lengths"),
     outputs=("out",),
@@ -199,7 +199,7 @@ def attend(q: mx.array, pool: mx.array, table: mx.array, lengths: mx.array, spli
         blocks=(split.splits, kv, batch), threads=32 * _WARPS, constants=constants,
         outputs=[((*parts, d), mx.float32), ((*parts, 2), mx.float32)],
     )  # fmt: skip
-    (out,) = _JOIN(
+    (out,) = JOIN(
         found, weights, lengths,
         blocks=(heads, batch, 1), threads=d, constants=constants, outputs=[((batch, heads * d), q.dtype)],
     )  # fmt: skip

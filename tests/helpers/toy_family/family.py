@@ -77,7 +77,7 @@ class ToyModel:
 class Toy(Family):
     """Reads `vocab_size` and no weights."""
 
-    def load(self, folder: ModelFolder) -> ToyModel:
+    def load(self, folder: ModelFolder, *, kv_bits: int | None = None) -> ToyModel:
         return ToyModel(int(folder.config["vocab_size"]))
 
 

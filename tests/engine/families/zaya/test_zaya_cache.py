@@ -256,7 +256,8 @@ def test_bytes_are_known_beforehand(tiny: Model, prefilled: Prefilled) -> None:
 def test_state_lists_every_array(tiny: Model, prefilled: Prefilled) -> None:
     assert tiny.make_cache()[0].state == []
     for cache in prefilled([1, 2]):
-        arrays = [value for value in vars(cache).values() if isinstance(value, mx.array)]
+        values = [x for value in vars(cache).values() for x in (value if isinstance(value, list) else [value])]
+        arrays = [value for value in values if isinstance(value, mx.array)]
         assert len(cache.state) == len(arrays) == 4
         cache.state = [x + 0 for x in cache.state]
         assert not cache.empty()

@@ -61,6 +61,15 @@ def fused(plain: Model, request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     return model
 
 
+@pytest.fixture
+def in_eight_bits(plain: Model, fused: Model) -> tuple[Model, Model]:
+    """The same two, whose caches keep keys and values in 8 bits."""
+    model = Model(ARGS)
+    model.update(plain.parameters())
+    model.kv_bits = fused.kv_bits = 8
+    return model, fused
+
+
 class Rows:
     """Rows that decode by kernels together, and each alone on the plain path."""
 
@@ -127,6 +136,19 @@ def test_rows_of_unequal_length_decode_as_alone(plain: Model, fused: Model) -> N
         rows.join(tokens(count, seed))
     rows.step(1)
     rows.step(40)
+
+
+def test_rows_in_eight_bits_decode_as_alone(in_eight_bits: tuple[Model, Model]) -> None:
+    rows = Rows(*in_eight_bits)
+    for seed, count in enumerate((3, PAGE, PAGE + 1)):
+        rows.join(tokens(count, seed), copies=1 + seed % 2)
+    rows.step(1)
+    rows.keep([1, 3, 0])
+    rows.join(tokens(5, 7))
+    rows.step(40)
+    whole = PagedRows.of(ARGS, mx.bfloat16, [], [])
+    pools = [rows.together[0]._empty_pool(1).nbytes, whole._empty_pool(1).nbytes]
+    assert pools[0] * 2 * ARGS.head_dim == pools[1] * (ARGS.head_dim + 2)
 
 
 def test_rows_of_one_prompt_share_its_pages_and_write_their_own(plain: Model, fused: Model) -> None:

@@ -40,7 +40,7 @@ def prompt(tokens: int, mark: float = 0.0) -> list[CCACache]:
     shared = mx.full((1, 1, tokens, 8), mark, mx.bfloat16)
     caches = [CCACache() for _ in LAYERS]
     for cache in caches:
-        cache.keys, cache.values, cache._size = shared, shared, tokens
+        cache.buffers, cache._size = [shared, shared], tokens
         cache.tail = mx.zeros((1, 2, ARGS.qk_width + ARGS.value_width), mx.bfloat16)
     return caches
 

@@ -1,0 +1,225 @@
+"""Attention of one query a row over keys and values in 8 bits, in pages: see `engine.mlx.kernels.attention`.
+
+A layer's pool is [pages, 2, kv_heads, PAGE * (d + 2)] of bytes: of each head first the bytes of a page's tokens
+[PAGE, d], then their scales [PAGE] in bfloat16; `engine.mlx.eight_bits` says what they mean.
+
+What decodes is written in two steps: the projection leaves keys and values, as numbers, in `scratch`, a pool with one
+page a row, and `pack` brings them into the rows' own pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from engine.mlx.eight_bits import SCALE
+from engine.mlx.kernels.attention import JOIN, PAGE, Split
+from engine.mlx.kernels.launch import Kernel
+
+_WARPS = 4
+
+_PACK = Kernel(
+    name="pack_eight_bits",
+    inputs=("q", "scratch", "pool", "table", "lengths"),
+    outputs=("query",),
+    body="""
+  // A block has one head of the keys, or of the values, of one row. The queries only pass: who reads them comes after.
+  BLOCK_ARRAY(float, parts, D / 32);
+  const int row = BLOCK_Y, kind = BLOCK_X / KV, head = BLOCK_X % KV, M = table_shape[1], position = lengths[row];
+  for (int i = BLOCK_X * D + THREAD; i < HEADS * D; i += 2 * KV * D)
+    query[(long)row * HEADS * D + i] = q[(long)row * HEADS * D + i];
+  if (position < 0) return;
+  const long from = (((long)row * 2 + kind) * KV + head) * PAGE + position % PAGE;
+  const float x = float(scratch[from * D + THREAD]);
+  const float most = warp_max(x < 0.0f ? -x : x) + warp_sum(x - x);  // what is not finite stays so
+  if (LANE == 0) parts[WARP] = most;
+  BARRIER();
+  float all = parts[0];
+  for (int i = 1; i < D / 32; i++) all = parts[i] > all || parts[i] != parts[i] ? parts[i] : all;
+  const BF16 scale = BF16(all / 127.0f);
+  const float step = float(scale);
+  const float whole = max(-127.0f, min(127.0f, step > 0.0f ? x / step : 0.0f));
+  const long page = table[row * M + position / PAGE];
+  GLOBAL uint8_t* cells = (GLOBAL uint8_t*)pool + ((page * 2 + kind) * KV + head) * PAGE * (D + 2);
+  cells[position % PAGE * D + THREAD] = uint8_t(int(whole + 128.5f));
+  if (THREAD == 0) ((GLOBAL BF16*)(cells + PAGE * D))[position % PAGE] = scale;
+""",
+)
+
+_ATTEND = Kernel(
+    name="paged_attention_eight_bits",
+    inputs=("q", "pool", "table", "lengths"),
+    outputs=("found", "weights"),
+    helpers="""
+template <int N>
+struct alignas(N) Bytes { uint8_t values[N]; };
+""",
+    body="""
+  // A warp reads 4 keys at a time; 8 lanes share a key, PER neighbouring channels each. What a turn needs is read while
+  // the one before is computed. GROUP query heads read the same keys.
+  const int PER = D / 8, WARPS = 4, M = table_shape[1];
+  BLOCK_ARRAY(float, sums, 4 * GROUP * D);
+  BLOCK_ARRAY(float, stats, 4 * GROUP * 2);
+  const int row = BLOCK_Z, head = BLOCK_Y, keys = lengths[row] + 1, begin = BLOCK_X * CHUNK;
+  if (begin >= keys) return;
+  const int end = min(begin + CHUNK, keys), place = LANE / 8, part = LANE % 8;
+  const float scale = inverse_sqrt(float(D)) * 1.4426950408889634f;  // powers of 2 are cheaper
+  float query[GROUP][PER], shift[GROUP], sum[GROUP][PER], best[GROUP], total[GROUP];
+  for (int h = 0; h < GROUP; h++) {
+    load8(q + ((row * KV + head) * GROUP + h) * D + part * PER, query[h]);
+    if (PER > 8) load8(q + ((row * KV + head) * GROUP + h) * D + part * PER + 8, query[h] + PER - 8);
+    shift[h] = 0.0f;
+    for (int i = 0; i < PER; i++) { query[h][i] *= scale; shift[h] += 128.0f * query[h][i]; sum[h][i] = 0.0f; }
+    best[h] = -1e30f; total[h] = 0.0f;
+  }
+  const int first = begin + WARP * 4 + place;
+  Bytes<PER> next_keys, next_values;
+  float next_step = 0.0f, next_size = 0.0f;
+  for (int turn = -1; first - place + turn * WARPS * 4 < end; turn++) {
+    const Bytes<PER> k = next_keys, v = next_values;
+    const float step = next_step, size = next_size;
+    const int key = min(first + (turn + 1) * WARPS * 4, end - 1), cell = key % PAGE;
+    const long page = table[row * M + key / PAGE];
+    const GLOBAL uint8_t* from = pool + (page * 2 * KV + head) * PAGE * (D + 2);
+    const GLOBAL uint8_t* more = from + (long)KV * PAGE * (D + 2);
+    next_keys = *(const GLOBAL Bytes<PER>*)(from + cell * D + part * PER);
+    next_values = *(const GLOBAL Bytes<PER>*)(more + cell * D + part * PER);
+    next_step = float(((const GLOBAL BF16*)(from + PAGE * D))[cell]);
+    next_size = float(((const GLOBAL BF16*)(more + PAGE * D))[cell]);
+    if (turn < 0) continue;
+    for (int h = 0; h < GROUP; h++) {
+      float score = -shift[h];
+      for (int i = 0; i < PER; i++) score += query[h][i] * float(k.values[i]);
+      for (int mask = 1; mask < 8; mask <<= 1) score += warp_xor(score, mask);
+      score *= step;
+      if (first + turn * WARPS * 4 >= end) score = -1e30f;
+      if (score > best[h]) {
+        const float less = power2(best[h] - score);
+        total[h] *= less;
+        for (int i = 0; i < PER; i++) sum[h][i] *= less;
+        best[h] = score;
+      }
+      const float weight = score > -1e29f ? power2(score - best[h]) : 0.0f;
+      total[h] += weight;
+      const float height = weight * size;
+      for (int i = 0; i < PER; i++) sum[h][i] += height * (float(v.values[i]) - 128.0f);
+    }
+  }
+  for (int h = 0; h < GROUP; h++) {
+    float most = best[h];
+    most = max(most, warp_xor(most, 8));
+    most = max(most, warp_xor(most, 16));
+    const float less = power2(best[h] - most);
+    float all = total[h] * less;
+    all += warp_xor(all, 8);
+    all += warp_xor(all, 16);
+    for (int i = 0; i < PER; i++) {
+      float x = sum[h][i] * less;
+      x += warp_xor(x, 8);
+      x += warp_xor(x, 16);
+      if (place == 0) sums[(WARP * GROUP + h) * D + part * PER + i] = x;
+    }
+    if (LANE == 0) { stats[(WARP * GROUP + h) * 2] = most; stats[(WARP * GROUP + h) * 2 + 1] = all; }
+  }
+  BARRIER();
+  for (int i = THREAD; i < GROUP * D; i += WARPS * 32) {
+    const int h = i / D;
+    float most = -1e30f, all = 0.0f, x = 0.0f;
+    for (int w = 0; w < WARPS; w++) most = max(most, stats[(w * GROUP + h) * 2]);
+    for (int w = 0; w < WARPS; w++) {
+      const float less = power2(stats[(w * GROUP + h) * 2] - most);
+      all += stats[(w * GROUP + h) * 2 + 1] * less;
+      x += sums[w * GROUP * D + i] * less;
+    }
+    const long to = ((row * KV + head) * BLOCKS_X + BLOCK_X) * GROUP + h;
+    found[to * D + i % D] = x;
+    if (i % D == 0) { weights[to * 2] = most; weights[to * 2 + 1] = all; }
+  }
+""",
+)
+
+_STORE = Kernel(
+    name="paged_store_eight_bits",
+    inputs=("keys", "values", "scales", "pages", "span", "pool"),
+    outputs=("done",),
+    body="""
+  // One block a token; span: row, position of token 0 in the buffers, capacity, first token.
+  const int token = span[3] + BLOCK_X, cell = token % PAGE;
+  const long page = pages[token / PAGE - span[3] / PAGE], at = span[1] + token;
+  for (int i = THREAD; i < 2 * KV * D; i += 128) {
+    const int head = i / D % KV, kind = i / D / KV;
+    const long from = (((long)span[0] * KV + head) * span[2] + at) * D + i % D;
+    GLOBAL uint8_t* cells = (GLOBAL uint8_t*)pool + ((page * 2 + kind) * KV + head) * PAGE * (D + 2);
+    cells[cell * D + i % D] = kind == 0 ? keys[from] : values[from];
+    if (i % D == 0)
+      ((GLOBAL BF16*)(cells + PAGE * D))[cell] = scales[((long)span[0] * 2 * KV + kind * KV + head) * span[2] + at];
+  }
+  if (BLOCK_X == 0 && THREAD < 8) done[THREAD] = 1;
+""",
+)
+
+
+def empty_pool(pages: int, kv_heads: int, width: int) -> mx.array:
+    """A layer's pool."""
+    return mx.zeros((pages, 2, kv_heads, PAGE * (width + SCALE.size)), mx.uint8)
+
+
+def scratch(rows: int, kv_heads: int, width: int, dtype: mx.Dtype) -> mx.array:
+    """Where the projection leaves what decodes: a pool of numbers with one page a row. All layers share it."""
+    return mx.zeros((rows, 2, kv_heads, PAGE, width), dtype)
+
+
+def pack(q: mx.array, scratch: mx.array, pool: mx.array, table: mx.array, lengths: mx.array) -> mx.array:
+    """Bring the keys and values of the token that decodes from `scratch` into the pool. Returns the queries [B, heads,
+    d]: use these, so that what reads the pool comes after."""
+    rows, heads, d = q.shape
+    kv = scratch.shape[2]
+    (query,) = _PACK(
+        q, scratch, pool, table, lengths,
+        blocks=(2 * kv, rows, 1), threads=d, constants={"D": d, "KV": kv, "HEADS": heads, "PAGE": PAGE},
+        outputs=[(q.shape, q.dtype)],
+    )  # fmt: skip
+    return query
+
+
+def attend(q: mx.array, pool: mx.array, table: mx.array, lengths: mx.array, split: Split) -> mx.array:
+    """As `engine.mlx.kernels.attention.attend`."""
+    batch, heads, d = q.shape
+    kv = pool.shape[2]
+    constants: dict[str, int | mx.Dtype] = {
+        "T": q.dtype, "D": d, "KV": kv, "GROUP": heads // kv, "PAGE": PAGE, "CHUNK": split.chunk,
+    }  # fmt: skip
+    parts = (batch, kv, split.splits, heads // kv)
+    found, weights = _ATTEND(
+        q, pool, table, lengths,
+        blocks=(split.splits, kv, batch), threads=32 * _WARPS, constants=constants,
+        outputs=[((*parts, d), mx.float32), ((*parts, 2), mx.float32)],
+    )  # fmt: skip
+    (out,) = JOIN(
+        found, weights, lengths,
+        blocks=(heads, batch, 1), threads=d, constants=constants, outputs=[((batch, heads * d), q.dtype)],
+    )  # fmt: skip
+    return out
+
+
+def store(
+    keys: mx.array,
+    values: mx.array,
+    scales: mx.array,
+    row: int,
+    start: int,
+    tokens: tuple[int, int],
+    pages: Sequence[int],
+    pool: mx.array,
+) -> mx.array:
+    """As `engine.mlx.kernels.attention.store`, of bytes with their scales [B, 2 * kv_heads, capacity, 1]."""
+    kv, capacity, d = keys.shape[1:]
+    first, end = tokens
+    span = mx.array([row, start, capacity, first], dtype=mx.int32)
+    (done,) = _STORE(
+        keys, values, scales, mx.array(list(pages), dtype=mx.int32), span, pool,
+        blocks=(end - first, 1, 1), threads=128, constants={"D": d, "KV": kv, "PAGE": PAGE},
+        outputs=[((8,), mx.int32)],
+    )  # fmt: skip
+    return done
