@@ -20,6 +20,8 @@ def check_requests(requests: Sequence[GenerationRequest], model: ModelInfo) -> N
             raise RequestError(f"request {request.id!r}: the prompt is empty")
         if count_images(request) and (why := model.lacks("images")) is not None:
             raise RequestError(f"request {request.id!r} has images, but {why}")
+        if takes_tools(request) and (why := model.lacks("tools")) is not None:
+            raise RequestError(f"request {request.id!r} has tools, but {why}")
         if request.sampling.cue is not None and (why := model.lacks("conclude")) is not None:
             raise RequestError(f"request {request.id!r} has a cue, but {why}")
 
@@ -44,3 +46,8 @@ def check_room(request: GenerationRequest, prompt_tokens: int, model: ModelInfo,
 def count_images(request: GenerationRequest) -> int:
     """Images of all messages of a request."""
     return sum(len(message.images) for message in request.messages)
+
+
+def takes_tools(request: GenerationRequest) -> bool:
+    """Whether it has tools, or turns that speak of them."""
+    return bool(request.tools) or any(message.calls or message.role == "tool" for message in request.messages)

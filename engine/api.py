@@ -20,8 +20,10 @@ from typing import Literal, Protocol, Self, runtime_checkable
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import EngineError
+from engine.tools import Tool as Tool  # noqa: PLC0414 - a name of this module, too
+from engine.tools import ToolCall as ToolCall  # noqa: PLC0414
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 Section = Literal["reasoning", "answer"]
 FinishReason = Literal["stop", "length", "budget", "cancelled"]
 """Why a completion ended.
@@ -49,11 +51,17 @@ class ImagePart(_Record):
 
 
 class Message(_Record):
-    """One turn of a conversation; `images` come before `text`, as vision chat templates put them."""
+    """One turn of a conversation; `images` come before `text`, as vision chat templates put them.
+
+    calls    what an assistant's turn ended with, after its text.
+    answers  the id of the call whose result a tool's turn is.
+    """
 
     role: Role
     text: str
     images: tuple[ImagePart, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
+    answers: str | None = None
 
 
 class AnswerCue(_Record):
@@ -104,12 +112,15 @@ class GenerationRequest(_Record):
     id        chosen by the caller, unique within one `Engine.generate` call; every event carries it.
     thinking  ask the chat template for a reasoning section, where the model has one. If false, all that is written is
               the answer section, unless the model opens a think tag all the same.
+    tools     what the model is told that it may call. Its calls are text of the answer section, in the model's own
+              form; those that a server took out of the text are put back as `<tool_call>` with JSON in it.
     """
 
     id: str
     messages: tuple[Message, ...] = Field(min_length=1)
     sampling: SamplingParams = SamplingParams()
     thinking: bool = True
+    tools: tuple[Tool, ...] = ()
 
 
 class Usage(_Record):
@@ -249,8 +260,8 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text: nothing is added, and special tokens spelled in it stay plain text."""
 
-    def prompt_tokens(self, messages: Sequence[Message], *, thinking: bool = True) -> int:
-        """Length of the prompt that a request with these messages is given."""
+    def prompt_tokens(self, messages: Sequence[Message], *, thinking: bool = True, tools: Sequence[Tool] = ()) -> int:
+        """Length of the prompt that a request with these messages and tools is given."""
 
 
 class RecommendedSampling(_Record):
@@ -262,10 +273,11 @@ class RecommendedSampling(_Record):
     min_p: float = Field(0.0, ge=0.0, le=1.0)
 
 
-Capability = Literal["images", "conclude", "seeds", "exact_tokens", "logprobs"]
+Capability = Literal["images", "tools", "conclude", "seeds", "exact_tokens", "logprobs"]
 """What some engines can do and others cannot: fields of `ModelInfo`."""
 _LACKING: dict[Capability, str] = {
     "images": "reads text only: use a model that sees",
+    "tools": "calls no tools: use a model whose chat template has a place for them",
     "conclude": "cannot be made to answer in the midst of its reasoning: use a model of the mlx engine, or a server "
     "that can go on with an assistant's turn",
     "seeds": "draws without seeds: use a model of the mlx engine",
@@ -288,6 +300,7 @@ class ModelInfo(_Record):
 
     max_rows        completions that decode together, while further ones wait; None: all that are asked for.
     images          it reads the images of messages.
+    tools           it can be told of tools, and reads turns with calls and their results.
     conclude        it can be made to answer in the midst of its reasoning: `SamplingParams.force_answer` and `cue`, and
                     `GenerationStream.conclude`. Without it, who is out of budget or concluded ends with `budget`.
     seeds           it obeys `SamplingParams.seed`. Without it, no two completions are the same.
@@ -304,6 +317,7 @@ class ModelInfo(_Record):
     details: dict[str, str | int | float | bool | None] = {}
     max_rows: int | None = None
     images: bool = False
+    tools: bool = False
     conclude: bool = True
     seeds: bool = True
     exact_tokens: bool = True
@@ -328,8 +342,8 @@ class Engine(Protocol):
         """Start generating; nothing runs before the stream is entered.
 
         Raises, on entering the stream and before anything is generated: RequestError (two requests of one id, a prompt
-        without a word, whatever images it has, and what the engine lacks: images, a cue), ImageError, ContextError (a
-        prompt that leaves no room for a token), EngineClosedError.
+        without a word, whatever images it has, and what the engine lacks: images, tools, a cue), ImageError,
+        ContextError (a prompt that leaves no room for a token), EngineClosedError.
         """
 
     async def aclose(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.api import Message
+from engine.api import Message, Tool
 
 THINK_OPEN, THINK_CLOSE, END = 256, 257, 258
 """Token ids of the tags and of the end of a turn; ids 0..255 are bytes."""
@@ -18,10 +18,13 @@ class ByteTokenizer:
 
     thinks  False: without think tags. Otherwise a prompt ends in the opening one, as many chat templates have it.
 
+    takes_tools  as `engine.mlx.tokenizer.ChatTokenizer` says it: always.
+
     The other attributes are those of an `engine.sequence.SequenceTokenizer`.
     """
 
     def __init__(self, *, thinks: bool = True) -> None:
+        self.takes_tools = True
         self.end_ids = frozenset([END])
         self.think_open = (THINK_OPEN,) if thinks else ()
         self.think_close = self.forced_close = (THINK_CLOSE,) if thinks else ()
@@ -42,16 +45,19 @@ class ByteTokenizer:
         """The bytes of `text`; tags spelled in it stay plain text."""
         return list(text.encode())
 
-    def prompt_ids(self, messages: Sequence[Message], *, thinking: bool = True) -> list[int]:
-        """The bytes of all texts, after a few tokens a turn and 16 an image."""
-        ids: list[int] = []
+    def prompt_ids(
+        self, messages: Sequence[Message], *, thinking: bool = True, tools: Sequence[Tool] = ()
+    ) -> list[int]:
+        """The bytes of all texts, after a few tokens a turn and 16 an image; tools first, calls last in their turn."""
+        ids = [byte for tool in tools for byte in self.encode(tool.model_dump_json())]
         for message in messages:
             ids += [_FILLER] * (_TURN_TOKENS + _IMAGE_TOKENS * len(message.images)) + self.encode(message.text)
+            ids += [byte for call in message.calls for byte in self.encode(call.name + call.arguments)]
         return [*ids, *self.think_open] if thinking else ids
 
-    def prompt_tokens(self, messages: Sequence[Message], *, thinking: bool = True) -> int:
-        """Length of the prompt that a request with these messages is given."""
-        return len(self.prompt_ids(messages, thinking=thinking))
+    def prompt_tokens(self, messages: Sequence[Message], *, thinking: bool = True, tools: Sequence[Tool] = ()) -> int:
+        """Length of the prompt that a request with these messages and tools is given."""
+        return len(self.prompt_ids(messages, thinking=thinking, tools=tools))
 
     def opens_thinking(self, prompt_ids: Sequence[int]) -> bool:
         """True if the prompt ends in an opened think tag."""

@@ -168,6 +168,7 @@ def _load(folder: ModelFolder, name: str, source: str, notes: tuple[str, ...], k
         fingerprint=folder.fingerprint + (f"-kv{kv_bits}" if kv_bits is not None else ""),
         thinks=tokenizer.thinks,
         images=images is not None,
+        tools=tokenizer.takes_tools,
         notes=(*notes, *model.notes, *slow_sampling(), *slow_here()),
         sampling=folder.recommended_sampling,
         details={

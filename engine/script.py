@@ -58,7 +58,7 @@ class ScriptedRow(Sequence):
     def __init__(
         self, request: GenerationRequest, script: Script, tokenizer: ByteTokenizer, *, context_tokens: int | None
     ) -> None:
-        prompt_ids = tokenizer.prompt_ids(request.messages, thinking=request.thinking)
+        prompt_ids = tokenizer.prompt_ids(request.messages, thinking=request.thinking, tools=request.tools)
         super().__init__(
             request,
             tokenizer,

@@ -114,7 +114,7 @@ class ScriptedEngine:
     tokens_per_step  size of a step, and so of a chunk.
     max_rows         rows that may run together, further ones wait; None: all.
     thinks           False: a model without think tags.
-    images           False: it reads text only.
+    images, tools    False: it reads text only, calls no tools.
     conclude         False: it cannot be made to answer in the midst of its reasoning.
     sampling         what the makers of the model recommend, if they say.
 
@@ -132,6 +132,7 @@ class ScriptedEngine:
         max_rows: int | None = None,
         thinks: bool = True,
         images: bool = True,
+        tools: bool = True,
         conclude: bool = True,
         sampling: RecommendedSampling | None = None,
         name: str = "scripted",
@@ -152,6 +153,7 @@ class ScriptedEngine:
             sampling=sampling,
             max_rows=max_rows,
             images=images,
+            tools=tools,
             conclude=conclude,
         )
         self._tokenizer = ByteTokenizer(thinks=thinks)

@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.tools import Tool, ToolCall
     from rsa.compose import open_engine
     from rsa.controller import EventStream, MarkovianRSA
     from rsa.errors import (
@@ -49,6 +50,8 @@ __all__ = [
     "RunLockedError",
     "RunResult",
     "Tail",
+    "Tool",
+    "ToolCall",
     "Turn",
     "Vote",
     "load_config",
@@ -65,6 +68,7 @@ _HOME = {
     **dict.fromkeys(("Problem", "Turn"), "rsa.problem"),
     **dict.fromkeys(("load_config", "profile_names"), "rsa.settings.profiles"),
     **dict.fromkeys(("read_events", "read_run"), "rsa.runlog"),
+    **dict.fromkeys(("Tool", "ToolCall"), "engine.tools"),
     "open_engine": "rsa.compose",
 }
 

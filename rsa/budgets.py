@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from engine.api import Engine, Message
 from engine.errors import ImageError
@@ -32,11 +33,14 @@ class PromptLengths:
 def plan(engine: Engine, config: RSAConfig, problem: Problem, prompts: PromptSet) -> Budgets:
     """The budgets of a run on this engine, before anything is generated or written.
 
-    Raises ProblemError if the model cannot read the problem at all, or not one of its images, else as `fit_budgets`.
+    Raises ProblemError if the model cannot read the problem at all, its tools, or one of its images, else as
+    `fit_budgets`.
     """
     if problem.images and (why := engine.model.lacks("images")) is not None:
         raise ProblemError(f"the problem has images, but {why}, or leave them out")
-    count = engine.tokenizer.prompt_tokens
+    if problem.takes_tools and (why := engine.model.lacks("tools")) is not None:
+        raise ProblemError(f"the problem has tools, but {why}, or leave them out")
+    count = partial(engine.tokenizer.prompt_tokens, tools=problem.tools)
     for number, image in enumerate(problem.images, 1):
         try:
             count((Message(role="user", text=problem.text, images=(image,)),))

@@ -45,7 +45,7 @@ from rsa.settings.suitability import suited
 
 EVENT_BUFFER = 64
 """Events a slow reader of a stream may lag behind before the run waits for it."""
-_OF_THE_PROBLEM = ("images", "system", "earlier", "problem_id")
+_OF_THE_PROBLEM = ("images", "system", "earlier", "later", "tools", "problem_id")
 """Keywords that look like settings of a run, and belong to its `Problem`."""
 
 

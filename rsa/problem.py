@@ -7,7 +7,8 @@
         earlier=[Turn("user", "Which numbers divide 12?"), Turn("assistant", "1, 2, 3, 4, 6 and 12.")],
     )
 
-Images, of the problem or of a turn, are paths or the bytes of files: `images=[Path("chart.png")]`.
+Images, of the problem or of a turn, are paths or the bytes of files: `images=[Path("chart.png")]`. `tools` are what the
+model may call; a conversation may go on after the problem with calls and their results, the last of which it ends with.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar, get_args
 
-from engine.api import ImagePart, Message, Role
+from engine.api import ImagePart, Message, Role, Tool, ToolCall
 from rsa.errors import ProblemError
 from rsa.words import shortened
 
@@ -34,24 +35,32 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn of a conversation, as people give it. `images` come before `text`, as chat templates put them."""
+    """One turn of a conversation, as people give it. `images` come before `text`, as chat templates put them.
+
+    calls    of tools, with which an assistant's turn ended.
+    answers  the id of the call whose result a tool's turn is.
+    """
 
     role: Role
     text: str
     images: Sequence[ImageLike] = ()
+    calls: Sequence[ToolCall] = ()
+    answers: str | None = None
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class Problem:
-    """What is to be solved. Its last turn, a user's, is the problem itself, which every round's prompt puts in its own
-    words; the turns before it stand before each prompt as they are.
+    """What is to be solved. Its last turn of a user is the problem itself, which every round's prompt puts in its own
+    words; the turns before it and after it stand in each prompt as they are.
 
     messages  the whole conversation.
     id        names it in run logs and seeds all draws.
+    tools     that the model may call.
     """
 
     messages: tuple[Message, ...]
     id: str
+    tools: tuple[Tool, ...]
 
     def __init__(
         self,
@@ -60,6 +69,8 @@ class Problem:
         images: Sequence[ImageLike] = (),
         system: str | None = None,
         earlier: Iterable[Turn | Message] = (),
+        later: Iterable[Turn | Message] = (),
+        tools: Iterable[Tool] = (),
         problem_id: str | None = None,
     ) -> None:
         """Check a problem and load its images.
@@ -67,10 +78,12 @@ class Problem:
         images      of the problem itself; those of earlier turns are in `earlier`.
         system      what the model is told before the conversation.
         earlier     the turns before the problem, the first one first.
+        later       what came after it: turns of the assistant that call tools, and the results, which it ends with.
+        tools       that the model may call.
         problem_id  the id; without one it is made from the content.
 
         Raises ProblemError for a text that is blank or no Unicode, for an image that is missing, unreadable or no
-        image, and for turns that make no conversation.
+        image, for turns that make no conversation, and for tools that are none.
         """
         if not isinstance(text, str):
             raise ProblemError(f"the problem is {_shown(text)}: should be a text or a Problem")
@@ -82,32 +95,66 @@ class Problem:
         if any(message.role == "system" for message in messages[1:]):
             raise ProblemError("a system message can only come first: the conversation has one after another turn")
         messages.append(_message(Turn("user", text, images), None))
+        messages += [
+            _message(turn, number) for number, turn in enumerate(_listed(later, "later", "turns"), len(messages) + 1)
+        ]
+        _check_calls(messages)
+        offered = _tools(tools)
         object.__setattr__(self, "messages", tuple(messages))
-        object.__setattr__(self, "id", _content_id(messages) if problem_id is None else _checked(problem_id))
+        object.__setattr__(self, "tools", offered)
+        object.__setattr__(self, "id", _content_id(messages, offered) if problem_id is None else _checked(problem_id))
 
     @classmethod
-    def conversation(cls, turns: Iterable[Turn | Message], *, problem_id: str | None = None) -> Self:
-        """The problem that a whole conversation ends with. Raises ProblemError as the class does, and for a
-        conversation whose last turn is not a user's."""
+    def conversation(
+        cls, turns: Iterable[Turn | Message], *, tools: Iterable[Tool] = (), problem_id: str | None = None
+    ) -> Self:
+        """The problem that a whole conversation ends with: its last turn of a user, or that with calls and results
+        after it. Raises ProblemError as the class does, and for a conversation that ends otherwise."""
         given = _listed(turns, "a conversation", "turns")
         if not given:
             raise ProblemError("the conversation is empty: its last turn, a user's, is the problem")
-        last = _message(given[-1], len(given))
-        if last.role != "user":
+        messages = [_message(turn, number) for number, turn in enumerate(given, 1)]
+        at = _last_of_user(messages)
+        if messages[-1].role not in ("user", "tool"):
             raise ProblemError(
-                f"the conversation ends with a turn of the {last.role}: its last turn should be a user's, the problem"
+                f"the conversation ends with a turn of the {messages[-1].role}: its last turn should be a user's, the "
+                "problem"
             )
-        return cls(last.text, images=last.images, earlier=given[:-1], problem_id=problem_id)
+        if at is None:
+            raise ProblemError("the conversation has no turn of a user: its last one is the problem")
+        asked, before, after = messages[at], messages[:at], messages[at + 1 :]
+        return cls(asked.text, images=asked.images, earlier=before, later=after, tools=tools, problem_id=problem_id)
 
     @property
     def text(self) -> str:
         """Of the problem itself."""
-        return self.messages[-1].text
+        return self.itself.text
+
+    @property
+    def itself(self) -> Message:
+        """The turn that is the problem."""
+        return self.messages[self._at]
 
     @property
     def earlier(self) -> tuple[Message, ...]:
         """What stands before the problem: the system message, if there is one, and earlier turns."""
-        return self.messages[:-1]
+        return self.messages[: self._at]
+
+    @property
+    def later(self) -> tuple[Message, ...]:
+        """What came after the problem: calls of tools and their results."""
+        return self.messages[self._at + 1 :]
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether its model has to read of tools."""
+        return bool(self.tools) or any(message.calls or message.role == "tool" for message in self.messages)
+
+    @property
+    def _at(self) -> int:
+        at = _last_of_user(self.messages)
+        assert at is not None, "the problem is a turn of a user"
+        return at
 
     @property
     def images(self) -> tuple[ImagePart, ...]:
@@ -125,11 +172,62 @@ def _message(turn: Turn | Message, number: int | None) -> Message:
     if not isinstance(turn.text, str):
         raise ProblemError(f"the text of {where} is {_shown(turn.text)}: should be a text")
     images = tuple(_image(image) for image in _listed(turn.images, "images", "images"))
-    if not turn.text.strip() and not images:
+    calls = tuple(_call(call, where) for call in _listed(turn.calls, f"the calls of {where}", "calls"))
+    if calls and turn.role != "assistant":
+        raise ProblemError(f"{where} calls tools: only an assistant's turn can")
+    if not turn.text.strip() and not images and not calls and turn.role != "tool":
         raise ProblemError(f"{where} is empty: leave it out")
     if not _is_unicode(turn.text):
         raise ProblemError(f"{where} is not valid Unicode: save it as UTF-8")
-    return Message(role=turn.role, text=turn.text, images=images)
+    if (turn.role == "tool") != isinstance(turn.answers, str):
+        told = "names no call that it answers" if turn.role == "tool" else "answers a call: only a tool's turn can"
+        raise ProblemError(f"{where} {told}")
+    return Message(role=turn.role, text=turn.text, images=images, calls=calls, answers=turn.answers)
+
+
+def _call(call: ToolCall, where: str) -> ToolCall:
+    if not isinstance(call, ToolCall):
+        raise ProblemError(
+            f"a call in {where} is {_shown(call)}: should be a ToolCall(id=..., name=..., arguments=...)"
+        )
+    if call.values is None:
+        raise ProblemError(f"the arguments of the call {_shown(call.id)} in {where} are no JSON object")
+    if not _is_unicode(call.model_dump_json()):
+        raise ProblemError(f"the call {_shown(call.id)} in {where} is not valid Unicode")
+    return call
+
+
+def _check_calls(messages: Sequence[Message]) -> None:
+    """Raises ProblemError for the result of a call that nobody made before it."""
+    made: set[str] = set()
+    for number, message in enumerate(messages, 1):
+        if message.answers is not None and message.answers not in made:
+            raise ProblemError(
+                f"turn {number} of the conversation answers the call {_shown(message.answers)}, which no turn before "
+                "it makes"
+            )
+        made.update(call.id for call in message.calls)
+
+
+def _tools(given: Iterable[Tool]) -> tuple[Tool, ...]:
+    tools = tuple(_listed(given, "tools", "tools"))
+    if not tools:
+        return tools
+    from rsa.tools.schemas import check_tool  # takes a while to import, and few problems have tools
+
+    names: set[str] = set()
+    for tool in tools:
+        if not isinstance(tool, Tool):
+            raise ProblemError(f"a tool is {_shown(tool)}: should be a Tool(name=..., description=..., parameters=...)")
+        check_tool(tool)
+        if tool.name in names:
+            raise ProblemError(f"two tools have the name {_shown(tool.name)}: give each its own")
+        names.add(tool.name)
+    return tools
+
+
+def _last_of_user(messages: Sequence[Message]) -> int | None:
+    return next((at for at in range(len(messages) - 1, -1, -1) if messages[at].role == "user"), None)
 
 
 def _listed(given: Iterable[T], name: str, what: str) -> list[T]:
@@ -172,15 +270,26 @@ def _checked(problem_id: object) -> str:
     return problem_id
 
 
-def _content_id(messages: Sequence[Message]) -> str:
+def _content_id(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
     """A conversation and a problem that spells it out have different ids: they are digests of two kinds."""
-    if len(messages) > 1:
-        turns = [[turn.role, turn.text, [image.sha256 for image in turn.images]] for turn in messages]
-        return hashlib.blake2b(json.dumps(turns, ensure_ascii=True).encode(), digest_size=8).hexdigest()
+    if len(messages) > 1 or tools:
+        return hashlib.blake2b(prompt_json(messages, tools).encode(), digest_size=8).hexdigest()
     digest = hashlib.sha256(messages[0].text.encode())
     for image in messages[0].images:
         digest.update(bytes.fromhex(image.sha256))
     return digest.hexdigest()[:16]
+
+
+def prompt_json(messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
+    """All that a prompt is made from, as one text; images as their digests."""
+    turns = [[turn.role, turn.text, [image.sha256 for image in turn.images], *_of_tools(turn)] for turn in messages]
+    told = [tool.model_dump() for tool in tools]
+    return json.dumps([*turns, {"tools": told}] if told else turns, ensure_ascii=True)
+
+
+def _of_tools(turn: Message) -> list[object]:
+    calls = [[call.id, call.name, call.arguments] for call in turn.calls]
+    return [calls, turn.answers] if calls or turn.answers is not None else []
 
 
 def _is_unicode(text: str) -> bool:

@@ -7,7 +7,6 @@ found (`rsa.answers.extract.AnswerRule`; `boxed` if it is missing). The built-in
 from __future__ import annotations
 
 import hashlib
-import json
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from engine.api import Message
+from engine.api import Message, Tool
 from rsa.answers.extract import AnswerRule
 from rsa.errors import PromptError, did_you_mean
-from rsa.problem import Problem
+from rsa.problem import Problem, prompt_json
 from rsa.settings import resources
 
 if TYPE_CHECKING:
@@ -41,18 +40,23 @@ class PromptSet:
     sources: dict[str, str]
 
     def initial(self, problem: Problem) -> Prompt:
-        """The prompt of round 0."""
-        return self._prompt("initial", problem, ())
+        """The prompt of round 0: the conversation, the problem in the words of its template."""
+        return (*problem.earlier, self._asked("initial", problem, ()), *problem.later)
 
     def aggregate(self, problem: Problem, tails: Sequence[str]) -> Prompt:
-        """The prompt of a later round; a single tail gets the `refine` wording."""
-        return self._prompt("refine" if len(tails) == 1 else "aggregate", problem, tails)
+        """The prompt of a later round; a single tail gets the `refine` wording.
 
-    def _prompt(self, template: str, problem: Problem, tails: Sequence[str]) -> Prompt:
-        """The conversation with its last turn, the problem, in the words of a template."""
-        last = problem.messages[-1]
-        text = self._render(template, last.text, tails)
-        return (*problem.earlier, last.model_copy(update={"text": text}))
+        Tails of a problem after which tools were called know of the results: they come after these, in a turn of their
+        own at the end of the prompt of round 0.
+        """
+        asked = self._asked("refine" if len(tails) == 1 else "aggregate", problem, tails)
+        if problem.later:
+            return (*self.initial(problem), asked.model_copy(update={"images": ()}))
+        return (*problem.earlier, asked)
+
+    def _asked(self, template: str, problem: Problem, tails: Sequence[str]) -> Message:
+        """The problem in the words of a template."""
+        return problem.itself.model_copy(update={"text": self._render(template, problem.text, tails)})
 
     def _render(self, template: str, problem: str, tails: Sequence[str]) -> str:
         return self._compiled[template].render(problem=problem, tails=list(tails))
@@ -86,10 +90,9 @@ class PromptSet:
                     raise PromptError(f"prompts {self.name}: template {template!r} does not show {{{{ {variable} }}}}")
 
 
-def prompt_sha256(prompt: Prompt) -> str:
+def prompt_sha256(prompt: Prompt, tools: Sequence[Tool] = ()) -> str:
     """What a log calls a whole prompt."""
-    turns = [[turn.role, turn.text, [image.sha256 for image in turn.images]] for turn in prompt]
-    return hashlib.sha256(json.dumps(turns, ensure_ascii=True).encode()).hexdigest()
+    return hashlib.sha256(prompt_json(prompt, tools).encode()).hexdigest()
 
 
 def load_prompts(task: str) -> PromptSet:

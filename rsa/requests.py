@@ -39,9 +39,10 @@ class Requests:
             prompt, length = aggregation_prompt(self.prompts, self.problem, tails, tokenizer=tokenizer, bound=bound)
         else:
             prompt = self.prompts.initial(self.problem)
-            length = tokenizer.prompt_tokens(prompt)
+            length = tokenizer.prompt_tokens(prompt, tools=self.problem.tools)
         name = "select" if kind == "selection" else f"r{number}-c{index:02}"
-        return GenerationRequest(id=name, messages=prompt, sampling=self._sampling(number, kind, index)), length
+        sampling = self._sampling(number, kind, index)
+        return GenerationRequest(id=name, messages=prompt, sampling=sampling, tools=self.problem.tools), length
 
     def _sampling(self, number: int, kind: RoundKind, index: int) -> SamplingParams:
         config = self.config

@@ -287,7 +287,7 @@ class Run:
             check=None if answer is None or self.checker is None else self.checker(self.problem.text, answer),
             error=rollout.error,
             interruptions=rollout.interruptions,
-            prompt_sha256=prompt_sha256(rollout.request.messages),
+            prompt_sha256=prompt_sha256(rollout.request.messages, rollout.request.tools),
             sampling=rollout.request.sampling,
             started_s=rollout.started_s,
             finished_s=self.meter.elapsed_s(),

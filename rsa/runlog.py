@@ -16,7 +16,7 @@ from typing import IO, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from engine.api import ImagePart, Message, ModelInfo, Role
+from engine.api import ImagePart, Message, ModelInfo, Role, Tool, ToolCall
 from rsa.errors import ConfigError, ProblemError, ResumeMismatchError, RunFolderError
 from rsa.events import (
     CandidateFinished,
@@ -46,7 +46,7 @@ from rsa.prompts import PromptSet
 from rsa.results import Candidate, Record, RoundKind, RunResult
 from rsa.settings.config import RSAConfig
 
-FORMAT = 5
+FORMAT = 6
 """The number of the format of run folders: raised when an older reader could not understand one."""
 RUN, EVENTS, RESULT, IMAGES = "run.json", "events.jsonl", "result.json", "images"
 CandidateKey = tuple[RoundKind, int, int]
@@ -62,24 +62,35 @@ _SYNCED: dict[Sync, tuple[type, ...]] = {
 
 
 class LoggedTurn(Record):
-    """A turn of the conversation. `images` are the names of files in images/: their SHA-256."""
+    """A turn of the conversation. `images` are the names of files in images/: their SHA-256; `calls` and `answers` as
+    of `rsa.Turn`."""
 
     role: Role
     text: str
     images: tuple[str, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
+    answers: str | None = None
 
     @classmethod
     def of(cls, message: Message) -> LoggedTurn:
-        return cls(role=message.role, text=message.text, images=tuple(image.sha256 for image in message.images))
+        images = tuple(image.sha256 for image in message.images)
+        return cls(role=message.role, text=message.text, images=images, calls=message.calls, answers=message.answers)
+
+    def as_turn(self, folder: Path) -> Turn:
+        """The turn, its images read from a folder. Raises OSError."""
+        images = [ImagePart(data=(folder / name).read_bytes()) for name in self.images]
+        return Turn(self.role, self.text, images, self.calls, self.answers)
 
 
 class RunRecord(Record):
-    """The content of run.json. `conversation` ends with the problem itself."""
+    """The content of run.json. The last turn of a user in `conversation` is the problem itself; `tools` are those that
+    it offers."""
 
     format: int = FORMAT
     created_at: str
     problem_id: str
     conversation: tuple[LoggedTurn, ...] = Field(min_length=1)
+    tools: tuple[Tool, ...] = ()
     config: RSAConfig
     model: ModelInfo
     task: str
@@ -94,6 +105,7 @@ class RunRecord(Record):
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             problem_id=problem.id,
             conversation=tuple(LoggedTurn.of(message) for message in problem.messages),
+            tools=problem.tools,
             config=config,
             model=model,
             task=prompts.name,
@@ -105,12 +117,22 @@ class RunRecord(Record):
     @property
     def problem(self) -> str:
         """The text of the problem itself."""
-        return self.conversation[-1].text
+        return self.conversation[self._at].text
 
     @property
     def earlier(self) -> tuple[LoggedTurn, ...]:
         """What stands before it."""
-        return self.conversation[:-1]
+        return self.conversation[: self._at]
+
+    @property
+    def later(self) -> tuple[LoggedTurn, ...]:
+        """What stands after it: calls of tools and their results."""
+        return self.conversation[self._at + 1 :]
+
+    @property
+    def _at(self) -> int:
+        places = [at for at, turn in enumerate(self.conversation) if turn.role == "user"]
+        return places[-1] if places else len(self.conversation) - 1
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -123,13 +145,19 @@ class RunRecord(Record):
         model = {"model fingerprint": self.model.fingerprint or self.model.name}
         return {
             "problem": self.problem,
-            "earlier turns": [(turn.role, turn.text) for turn in self.earlier],
+            "earlier turns": [_said(turn) for turn in self.earlier],
+            "later turns": [_said(turn) for turn in self.later],
+            "tools": [tool.model_dump() for tool in self.tools],
             "images": [turn.images for turn in self.conversation],
             "problem_id": self.problem_id,
             "prompts": self.prompt_sha256,
             **config,
             **model,
         }
+
+
+def _said(turn: LoggedTurn) -> tuple[object, ...]:
+    return turn.role, turn.text, [(call.name, call.arguments) for call in turn.calls], turn.answers
 
 
 def read_run(folder: str | Path) -> tuple[RunRecord, Problem]:
@@ -139,14 +167,11 @@ def read_run(folder: str | Path) -> tuple[RunRecord, Problem]:
         raise RunFolderError(f"{folder} is no run folder: it has no {RUN}")
     record = read_run_record(folder)
     try:
-        turns = [
-            Turn(turn.role, turn.text, [ImagePart(data=(folder / IMAGES / name).read_bytes()) for name in turn.images])
-            for turn in record.conversation
-        ]
+        turns = [turn.as_turn(folder / IMAGES) for turn in record.conversation]
     except OSError as error:
         raise RunFolderError(f"cannot read an image of the run: {error.filename}: {error.strerror}") from None
     try:
-        return record, Problem.conversation(turns, problem_id=record.problem_id)
+        return record, Problem.conversation(turns, tools=record.tools, problem_id=record.problem_id)
     except ProblemError as error:
         raise RunFolderError(f"{folder / RUN} cannot be understood: {error}") from None
 

@@ -43,7 +43,7 @@ def aggregation_prompt(
     while True:
         texts = [tokenizer.decode(tail.ids[drop:]) if drop else tail.text for tail in tails]
         prompt = prompts.aggregate(problem, texts)
-        length = tokenizer.prompt_tokens(prompt)
+        length = tokenizer.prompt_tokens(prompt, tools=problem.tools)
         if length <= bound:
             return prompt, length
         if drop >= longest:

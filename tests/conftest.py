@@ -49,7 +49,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.thorough)
 
 
-TURNS = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+TOOLS = "{{ bos_token }}{% if tools %}<|im_start|>tools\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
+CALLS = "{% for c in m['tool_calls'] or [] %}<tool_call>\n{{ c['function'] | tojson }}\n</tool_call>{% endfor %}"
+TURNS = (
+    TOOLS
+    + "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}"
+    + CALLS
+    + "<|im_end|>\n{% endfor %}"
+)
 REPLY = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 THINK = "{% if enable_thinking %}<think>\n{% else %}<think>\n\n</think>\n\n{% endif %}"
 SPECIAL = ["<pad>", "<bos>", "<|im_start|>", "<|im_end|>"]

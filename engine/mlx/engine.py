@@ -179,7 +179,7 @@ class MLXEngine:
         prompts: dict[Any, list[int]] = {}  # the N candidates of a round share their messages
         made = []
         for request in requests:
-            key = (request.messages, request.thinking)
+            key = (request.messages, request.thinking, request.tools)
             if key not in prompts:
                 prompts[key] = self._prompt_ids(request)
             images = tuple(prepared[image] for image in _images(request))
@@ -188,7 +188,7 @@ class MLXEngine:
         return made
 
     def _prompt_ids(self, request: GenerationRequest) -> list[int]:
-        prompt_ids = self.tokenizer.prompt_ids(request.messages, thinking=request.thinking)
+        prompt_ids = self.tokenizer.prompt_ids(request.messages, thinking=request.thinking, tools=request.tools)
         image_tokens = prompt_ids.count(self._images.token_id) if self._images is not None else 0
         check_room(request, len(prompt_ids), self.model, image_tokens=image_tokens)
         return prompt_ids

@@ -7,14 +7,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import TemplateError
 
-from engine.api import Message
+from engine.api import Message, Tool
 from engine.detokenizer import REPLACEMENT, decode_cut
 from engine.errors import RequestError
 from engine.mlx.features import ImageStore
+from engine.mlx.turns import Piece, SetApart, turns
+from engine.tools import TAGS
 
 _TAG_WINDOW_TOKENS = 8
 """Tokens at the end of a prompt in which its chat template may have opened the think tag."""
@@ -22,13 +24,8 @@ _TURN_END = "<|im_end|>"
 """The end of a turn in ChatML; some configurations name another end token, and such a model would talk on for ever."""
 _IMAGE_PLACE = "<image>"
 """The place of an image, as chat templates may write it where the tokenizer names its image token otherwise."""
-
-
-class _Piece(NamedTuple):
-    """A part of a rendered prompt: the chat template's own words, or a person's."""
-
-    text: str
-    by_people: bool = False
+_OF_TOOLS = re.compile(r"</?\w*tool_(?:call|response)s?>")
+"""Tokens around calls and their results: structure, whether a tokenizer calls them special or not."""
 
 
 class ChatTokenizer:
@@ -56,9 +53,12 @@ class ChatTokenizer:
         self._tag_ids = frozenset(tag[0] for tag in (self.think_open, self.think_close) if len(tag) == 1)
         image_ids = frozenset((images.token_id, *images.mark_ids)) if images is not None else frozenset[int]()
         self._hidden_ids = self._tag_ids | image_ids  # in text for people; not every tokenizer calls them special
-        special_ids = frozenset(wrapped.all_special_ids) | self._hidden_ids
-        added = wrapped.added_tokens_decoder.items()
-        specials = [str(token) for i, token in added if token.special or i in special_ids]
+        added = {i: (str(token), token.special) for i, token in wrapped.added_tokens_decoder.items()}
+        of_tools = {i: text for i, (text, _) in added.items() if _OF_TOOLS.fullmatch(text)}
+        special_ids = frozenset(wrapped.all_special_ids) | self._hidden_ids | of_tools.keys()
+        # Calls are read from the text, so that their tags must stand in it.
+        self._spelled_out = {i: text for i, text in of_tools.items() if added[i][1]}
+        specials = [text for i, (text, special) in added.items() if special or i in special_ids]
         places = [] if images is None else _image_places(wrapped, images.token_id)
         # Overlapping ones are each found: the match is empty, what follows it is looked at only.
         self._spelled = re.compile(f"(?={_any_of([*specials, *places])})")
@@ -69,15 +69,32 @@ class ChatTokenizer:
         """The model writes its reasoning between think tags."""
         return bool(self.think_close)
 
+    @property
+    def takes_tools(self) -> bool:
+        """The chat template has a place for tools, and has the model write its calls in a form that is read."""
+        template = getattr(self._wrapped, "chat_template", None)
+        words = " ".join(map(str, template.values())) if isinstance(template, dict) else str(template)
+        return "tools" in words and any(f"<{tag}>" in words for tag in TAGS)
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of tokens, special ones skipped; bytes that are no UTF-8 are dropped at both ends."""
         return decode_cut(self.decode_exactly, token_ids)
 
     def decode_exactly(self, token_ids: Sequence[int]) -> str:
-        """Text of tokens, special ones skipped; bytes that are no UTF-8 become U+FFFD."""
+        """Text of tokens, special ones skipped but for those around calls; bytes that are no UTF-8 become U+FFFD."""
         shown = [i for i in token_ids if i not in self._hidden_ids]
+        cuts = [at for at, i in enumerate(shown) if i in self._spelled_out] if self._spelled_out else []
+        if not cuts:
+            return self._decode(shown)
+        runs = [shown[a + 1 : b] for a, b in pairwise([-1, *cuts, len(shown)])]
+        tags = [self._spelled_out[shown[at]] for at in cuts]
+        return "".join(run + tag for run, tag in zip(map(self._decode, runs), [*tags, ""], strict=True))
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        if not token_ids:
+            return ""
         with self._lock:
-            text: str = self._wrapped.decode(shown, skip_special_tokens=True)
+            text: str = self._wrapped.decode(list(token_ids), skip_special_tokens=True)
         return text
 
     def spell(self, token_ids: Sequence[int]) -> str:
@@ -109,20 +126,22 @@ class ChatTokenizer:
                 texts.setdefault(text, token)
         return texts
 
-    def prompt_tokens(self, messages: Sequence[Message], *, thinking: bool = True) -> int:
-        """Length of the prompt that a request with these messages is given."""
-        return len(self.prompt_ids(messages, thinking=thinking))
+    def prompt_tokens(self, messages: Sequence[Message], *, thinking: bool = True, tools: Sequence[Tool] = ()) -> int:
+        """Length of the prompt that a request with these messages and tools is given."""
+        return len(self.prompt_ids(messages, thinking=thinking, tools=tools))
 
-    def prompt_ids(self, messages: Sequence[Message], *, thinking: bool = True) -> list[int]:
+    def prompt_ids(
+        self, messages: Sequence[Message], *, thinking: bool = True, tools: Sequence[Tool] = ()
+    ) -> list[int]:
         """Tokens of the rendered conversation, up to where the model goes on; BOS once, where the model has one.
 
         Where the chat template writes the image token, it stands as often as the image has tokens. What people write
-        never becomes a special token: a spelled-out `<|im_end|>`, `</think>` or `<image>` in a message is encoded as
-        the plain text it is. Raises RequestError when the chat template refuses the messages or has no place for
-        their images, and for images that are unusable or given to a model that reads text only.
+        never becomes a special token: a spelled-out `<|im_end|>`, `</think>` or `<image>` in a message, a tool or a
+        call is encoded as the plain text it is. Raises RequestError when the chat template refuses the messages or has
+        no place for their images, and for images that are unusable or given to a model that reads text only.
         """
         sizes = self._image_sizes(messages)
-        pieces = self._pieces(messages, thinking)
+        pieces = self._pieces(messages, thinking, tools)
         found = sum(len(self._place.findall(piece.text)) for piece in pieces if not piece.by_people)
         if sizes and not self._wrapped.has_chat_template:
             raise RequestError(
@@ -154,21 +173,30 @@ class ChatTokenizer:
             raise RequestError("the prompt has images, but the model reads text only")
         return [self._images.tokens(image.data) for image in images] if self._images is not None else []
 
-    def _pieces(self, messages: Sequence[Message], thinking: bool) -> list[_Piece]:
+    def _pieces(self, messages: Sequence[Message], thinking: bool, tools: Sequence[Tool]) -> list[Piece]:
         """The rendered conversation; what people wrote stands apart if a special token is spelled in it."""
-        rendered = self._render(messages, thinking)
+        apart = SetApart(self._spelled)
+        return [cut for piece in self._pieces_of_turns(messages, thinking, tools, apart) for cut in apart.pieces(piece)]
+
+    def _pieces_of_turns(
+        self, messages: Sequence[Message], thinking: bool, tools: Sequence[Tool], apart: SetApart
+    ) -> list[Piece]:
+        """The same, with what is spelled in tools and calls still marked."""
+        rendered = self._render(messages, thinking, tools, apart)
         if not any(self._spelled.search(message.text) for message in messages):
-            return [_Piece(rendered)]
-        marked = [m.model_copy(update={"text": _marker(i)}) for i, m in enumerate(messages)]
-        pieces: list[_Piece] = []
-        rest = self._render(marked, thinking)
+            return [Piece(rendered)]
+        marked = [m.model_copy(update={"text": _marker(i)}) if m.text else m for i, m in enumerate(messages)]
+        pieces: list[Piece] = []
+        rest = self._render(marked, thinking, tools, apart)
         for i, message in enumerate(messages):
+            if not message.text:  # beside calls; templates ask whether there is one
+                continue
             before, found, rest = rest.partition(_marker(i))
             if not found:  # the template drops or rewrites this message; only the plain rendering can be right
                 self._check_unplaced(messages)
-                return [_Piece(rendered)]
-            pieces += [_Piece(before), _Piece(message.text, by_people=True)]
-        return [*pieces, _Piece(rest)]
+                return [Piece(rendered)]
+            pieces += [Piece(before), Piece(message.text, by_people=True)]
+        return [*pieces, Piece(rest)]
 
     def _check_unplaced(self, messages: Sequence[Message]) -> None:
         """Refuse a text that would be taken for a place of an image."""
@@ -178,12 +206,13 @@ class ChatTokenizer:
                 "be told from an image: write it otherwise"
             )
 
-    def _render(self, messages: Sequence[Message], thinking: bool) -> str:
+    def _render(self, messages: Sequence[Message], thinking: bool, tools: Sequence[Tool], apart: SetApart) -> str:
         if not self._wrapped.has_chat_template:
             return "\n\n".join(message.text for message in messages)
         try:
             rendered: str = self._wrapped.apply_chat_template(
-                [_turn(message) for message in messages],
+                turns(messages, apart),
+                tools=[apart(tool.declared) for tool in tools] or None,
                 tokenize=False,
                 add_generation_prompt=True,
                 enable_thinking=thinking,
@@ -232,14 +261,6 @@ def _turn_end(wrapped: Any) -> set[int]:
         return set()
     token = wrapped.convert_tokens_to_ids(_TURN_END)
     return {token} if isinstance(token, int) and token in wrapped.added_tokens_decoder else set()
-
-
-def _turn(message: Message) -> dict[str, Any]:
-    """A message as chat templates take it; with images it is a list, images first."""
-    if not message.images:
-        return {"role": message.role, "content": message.text}
-    parts = [{"type": "image"} for _ in message.images]
-    return {"role": message.role, "content": [*parts, {"type": "text", "text": message.text}]}
 
 
 def _any_of(words: Sequence[str]) -> str:

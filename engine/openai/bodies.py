@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from engine.api import GenerationRequest, Message, SamplingParams
+from engine.api import GenerationRequest, Message, SamplingParams, Tool
 
 Reasoning = Literal["reasoning_content", "reasoning", "tags", "none"]
 Continues = Literal["ids", "text", "turn", "none"]
@@ -43,6 +43,7 @@ class Capabilities:
                      `text` (both at `/completions`), or after an assistant's `turn`; `none`: not at all.
     seeds            two draws of one seed were the same.
     logprobs, images, n   it says how likely tokens were, reads images, and gives several choices.
+    tools            it tells the model of tools.
     fields           those of `OPTIONAL` that it takes.
     max_tokens       what it calls the bound on tokens.
     """
@@ -56,6 +57,7 @@ class Capabilities:
     seeds: bool = False
     logprobs: bool = False
     images: bool = False
+    tools: bool = False
     n: bool = False
     fields: frozenset[str] = frozenset()
     max_tokens: str = "max_tokens"
@@ -64,7 +66,7 @@ class Capabilities:
     def facts(self) -> dict[str, str | bool]:
         """For `ModelInfo.details`."""
         names = ("server", "streaming", "reasoning", "thinking_budget", "token_ids", "continues", "seeds", "logprobs",
-                 "images", "n")  # fmt: skip
+                 "images", "tools", "n")  # fmt: skip
         return {
             **{name: getattr(self, name) for name in names},
             "template_kwargs": "chat_template_kwargs" in self.fields,
@@ -103,9 +105,25 @@ def seeded(seed: int, can: Capabilities, *, temperature: float) -> dict[str, int
     return {"seed": seed % _SEEDS} if "seed" in can.fields and temperature > 0 else {}
 
 
+def declared(tools: Sequence[Tool]) -> dict[str, Any]:
+    """The field that tells the model of tools."""
+    return {"tools": [tool.declared for tool in tools]} if tools else {}
+
+
 def turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Messages as the API has them; images stand before the text."""
-    return [{"role": message.role, "content": _content(message)} for message in messages]
+    return [{"role": message.role, "content": _content(message), **_of_tools(message)} for message in messages]
+
+
+def _of_tools(message: Message) -> dict[str, Any]:
+    """What a turn has besides where it calls tools, or brings the result of a call."""
+    beside: dict[str, Any] = {} if message.answers is None else {"tool_call_id": message.answers}
+    if message.calls:
+        beside["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.calls
+        ]
+    return beside
 
 
 def image_url(data: bytes) -> str:

@@ -105,7 +105,7 @@ class OpenAIEngine:
         check_requests(requests, self.model)
         generations: dict[str, Generation] = {}
         for request in requests:
-            tokens = self.tokenizer.prompt_tokens(request.messages, thinking=request.thinking)
+            tokens = self.tokenizer.prompt_tokens(request.messages, thinking=request.thinking, tools=request.tools)
             if self.model.exact_tokens and not count_images(request):
                 check_room(request, tokens, self.model)
             generations[request.id] = Generation(self._remote, request, tokens, emit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Row
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import anyio
@@ -21,6 +21,7 @@ from engine.api import (
 from engine.detokenizer import REPLACEMENT
 from engine.errors import EngineError, ModelError, RequestError
 from engine.openai.asking import DONE, is_stream
+from engine.openai.calls import Calls
 from engine.openai.connection import BrokenError, broken_by, refused_by
 from engine.openai.endpoints import Endpoint, Endpoints
 from engine.openai.reading import Reader
@@ -58,10 +59,12 @@ class _Answer:
     over         nothing more of it is of use.
     ended_there  the server ended it, and has perhaps counts to send after it.
     trouble      what broke it.
+    calls        of tools, which the server took out of the text.
     """
 
     reader: Reader
     begun_at: int
+    calls: Calls = field(default_factory=Calls)
     over: bool = False
     ended_there: bool = False
     trouble: Exception | None = None
@@ -184,7 +187,7 @@ class Generation:
     def _came_further(self, before: int) -> bool:
         """Tokens came that are kept, and not so few that a server which breaks off at once would be asked for ever."""
         came = len(self._sequence.token_ids) - before
-        return came >= _LEAST_PROGRESS and self._remote.can_continue(self._prompt_ids)
+        return came >= _LEAST_PROGRESS and self._can_continue
 
     def _recover(self, error: str) -> None:
         """Keep what there is, if the server can go on with it; else begin again.
@@ -193,7 +196,7 @@ class Generation:
         token it has seen.
         """
         tokens = len(self._sequence.token_ids)
-        if tokens == 0 or (tokens > 1 and self._remote.can_continue(self._prompt_ids)):
+        if tokens == 0 or (tokens > 1 and self._can_continue):
             action: Literal["retried", "continued"] = "continued" if tokens else "retried"
             self._interruptions.append(Interruption(action=action, after_tokens=tokens, error=error))
             return
@@ -228,6 +231,7 @@ class Generation:
             section=sequence.section,
             thinks=self._remote.info.thinks and self.request.thinking,
             fielded=begins and can.reasoning not in ("tags", "none"),
+            takes_ids=not self.request.tools,  # of which there are some for calls, too, which are no text
         )
 
     async def _read(self, link: Link, endpoint: Endpoint, path: str, body: dict[str, Any], answer: _Answer) -> None:
@@ -284,8 +288,12 @@ class Generation:
             said, text = (part.rstrip(REPLACEMENT) for part in (delta.reasoning, delta.text))
             delta = replace(delta, reasoning=said, text=text)
         await self._feed(await answer.reader.read(delta))
+        answer.calls.take(delta.calls)
         if delta.finish is not None and not self._stopped:
             answer.ended_there = True
+            if spelled := answer.calls.spelled(whole=delta.finish != "length"):
+                self._approximate = True
+                await self._feed(await answer.reader.read(Delta(text=spelled)))
             await self._feed(await answer.reader.finish())
             if not self._stopped:
                 self._server_ended(delta.finish)
@@ -305,7 +313,8 @@ class Generation:
         went_on = answer.begun_at > 0 and self._remote.can.continues == "text"
         if went_on and delta.prompt_tokens is not None:
             self._approximate |= delta.prompt_tokens != self._sequence.prompt_tokens + answer.begun_at
-        if delta.completion_tokens is not None and answer.ended_there and not self._remote.can.token_ids:
+        encoded = not self._remote.can.token_ids or bool(self.request.tools)
+        if delta.completion_tokens is not None and answer.ended_there and encoded:
             ours = len(self._sequence.token_ids) - answer.begun_at
             self._approximate |= abs(ours - delta.completion_tokens) > _UNSEEN_TOKENS
 
@@ -317,6 +326,12 @@ class Generation:
         if delta.prompt_tokens:
             self._sequence.prompt_tokens = delta.prompt_tokens
             self._sequence.cached_tokens = min(delta.cached_tokens or 0, delta.prompt_tokens)
+
+    @property
+    def _can_continue(self) -> bool:
+        """Whether the server can go on from here; not in an answer that may call tools, for it shows no half of one."""
+        may_call = self.request.tools and self._sequence.section == "answer"
+        return not may_call and self._remote.can_continue(self._prompt_ids)
 
     @property
     def _stopped(self) -> bool:
@@ -349,7 +364,7 @@ class Generation:
 
     def _force(self) -> None:
         """Write what is forced, and have the server go on after it, if it can."""
-        if not self._remote.can_continue(self._prompt_ids):
+        if not self._can_continue:
             self._sequence.end_at_budget()
         while self._sequence.forced and self._sequence.finish_reason is None:
             self._sequence.accept(self._sequence.forced[0])

@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.api import GenerationRequest, Message, ModelInfo
+from engine.api import GenerationRequest, Message, ModelInfo, Tool
 from engine.errors import EngineError
 from engine.openai.asking import Asker
-from engine.openai.bodies import Capabilities, turns
+from engine.openai.bodies import Capabilities, declared, turns
 from engine.openai.connection import settings_of
 from engine.openai.engine import OpenAIEngine
 from engine.openai.estimated import EstimatedTokenizer
 from engine.openai.probe import QUESTION, Probe, find_model
 from engine.openai.remote import Remote
-from engine.openai.tokens import RemoteTokenizer, ServerTokenizer
+from engine.openai.tokens import CountPrompt, RemoteTokenizer, ServerTokenizer
 from engine.openai.wire import read_tokens
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ class _Opening:
             notes=(*notes, *self._notes(can)),
             max_rows=self.asker.settings.max_rows,
             images=can.images,
+            tools=can.tools,
             conclude=can.continues != "none" or (can.thinking_budget and self.thinks),
             seeds=can.seeds,
             exact_tokens=self.tokenizer.kind != "estimated",
@@ -162,7 +163,7 @@ class _Opening:
 
     def _tokenizer(self) -> RemoteTokenizer:
         if self.chat is not None:
-            return RemoteTokenizer("local", self.chat, lambda messages, thinking: len(self._ids(messages, thinking)))
+            return RemoteTokenizer("local", self.chat, lambda *prompt: len(self._ids(*prompt)))
         try:
             server = ServerTokenizer(self.asker, self.model, thinks=self.thinks)
             if server.decode_exactly(server.encode(_CHECKED)) == _CHECKED:
@@ -172,17 +173,17 @@ class _Opening:
         estimated = EstimatedTokenizer(thinks=self.thinks)
         return RemoteTokenizer("estimated", estimated, _by_parts(estimated.encode, self._overhead(estimated.encode)))
 
-    def _count(self, server: ServerTokenizer) -> Callable[[Sequence[Message], bool], int]:
+    def _count(self, server: ServerTokenizer) -> CountPrompt:
         """How a server's prompts are counted: it renders them itself if what it says agrees with its own usage."""
 
-        def rendered(messages: Sequence[Message], thinking: bool) -> int:
-            body = {"model": self.model, "messages": turns(messages), "add_generation_prompt": True}
+        def rendered(messages: Sequence[Message], thinking: bool, tools: Sequence[Tool]) -> int:
+            body = {"model": self.model, "messages": turns(messages), "add_generation_prompt": True, **declared(tools)}
             if "chat_template_kwargs" in self.probe.can.fields:
                 body["chat_template_kwargs"] = {"enable_thinking": thinking}
             return len(self.asker.post_beside("/tokenize", body, read_tokens))
 
         try:
-            if rendered(_ASKED, True) == self.probe.shown.prompt_tokens:
+            if rendered(_ASKED, True, ()) == self.probe.shown.prompt_tokens:
                 return rendered
         except EngineError:
             pass
@@ -194,12 +195,12 @@ class _Opening:
         return _TURN_TOKENS if counted is None else max(0, counted - len(encode(QUESTION)))
 
     def _render(self, request: GenerationRequest) -> list[int]:
-        return self._ids(request.messages, request.thinking)
+        return self._ids(request.messages, request.thinking, request.tools)
 
-    def _ids(self, messages: Sequence[Message], thinking: bool) -> list[int]:
+    def _ids(self, messages: Sequence[Message], thinking: bool, tools: Sequence[Tool]) -> list[int]:
         """A prompt as a tokenizer here renders it and the server has it."""
         assert self.chat is not None
-        return self.chat.prompt_ids(messages, thinking=thinking)[self.without_bos :]
+        return self.chat.prompt_ids(messages, thinking=thinking, tools=tools)[self.without_bos :]
 
     def _spell(self, token_ids: list[int]) -> str:
         assert self.chat is not None
@@ -220,6 +221,8 @@ class _Opening:
             thinking_budget=self.thinks and probe.keeps_budget(),
             seeds=probe.keeps_seeds(),
             images=probe.reads_images(),
+            # A template here that leaves tools out would count prompts that are longer there.
+            tools=(self.chat is None or self.chat.takes_tools) and probe.takes_tools(),
             n=probe.gives_several(),
         )
 
@@ -295,9 +298,16 @@ def _absolute(tokenizer: str | Path) -> str:
     return str(path.resolve()) if path.exists() else str(tokenizer)
 
 
-def _by_parts(encode: Callable[[str], list[int]], overhead: int) -> Callable[[Sequence[Message], bool], int]:
+def _by_parts(encode: Callable[[str], list[int]], overhead: int) -> CountPrompt:
     """Counts a prompt by its texts, and by what a chat template puts around each."""
-    return lambda messages, _: sum(len(encode(message.text)) + overhead for message in messages)
+
+    def count(messages: Sequence[Message], _: bool, tools: Sequence[Tool]) -> int:
+        texts = [message.text for message in messages]
+        texts += [call.model_dump_json() for message in messages for call in message.calls]
+        declared_here = [tool.model_dump_json() for tool in tools]
+        return sum(len(encode(text)) + overhead for text in texts) + sum(len(encode(text)) for text in declared_here)
+
+    return count
 
 
 def _ends_in(ids: Sequence[int], pattern: Sequence[int]) -> bool:

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine.api import SamplingParams
+from engine.api import SamplingParams, Tool
 from engine.errors import EngineError, ModelError, RequestError
 from engine.openai.asking import Asker, UnreachableError
-from engine.openai.bodies import OPTIONAL, Capabilities, bounded, chat_body, completion_body, image_url
+from engine.openai.bodies import OPTIONAL, Capabilities, bounded, chat_body, completion_body, declared, image_url
 from engine.openai.estimated import EstimatedTokenizer
 from engine.openai.tokens import TAGS
 from engine.openai.wire import REASONING_FIELDS, Delta, read_models
@@ -28,6 +28,7 @@ _LITTLE_REASONING = 4
 """Tokens of reasoning that a server may take over a budget of one: the words with which it ends the reasoning."""
 _SAMPLING = SamplingParams(temperature=1.0)
 _SQUARE = 64
+_TOOL = Tool(name="get_time", description="The time of day in a city.")
 _NAMED = 20
 """Models that a message lists."""
 _NAMES = {"max_tokens": "max_completion_tokens"}
@@ -199,8 +200,15 @@ class Probe:
         """A prompt with an image is taken, and is longer for it."""
         image = {"type": "image_url", "image_url": {"url": image_url(white_square(_SQUARE))}}
         seen = [{"role": "user", "content": [image, {"type": "text", "text": QUESTION}]}]
+        return self._lengthens(messages=seen)
+
+    def takes_tools(self) -> bool:
+        """A request with a tool is taken, and its prompt is longer for it."""
+        return self._lengthens(**declared([_TOOL]))
+
+    def _lengthens(self, messages: Sequence[dict[str, Any]] | None = None, **more: Any) -> bool:
         try:
-            tokens = self._ask(self.can, 1, seen).prompt_tokens
+            tokens = self._ask(self.can, 1, messages, **more).prompt_tokens
         except EngineError:
             return False
         without = self.shown.prompt_tokens

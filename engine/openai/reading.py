@@ -17,22 +17,25 @@ class Reader:
     section  where the sequence stands as the answer begins.
     thinks   the model has think tags.
     fielded  the server takes the reasoning out of the text, into a field of its own.
+    takes_ids  token ids are those of the text that comes with them.
 
     Where the server gives token ids, they are taken as they are, and its text only where no tokenizer is here to decode
     them. Else its text is encoded, each delta by itself: most servers send one for each token, and models draw tokens
     that nobody would choose who encodes a whole text. The tags are put in where reasoning changes to answer.
     """
 
-    def __init__(self, tokenizer: RemoteTokenizer, *, section: Section, thinks: bool, fielded: bool) -> None:
+    def __init__(
+        self, tokenizer: RemoteTokenizer, *, section: Section, thinks: bool, fielded: bool, takes_ids: bool = True
+    ) -> None:
         self._tokenizer = tokenizer
         self._reasoning = section == "reasoning" and thinks
-        self._fielded = fielded
+        self._fielded, self._takes_ids = fielded, takes_ids
         self._fresh = True  # nothing of the text has been read: an opening tag may come
         self._held = ""  # text in which a tag may have begun
 
     async def read(self, delta: Delta) -> list[Piece]:
         """What a delta completes."""
-        if delta.token_ids is not None and self._tokenizer.kind != "estimated":
+        if self._takes_ids and delta.token_ids is not None and self._tokenizer.kind != "estimated":
             held = await self.finish()  # of chunks that had no ids
             if self._tokenizer.kind == "local":
                 return [*held, Piece(delta.token_ids, None)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine import sequence
 from engine.api import GenerationRequest, ModelInfo
-from engine.openai.bodies import Capabilities, bounded, chat_body, completion_body, seeded, thinking, turns
+from engine.openai.bodies import Capabilities, bounded, chat_body, completion_body, declared, seeded, thinking, turns
 from engine.openai.connection import Settings
 from engine.openai.tokens import BLANK, TAGS, RemoteTokenizer
 
@@ -49,12 +49,13 @@ class Remote:
         more |= seeded(sampling.seed + done, self.can, temperature=sampling.temperature)
         messages = turns(request.messages)
         if done == 0:
-            more |= thinking(request, self.can)
+            more |= {**thinking(request, self.can), **declared(request.tools)}
             if self.keeps_budget(request) and sampling.reasoning_budget is not None:
                 more["thinking_token_budget"] = sampling.reasoning_budget
             return "/chat/completions", chat_body(self.name, messages, sampling, self.can, **more)
         if self.can.continues == "turn":
-            more |= {**thinking(request, self.can), "continue_final_message": True, "add_generation_prompt": False}
+            more |= {**thinking(request, self.can), **declared(request.tools)}
+            more |= {"continue_final_message": True, "add_generation_prompt": False}
             begun = {"role": "assistant", "content": self._written(row)}
             return "/chat/completions", chat_body(self.name, [*messages, begun], sampling, self.can, **more)
         prompt = self._prompt(row, prompt_ids)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 import anyio
 import anyio.to_thread
 
-from engine.api import Message
+from engine.api import Message, Tool
 from engine.detokenizer import REPLACEMENT
 from engine.openai.asking import Asker
 from engine.openai.connection import BrokenError
@@ -37,6 +37,8 @@ _BEFORE = "a"
 Q = TypeVar("Q")
 A = TypeVar("A")
 Kind = Literal["local", "server", "estimated"]
+CountPrompt = Callable[[Sequence[Message], bool, Sequence[Tool]], int]
+"""Counts the tokens of messages, with thinking or without, and with tools."""
 
 
 class Piece(NamedTuple):
@@ -94,7 +96,7 @@ class RemoteTokenizer:
         self,
         kind: Kind,
         codec: ChatTokenizer | ServerTokenizer | EstimatedTokenizer,
-        count_prompt: Callable[[Sequence[Message], bool], int],
+        count_prompt: CountPrompt,
     ) -> None:
         self.kind = kind
         self._codec = codec
@@ -120,12 +122,13 @@ class RemoteTokenizer:
         """Text of tokens, special ones skipped; bytes that are no UTF-8 become U+FFFD."""
         return self._codec.decode_exactly(token_ids)
 
-    def prompt_tokens(self, messages: Sequence[Message], *, thinking: bool = True) -> int:
-        """Length of the prompt that a request with these messages is given; images count as `IMAGE_TOKENS` each."""
+    def prompt_tokens(self, messages: Sequence[Message], *, thinking: bool = True, tools: Sequence[Tool] = ()) -> int:
+        """Length of the prompt that a request with these messages and tools is given; images count as `IMAGE_TOKENS`
+        each."""
         texts = [message.model_copy(update={"images": ()}) for message in messages]
-        key = (tuple((message.role, message.text) for message in texts), thinking)
+        key = (tuple(texts), thinking, tuple(tools))
         if key not in self._counts:
-            self._counts[key] = self._count_prompt(texts, thinking)
+            self._counts[key] = self._count_prompt(texts, thinking, tools)
             if len(self._counts) > _KEPT_COUNTS:
                 self._counts.popitem(last=False)
         return self._counts[key] + IMAGE_TOKENS * sum(len(message.images) for message in messages)

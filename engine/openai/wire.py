@@ -29,6 +29,15 @@ class ServerError(Exception):
         self.status = status
 
 
+@dataclass(frozen=True, slots=True)
+class CallPart:
+    """What a chunk adds to a call of a tool: its name, once, and the next of its arguments' text."""
+
+    index: int
+    name: str = ""
+    arguments: str = ""
+
+
 @dataclass(slots=True)  # not frozen: there is one for each token
 class Delta:
     """What one chunk brings of the first choice.
@@ -39,6 +48,7 @@ class Delta:
     prompt_ids, prompt_tokens, cached_tokens   of the prompt, where the chunk says so.
     completion_tokens   of the answer so far, likewise.
     logprobs          it had log-probabilities.
+    calls             of tools, which stand beside the text.
     """
 
     reasoning: str = ""
@@ -51,6 +61,7 @@ class Delta:
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     logprobs: bool = False
+    calls: tuple[CallPart, ...] = ()
 
 
 def read_json(data: str | bytes) -> Mapping[str, Any]:
@@ -86,6 +97,7 @@ def read_answer(value: Mapping[str, Any]) -> Delta:
         finish=finish if isinstance(finish, str) else None,
         prompt_ids=_ids(value.get("prompt_token_ids") or choice.get("prompt_token_ids")),
         logprobs=isinstance(logprobs, dict) and bool(logprobs.get("content")),
+        calls=_calls(written.get("tool_calls")),
     )
     usage = value.get("usage")
     if isinstance(usage, dict):
@@ -157,6 +169,26 @@ def _text(written: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise WireError(f"the server sent a {name} that is no text: {_shown(json.dumps(value))}")
     return value
+
+
+def _calls(value: object) -> tuple[CallPart, ...]:
+    """Parts of calls; those of a whole answer have no index but their place."""
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise WireError(f"the server sent calls that are none: {_shown(json.dumps(value))}")
+    return tuple(_call_part(place, each) for place, each in enumerate(value))
+
+
+def _call_part(place: int, value: object) -> CallPart:
+    function = value.get("function") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(function, dict):
+        raise WireError(f"the server sent a call that is none: {_shown(json.dumps(value))}")
+    index = _count(value.get("index"))
+    arguments = function.get("arguments")
+    if isinstance(arguments, dict):  # as Ollama's own API has them
+        arguments = json.dumps(arguments)
+    return CallPart(place if index is None else index, _text(function, "name"), arguments or "")
 
 
 def _ids(value: object) -> tuple[int, ...] | None:

@@ -13,10 +13,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from engine.api import ImagePart, Usage
+from engine.api import Tool, Usage
 from rsa.errors import ProblemError, RunFolderError
 from rsa.folders import make_folder, read_record, read_versioned, write_atomically
-from rsa.problem import Problem, Turn
+from rsa.problem import Problem
 from rsa.results import Check, Record, RunResult, StopReason, Vote
 from rsa.runlog import IMAGES, LoggedTurn
 from rsa.settings.config import RSAConfig
@@ -67,6 +67,7 @@ class OrderRecord(Record):
     metadata: dict[str, str]
     problem_id: str
     conversation: tuple[LoggedTurn, ...] = Field(min_length=1)
+    tools: tuple[Tool, ...] = ()
     config: RSAConfig
 
 
@@ -140,6 +141,7 @@ def write_order(folder: Path, order: Order, summary: RunSummary) -> None:
         metadata=dict(order.metadata),
         problem_id=order.problem.id,
         conversation=tuple(LoggedTurn.of(message) for message in order.problem.messages),
+        tools=order.problem.tools,
         config=order.config,
     )
     try:
@@ -170,11 +172,8 @@ def read_order(folder: Path) -> Order:
     """What was ordered, to run it again. Raises RunFolderError."""
     record = read_versioned(folder / ORDER, OrderRecord, RunFolderError, FORMAT, instead="start a new run")
     try:
-        turns = [
-            Turn(turn.role, turn.text, [ImagePart(data=(folder / IMAGES / name).read_bytes()) for name in turn.images])
-            for turn in record.conversation
-        ]
-        problem = Problem.conversation(turns, problem_id=record.problem_id)
+        turns = [turn.as_turn(folder / IMAGES) for turn in record.conversation]
+        problem = Problem.conversation(turns, tools=record.tools, problem_id=record.problem_id)
     except OSError as error:
         raise RunFolderError(f"cannot read an image of the run: {error.filename}: {error.strerror}") from None
     except ProblemError as error:

@@ -18,7 +18,10 @@ from engine.api import (
     GenerationRequest,
     ImagePart,
     Message,
+    SamplingParams,
     TokenChunk,
+    Tool,
+    ToolCall,
     Usage,
 )
 from engine.errors import ContextError, EngineClosedError, EngineError, RequestError
@@ -379,3 +382,34 @@ async def the_tokenizer_reads_what_it_writes(subject: Subject) -> None:
     assert all(tokenizer.decode(ids[i:]) in "wörld" for i in range(len(ids))), "a part of it, cut anywhere"
     one, two = (Message(role="user", text="a" * n) for n in (1, 2))
     assert tokenizer.prompt_tokens([one]) < tokenizer.prompt_tokens([two])
+
+
+# ---- tools
+
+TOOL = Tool(name="add", description="Adds.", parameters={"type": "object", "properties": {"a": {"type": "number"}}})
+TALK_WITH_A_CALL = (
+    Message(role="user", text="1 + 2?"),
+    Message(role="assistant", text="", calls=(ToolCall(id="call_1", name="add", arguments='{"a": 1.5}'),)),
+    Message(role="tool", text="3", answers="call_1"),
+)
+
+
+@promise
+async def tools_are_part_of_the_prompt_or_refused(subject: Subject) -> None:
+    engine, sampling = subject.thinking, SamplingParams(max_tokens=3)
+    asked = [
+        request("plain", max_tokens=3),
+        request("told", max_tokens=3).model_copy(update={"tools": (TOOL,)}),
+        GenerationRequest(id="answered", messages=TALK_WITH_A_CALL, sampling=sampling, tools=(TOOL,)),
+    ]
+    if engine.model.lacks("tools") is not None:
+        for each in asked[1:]:
+            await refused(engine, RequestError, f"{each.id!r} has tools, but .* calls no tools", each)
+        return
+    ends = await completions(engine, *asked)
+    counted = [engine.tokenizer.prompt_tokens(each.messages, tools=each.tools) for each in asked]
+    assert [end.usage.prompt_tokens for end in ends] == counted
+    assert counted[1] - counted[0] >= len(TOOL.name + TOOL.description)
+    silent = engine.tokenizer.prompt_tokens([m.model_copy(update={"calls": ()}) for m in TALK_WITH_A_CALL])
+    told = engine.tokenizer.prompt_tokens(TALK_WITH_A_CALL)
+    assert told > silent, "a call is a part of its turn"

@@ -245,6 +245,13 @@ class Miscounting(DeviantStream):
         return event
 
 
+class ForgetsTools(Deviant):
+    """Does not tell the model of tools."""
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> GenerationStream:
+        return self.engine.generate([request.model_copy(update={"tools": ()}) for request in requests])
+
+
 @pytest.mark.parametrize(
     ("deviant", "broken"),
     [
@@ -255,6 +262,7 @@ class Miscounting(DeviantStream):
         (TakesAnything, "bad_requests_are_refused_on_entering"),
         (NeverConcludes, "what_is_concluded_answers"),
         (Miscounts, "every_token_is_accounted_for"),
+        (ForgetsTools, "tools_are_part_of_the_prompt_or_refused"),
     ],
 )
 async def test_who_breaks_a_promise_is_found_out(deviant: type[Deviant], broken: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.api import Completion, Message, Usage
+from engine.api import Completion, Message, Tool, Usage
 from engine.scripted import ByteTokenizer
 from rsa.errors import ConfigError, ProblemError, PromptError
 from rsa.problem import Problem
@@ -149,7 +149,7 @@ def test_answer_or_reasoning(fields: dict[str, object], carried: str) -> None:
 class GrowingTokenizer(ByteTokenizer):
     """Text encodes to more tokens than it was decoded from, as real tokenizers may do."""
 
-    def prompt_tokens(self, messages: Sequence[Message], *, thinking: bool = True) -> int:
+    def prompt_tokens(self, messages: Sequence[Message], *, thinking: bool = True, tools: Sequence[Tool] = ()) -> int:
         return sum(len(message.text.encode()) + message.text.count("x") for message in messages)
 
 

@@ -11,7 +11,7 @@ import pytest
 from told_server import MODEL, URL, Told, ToldServer, chunk, end
 
 from engine import loader
-from engine.api import Message, ModelInfo
+from engine.api import Message, ModelInfo, Tool
 from engine.byte_tokenizer import ByteTokenizer
 from engine.errors import EngineError, ModelError, RequestError
 from engine.openai import opening
@@ -146,8 +146,10 @@ def test_a_server_without_streaming_that_says_so_is_asked_for_whole_answers() ->
 class Chat(ByteTokenizer):
     """A tokenizer of ours that puts a BOS token, 400, in front."""
 
-    def prompt_ids(self, messages: Sequence[Message], *, thinking: bool = True) -> list[int]:
-        return [400, *super().prompt_ids(messages, thinking=thinking)]
+    def prompt_ids(
+        self, messages: Sequence[Message], *, thinking: bool = True, tools: Sequence[Tool] = ()
+    ) -> list[int]:
+        return [400, *super().prompt_ids(messages, thinking=thinking, tools=tools)]
 
     def spell(self, token_ids: Sequence[int]) -> str:
         return " ".join(map(str, token_ids)).removeprefix("400")

@@ -24,7 +24,7 @@ cuts = st.lists(st.integers(0, 70), max_size=8)
 
 
 def tokenizer(kind: Kind) -> RemoteTokenizer:
-    return RemoteTokenizer(kind, ByteTokenizer(), lambda messages, thinking: 1)  # type: ignore[arg-type]
+    return RemoteTokenizer(kind, ByteTokenizer(), lambda messages, thinking, tools: 1)  # type: ignore[arg-type]
 
 
 def read(kind: Kind, deltas: list[Delta], *, fielded: bool) -> Completion:

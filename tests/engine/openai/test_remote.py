@@ -28,7 +28,7 @@ SETTINGS = settings_of(URL, api_key_env="NO_KEY", max_rows=4, timeout_s=5.0, max
 
 
 def remote(settings: Settings, **can: Any) -> Remote:
-    def count(messages: Any, thinking: bool) -> int:
+    def count(messages: Any, thinking: bool, tools: Any) -> int:
         return BYTES.prompt_tokens(messages, thinking=thinking)
 
     return Remote(

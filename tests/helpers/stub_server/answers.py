@@ -26,7 +26,7 @@ KNOWN = frozenset(
             "top_p",
         ),
         *("n", "stop", "seed", "logprobs", "top_logprobs", "reasoning_effort", "user"),
-        *("frequency_penalty", "presence_penalty"),
+        *("frequency_penalty", "presence_penalty", "tools", "tool_choice", "parallel_tool_calls"),
     }
 )
 """What a strict server knows; another parameter is refused."""
@@ -55,11 +55,13 @@ class Model:
 
 def chat_prompt(writer: Writer, dialect: Dialect, body: Any) -> list[int]:
     """The tokens that the messages of a request become."""
-    turns = [(str(message["role"]), _text_of(message.get("content"))) for message in body["messages"]]
+    turns = [
+        (str(message["role"]), _text_of(message.get("content")) + _calls_of(message)) for message in body["messages"]
+    ]
     last = dialect.continues == "last turn" and turns[-1][0] == "assistant"
     thinking = (body.get("chat_template_kwargs") or {}).get("enable_thinking", True)
     continues = last or (dialect.continues is not None and bool(body.get(dialect.continues)))
-    return writer.prompt_ids(turns, thinking=thinking, continues=continues)
+    return writer.prompt_ids(turns, thinking=thinking, continues=continues, tools=body.get("tools") or ())
 
 
 class Work:
@@ -225,6 +227,13 @@ class Work:
         if fault is not None and fault.kind == "missing_ids":
             self._known = {**self._known, "id": LEFT_OUT}
             self._body = {**self._body, "return_token_ids": False}
+
+
+def _calls_of(message: Any) -> str:
+    """The calls of a turn as the chat template of the tiny models writes them."""
+    functions = [call["function"] for call in message.get("tool_calls") or []]
+    told = [{**function, "arguments": json.loads(function["arguments"])} for function in functions]
+    return "".join(f"<tool_call>\n{json.dumps(each, ensure_ascii=False)}\n</tool_call>" for each in told)
 
 
 def _text_of(content: Any) -> str:

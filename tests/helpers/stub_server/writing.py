@@ -6,10 +6,12 @@ gives a client the very ids of the server, and a turn that is continued goes on 
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 SPECIAL = ("<pad>", "<bos>", "<|im_start|>", "<|im_end|>")
 TAGS = ("<think>", "</think>")
@@ -62,9 +64,12 @@ class Writer:
     endless: bool = False
     context: int = 4096
 
-    def prompt_ids(self, messages: Sequence[tuple[str, str]], *, thinking: bool, continues: bool) -> list[int]:
+    def prompt_ids(
+        self, messages: Sequence[tuple[str, str]], *, thinking: bool, continues: bool, tools: Sequence[Any] = ()
+    ) -> list[int]:
         """The chat template, applied to (role, text); `continues` leaves the last turn open."""
-        turns = [f"<|im_start|>{role}\n{text}" for role, text in messages]
+        told = [("tools", json.dumps(list(tools), ensure_ascii=False))] if tools else []
+        turns = [f"<|im_start|>{role}\n{text}" for role, text in (*told, *messages)]
         if not continues:
             turns.append(f"<|im_start|>assistant\n{self._reply(thinking)}")
         return encode("<bos>" + "<|im_end|>\n".join(turns))
