@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rsa.command.options import folder_flag, with_servers
-from rsa.command.terminal import DEFAULT_MODEL, RUNS, errors_for_people, say
+from rsa.command.terminal import DEFAULT_MODEL, RUNS, bars, errors_for_people, say
 
 _LIMITS = "Limits"
 
@@ -82,6 +82,11 @@ def serve(
             keep_alive_s=keep_alive,
             log_prompts=log_prompts,
         )
+        from rsa.compose import fetch_if_missing
+
+        with bars() as show:
+            for each in settings.models:
+                fetch_if_missing(each.opens, show)
         from rsa.serve import running
 
         ended_by = running.run(settings, lambda url: say(f"serving {', '.join(_names(settings))} at {url}"))

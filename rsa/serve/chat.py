@@ -49,7 +49,7 @@ async def complete(request: Request) -> Response:
     wanted = await read_request(request, ChatRequest)
     route = service.served.route(wanted.model)
     wishes = wanted.wishes()
-    messages = await conversation(wanted.said(), service.fetch)
+    messages = await conversation(wanted.said(), service.pictures())
     answering = service.ask(Asked(route, messages, wishes, deltas=bool(wanted.stream), metadata=wanted.metadata or {}))
     head = _Head(wanted.model, answering.run_id)
     try:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import anyio
+import anyio.lowlevel
 
 from engine.api import Completion, Failure, GenerationRequest, Message, Restarted, Section, TokenChunk
 from engine.errors import EngineClosedError, EngineError
@@ -59,6 +60,8 @@ class PlainAnswering(Answering):
         await self._over.wait()
 
     async def __anext__(self) -> Part:
+        # Where parts come as fast as they are read, no wait would be long enough for a cancellation to be noticed.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         while not self._parts:
             if self._over.is_set():
                 if self._error is not None:
@@ -94,6 +97,7 @@ class PlainAnswering(Answering):
             async with engine.generate(requests) as stream:
                 self._begun.set()
                 async for event in stream:
+                    await anyio.lowlevel.checkpoint_if_cancelled()
                     match event:
                         case TokenChunk():
                             self._grow(event)

@@ -6,18 +6,14 @@ breaks, and its images come before its text, as engines have them.
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from engine.api import ImagePart, Message
 from rsa.errors import ProblemError
 from rsa.problem import Problem, Turn
 from rsa.serve.errors import ApiError
-
-Fetch = Callable[[str, str], Awaitable[bytes]]
-"""The bytes of an image by its URL; the second argument is the field, for messages. Raises ApiError."""
+from rsa.serve.pictures import PictureError, Pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +26,14 @@ class Said:
     images: Sequence[tuple[str, str]] = field(default=())
 
 
-async def conversation(said: Sequence[Said], fetch: Fetch) -> tuple[Message, ...]:
+async def conversation(said: Sequence[Said], pictures: Pictures) -> tuple[Message, ...]:
     """The conversation, checked: it ends with a user's turn. Raises ApiError, naming the field."""
     turns: list[Turn] = []
     first = _leading(said)
     if first:
         turns.append(Turn("system", "\n\n".join(text for each in said[:first] for text in each.texts if text.strip())))
     for each in said[first:]:
-        images = [ImagePart(data=await fetch(url, where)) for url, where in each.images]
+        images = [await _picture(pictures, url, where) for url, where in each.images]
         match each.role:
             case "user" | "assistant":
                 turns.append(Turn(each.role, "\n".join(each.texts), images))
@@ -52,6 +48,13 @@ async def conversation(said: Sequence[Said], fetch: Fetch) -> tuple[Message, ...
     if first and not turns[0].text:
         del turns[0]
     return _checked(turns, said)
+
+
+async def _picture(pictures: Pictures, url: str, where: str) -> ImagePart:
+    try:
+        return await pictures.take(url)
+    except PictureError as error:
+        raise ApiError(400, f"{where}: {error}", param=where, code="invalid_image_url") from None
 
 
 def _leading(said: Sequence[Said]) -> int:
@@ -72,18 +75,3 @@ def _checked(turns: Sequence[Turn], said: Sequence[Said]) -> tuple[Message, ...]
     except ProblemError as error:
         blank = (each.where for each in said if not any(text.strip() for text in each.texts) and not each.images)
         raise ApiError(400, str(error), param=next(blank, "messages")) from None
-
-
-async def data_url(url: str, where: str) -> bytes:
-    """The bytes in a data: URL; other URLs are not fetched. Raises ApiError."""
-    head, comma, data = url.partition(",")
-    if not head.lower().startswith("data:") or not comma:
-        raise ApiError(400, f"{where}: give the image as a data: URL", param=where, code="invalid_image_url")
-    if not head.lower().endswith(";base64"):
-        raise ApiError(400, f"{where}: a data: URL of an image is in base64", param=where, code="invalid_image_url")
-    try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ApiError(
-            400, f"{where}: the data: URL is no valid base64 ({error})", param=where, code="invalid_image_url"
-        ) from None

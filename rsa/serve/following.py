@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from rsa.errors import RunFolderError
@@ -29,9 +30,12 @@ class Numbered:
 
 
 class Story:
-    """What a run has told so far. `tell` and `end` are for the run; a run that ended is read from its folder again."""
+    """What a run has told so far. `tell` and `end` are for the run; a run that ended is read from its folder again.
 
-    def __init__(self) -> None:
+    before  of a run that goes on: what its log holds, which was told already.
+    """
+
+    def __init__(self, before: Sequence[Event] = ()) -> None:
         self._events: list[Event] = []
         self._seen: dict[EventKey, Event] = {}
         self._progress: dict[EventKey, tuple[int, CandidateProgress]] = {}
@@ -40,20 +44,14 @@ class Story:
         self._begun = anyio.Event()
         self._folder: Path | None = None
         self._last = 0
+        for event in before:
+            self._add(event)
 
     @classmethod
     def told(cls, folder: Path) -> Self:
         """Of a run that has ended."""
         story = cls()
         story.end(folder)
-        return story
-
-    @classmethod
-    def continued(cls, folder: Path) -> Self:
-        """Of a run that goes on: what its log holds was told already. Blocks. Raises RunFolderError."""
-        story = cls()
-        for event in read_events(folder):
-            story._add(event)
         return story
 
     @property
@@ -94,6 +92,7 @@ class Story:
         stamp = 0
         while self._folder is None:
             changed = self._changed
+            await anyio.lowlevel.checkpoint_if_cancelled()  # where events come fast, a wait would not notice it
             for number, event in self._since(after):
                 after = number
                 yield Numbered(event, number)

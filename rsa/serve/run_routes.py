@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import anyio.to_thread
 from sse_starlette import ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -22,7 +21,7 @@ async def list_runs(request: Request) -> Response:
     """The newest runs, the newest first: `?limit=` of them."""
     service: Service = request.app.state.service
     limit = _number(request.query_params.get("limit", "100"), "limit", most=MAX_LISTED)
-    summaries = await anyio.to_thread.run_sync(service.runs.list, limit)
+    summaries = await service.runs.list(limit)
     return JSONResponse({"object": "list", "data": [_shown(summary) for summary in summaries]})
 
 
@@ -72,7 +71,7 @@ async def _told(handle: RunHandle, after: int) -> AsyncIterator[ServerSentEvent]
 
 async def _run(request: Request) -> RunHandle:
     service: Service = request.app.state.service
-    return await anyio.to_thread.run_sync(service.runs.get, request.path_params["id"])
+    return await service.runs.get(request.path_params["id"])
 
 
 def _shown(summary: RunSummary) -> dict[str, object]:

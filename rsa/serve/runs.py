@@ -11,11 +11,13 @@ What others rely on:
 * `await handle.result()` is the result, or raises what ended the run.
 * `await handle.begun()` waits until its budgets are settled and it generates, or raises what hindered it.
 * `handle.cancel()` ends it now, without waiting: rows are free at the engine's next step.
-* `runs.get(id)`, `runs.list()`, `runs.resume(id)` know all runs of the folder, also of earlier processes.
+* `await runs.get(id)`, `await runs.list()`, `await runs.resume(id)` know all runs of the folder, also of earlier
+  processes.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import secrets
@@ -38,6 +40,7 @@ from rsa.controller import MarkovianRSA
 from rsa.errors import RSAError, RunFolderError
 from rsa.events import CandidateFinished, RunFinished
 from rsa.results import RunResult
+from rsa.runlog import read_events
 from rsa.serve.answering import RunEndedError
 from rsa.serve.errors import ApiError
 from rsa.serve.following import Numbered, Story
@@ -163,43 +166,40 @@ class Runs:
         self._spawn(handle, order, new=True)
         return handle
 
-    def get(self, run_id: str) -> RunHandle:
-        """A run by its id, live or ended. Blocks for the reading of a small file. Raises ApiError (404)."""
-        live = self._live.get(run_id)
-        if live is not None:
-            return live
+    async def get(self, run_id: str) -> RunHandle:
+        """A run by its id, live or ended. Raises ApiError (404), RunFolderError."""
+        if run_id in self._live:
+            return self._live[run_id]
         folder = self.folder / run_id
-        if not _ID.fullmatch(run_id) or not (folder / STATE).is_file():
+        found = await anyio.to_thread.run_sync(_found, folder) if _ID.fullmatch(run_id) else None
+        if run_id in self._live:  # it was resumed meanwhile
+            return self._live[run_id]
+        if found is None:
             raise ApiError(404, f"there is no run {run_id!r}", param="id", code="run_not_found")
-        summary = self._found(folder)
-        return RunHandle(folder, summary, Story.told(folder))
+        return RunHandle(folder, found, Story.told(folder))
 
-    def list(self, limit: int = 100) -> list[RunSummary]:
-        """The newest runs, the newest first. Blocks for the reading of so many small files."""
+    async def list(self, limit: int = 100) -> Sequence[RunSummary]:
+        """The newest runs, the newest first."""
+        return await anyio.to_thread.run_sync(self._list, limit, dict(self._live))
+
+    def _list(self, limit: int, live: dict[str, RunHandle]) -> Sequence[RunSummary]:
         if not self.folder.is_dir():
             return []
         names = sorted((path.name for path in self.folder.iterdir() if _ID.fullmatch(path.name)), reverse=True)
-        found: list[RunSummary] = []
-        for name in {**dict.fromkeys(reversed(self._live)), **dict.fromkeys(names)}:
-            if len(found) == limit:
-                break
-            live = self._live.get(name)
-            if live is not None:
-                found.append(live.summary)
-            elif (self.folder / name / STATE).is_file():
-                found.append(self._found(self.folder / name))
-        return found
+        all_names = dict.fromkeys([*reversed(live), *names])
+        found = (live[name].summary if name in live else _found(self.folder / name) for name in all_names)
+        return [*itertools.islice((summary for summary in found if summary is not None), limit)]
 
     async def resume(self, run_id: str) -> RunHandle:
         """Go on with a run that was interrupted, cancelled or failed; one that is live or finished stays as it is.
 
         Raises ApiError (404), RunFolderError.
         """
-        found = await anyio.to_thread.run_sync(self.get, run_id)
+        found = await self.get(run_id)
         if run_id in self._live or found.summary.state == "finished":
-            return self._live.get(run_id, found)
+            return found
         order = await anyio.to_thread.run_sync(read_order, found.folder)
-        story = await anyio.to_thread.run_sync(Story.continued, found.folder)
+        story = Story(await anyio.to_thread.run_sync(read_events, found.folder))
         if run_id in self._live:  # somebody was faster
             return self._live[run_id]
         summary = found.summary.model_copy(update={"state": "queued", "error": None, "finished_at": None})
@@ -210,7 +210,7 @@ class Runs:
     async def resume_unfinished(self, *, foreground: bool) -> Sequence[RunHandle]:
         """Go on with what was running when an earlier server ended: runs in the background, and with `foreground` those
         that somebody waited for."""
-        summaries = await anyio.to_thread.run_sync(self.list, 2**31)
+        summaries = await self.list(2**31)
         wanted = [each for each in summaries if each.state == "interrupted" and (each.background or foreground)]
         resumed = []
         for summary in reversed(wanted):
@@ -219,11 +219,6 @@ class Runs:
             except RSAError as error:
                 _logger.error("cannot go on with %s: %s", summary.id, error)
         return resumed
-
-    def _found(self, folder: Path) -> RunSummary:
-        """How a run of an earlier process stands: what it did not end was interrupted."""
-        summary = read_summary(folder)
-        return summary if summary.state in ENDED else summary.model_copy(update={"state": "interrupted"})
 
     def _spawn(self, handle: RunHandle, order: Order, *, new: bool) -> None:
         self._live[handle.id] = handle
@@ -287,6 +282,14 @@ class Runs:
             _logger.error("run %s: %s", handle.id, error)
         del self._live[handle.id]
         handle._story.end(handle.folder)
+
+
+def _found(folder: Path) -> RunSummary | None:
+    """How a run of an earlier process stands: what it did not end was interrupted. None where there is no run."""
+    if not (folder / STATE).is_file():
+        return None
+    summary = read_summary(folder)
+    return summary if summary.state in ENDED else summary.model_copy(update={"state": "interrupted"})
 
 
 def _bug(error: Exception) -> Exception | None:

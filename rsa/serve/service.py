@@ -16,10 +16,10 @@ from engine.api import Message
 from rsa.problem import Problem
 from rsa.serve.answering import Answering
 from rsa.serve.completions import PlainAnswering
-from rsa.serve.conversation import Fetch, data_url
 from rsa.serve.errors import SERVER_ERROR, ApiError
 from rsa.serve.models import Route, Served
 from rsa.serve.orders import Order
+from rsa.serve.pictures import PictureLimits, Pictures
 from rsa.serve.runs import RunHandle, Runs
 from rsa.serve.settings import ServeSettings
 from rsa.serve.solving import RunAnswering
@@ -50,7 +50,6 @@ class Asked:
 class Service:
     """Use within `async with`; it belongs to one event loop, asyncio's.
 
-    fetch     gets the bytes of images by their URLs.
     draining  no new requests are taken: the server is about to end.
     active    completions of the model itself that somebody waits for.
     """
@@ -59,7 +58,6 @@ class Service:
         self.settings = settings
         self.served = served or Served(settings.models)
         self.runs = Runs(settings.runs, self.served)
-        self.fetch: Fetch = data_url
         self.started_at = int(time.time())
         self.draining = False
         self.active: set[PlainAnswering] = set()
@@ -95,6 +93,10 @@ class Service:
         answering = PlainAnswering(self.served, route.model, asked.messages, asked.wishes, deltas=asked.deltas)
         self._group.start_soon(self._answer, answering)
         return answering
+
+    def pictures(self) -> Pictures:
+        """What gets the images of one request."""
+        return Pictures(PictureLimits(images=self.settings.images, bytes=self.settings.image_bytes))
 
     def follow(self, handle: RunHandle, *, deltas: bool) -> Answering:
         """The answer of a run that is there already, to be read again; leaving it changes nothing."""

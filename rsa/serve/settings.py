@@ -76,11 +76,13 @@ class ServeSettings(Record):
 def models_served(given: Sequence[str], servers: Mapping[str, Any]) -> tuple[ServedModel, ...]:
     """The models that people name, for a server. `servers`: options of those that run behind one.
 
-    Raises ConfigError for an unknown model and for two of one name.
+    Raises ConfigError for an unknown model and for two of one name, engine.errors.RequestError for an unknown kind.
     """
-    from rsa.compose import is_remote
+    from rsa.compose import is_remote, model_spec
 
     models = [ServedModel.of(text, {}) for text in given]
+    for model in models:
+        model_spec(model.opens)
     remote = [is_remote(model.opens) for model in models]
     if servers and not any(remote):
         raise ConfigError(f"`{next(iter(servers))}` is for openai:MODEL, and there is none: leave it out")
