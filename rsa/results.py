@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.api import Completion, Interruption, ModelInfo, SamplingParams, Usage
+from engine.api import Completion, Interruption, ModelInfo, SamplingParams, ToolCall, Usage
 from rsa.settings.config import RSAConfig
 
 Status = Literal["ok", "degenerate", "failed", "cancelled"]
@@ -88,7 +88,9 @@ class Candidate(Record):
     parents     indices in the previous round whose tails its prompt held, in prompt order; empty in round 0.
     prompt_sha256, sampling   of the request that the engine was given; see `rsa.prompts.prompt_sha256`.
     completion  None if it failed, or if the engine did not end it in time after a limit.
-    answer      as extracted from the answer section; None if there is none or none was asked for.
+    answer      as extracted from the answer section; None if there is none or none was asked for. Of a candidate that
+                calls tools, its calls in words.
+    calls       of tools, with which it ends.
     check       of the answer; None without one, and for a model that has no checker (see `rsa.answers.checking`).
     error       the engine's message, if it failed; `interruptions`: what it had come over before (those of the others
                 are in their completion).
@@ -102,6 +104,7 @@ class Candidate(Record):
     completion: Completion | None = None
     tail: Tail | None = None
     answer: str | None = None
+    calls: tuple[ToolCall, ...] = ()
     check: Check | None = None
     error: str | None = None
     interruptions: tuple[Interruption, ...] = ()
@@ -119,13 +122,14 @@ class Candidate(Record):
 class Vote(Record):
     """Candidates of one round that gave equivalent answers.
 
-    answer      as the earliest of them wrote it.
+    answer      as the earliest of them wrote it; `calls`: where that is calls of tools.
     candidates  their indices, ascending.
     of          candidates of the round, with or without an answer.
     check       of `answer` as it is written here; what others wrote for the same value has a check of its own.
     """
 
     answer: str
+    calls: tuple[ToolCall, ...] = ()
     candidates: tuple[int, ...]
     of: int
     check: Check | None = None
@@ -181,8 +185,10 @@ class RunResult(Record):
     """The outcome of a run.
 
     answer               None if no candidate of any round gave one.
+    calls                of tools, where the answer is calls: those of the candidate that it is taken from.
     check                of the answer; None without one, and for a model that has no checker.
-    text                 the answer section of the candidate that the answer is taken from; "" without one.
+    text                 the answer section of the candidate that the answer is taken from, without calls; "" without
+                         one.
     rounds               the population of every round, round 0 first.
     selection            the one extra aggregation of `select="aggregate"`, if it ran.
     votes                of the round that answered.
@@ -194,6 +200,7 @@ class RunResult(Record):
     """
 
     answer: str | None
+    calls: tuple[ToolCall, ...] = ()
     check: Check | None = None
     text: str
     stopped_because: StopReason

@@ -16,9 +16,9 @@ import anyio.to_thread
 from engine.api import Engine, Usage
 from rsa import rollouts, seeds
 from rsa import votes as selection
+from rsa.answers.calls import Answered, answered, calls_of
 from rsa.answers.checking import Checker
 from rsa.answers.equivalence import AnswerMatcher
-from rsa.answers.extract import answer_of
 from rsa.answers.math_pool import MathWorkers
 from rsa.errors import NoCandidatesError
 from rsa.events import (
@@ -42,6 +42,7 @@ from rsa.requests import Requests
 from rsa.results import (
     Budgets,
     Candidate,
+    Check,
     LimitName,
     Round,
     RoundKind,
@@ -165,7 +166,7 @@ class Run:
             round=number,
             kind=kind,
             candidates=candidates,
-            votes=await selection.count_votes(candidates, self.matcher),
+            votes=await selection.count_votes(candidates, self.matcher, self.config.uncompared),
             started_s=started_s,
             finished_s=self.meter.elapsed_s(),
         )
@@ -265,7 +266,7 @@ class Run:
 
     async def finished(self, rollout: Rollout) -> None:
         completion, status = rollout.completion, rollout.status or "failed"
-        tail = answer = None
+        tail, found = None, Answered(None)
         if completion is not None:
             tail = cut_tail(
                 completion,
@@ -274,7 +275,13 @@ class Run:
                 tokenizer=self.engine.tokenizer,
             )
             if status in ("ok", "cancelled"):
-                answer = answer_of(completion, self.prompts.answer, thinks=self.engine.model.thinks)
+                found = answered(
+                    completion,
+                    self.prompts.answer,
+                    thinks=self.engine.model.thinks,
+                    tools=self.problem.tools,
+                    salt=f"{self.problem.id} {rollout.kind} {rollout.round} {rollout.index}",
+                )
         candidate = Candidate(
             round=rollout.round,
             index=rollout.index,
@@ -283,8 +290,9 @@ class Run:
             status=status,
             completion=completion,
             tail=tail,
-            answer=answer,
-            check=None if answer is None or self.checker is None else self.checker(self.problem.text, answer),
+            answer=found.answer,
+            calls=found.calls,
+            check=self._check(found),
             error=rollout.error,
             interruptions=rollout.interruptions,
             prompt_sha256=prompt_sha256(rollout.request.messages, rollout.request.tools),
@@ -293,6 +301,12 @@ class Run:
             finished_s=self.meter.elapsed_s(),
         )
         await self._record(candidate, rollout.kind)
+
+    def _check(self, found: Answered) -> Check | None:
+        """What the model's checker says of an answer that is no call."""
+        if found.answer is None or found.calls or self.checker is None:
+            return None
+        return self.checker(self.problem.text, found.answer)
 
     async def limit_hit(self, hit: Hit, action: Literal["conclude", "cancel"]) -> None:
         await self._hit(hit, len(self.rounds), action)
@@ -332,8 +346,9 @@ class Run:
         completion = choice.candidate.completion if choice else None
         return RunResult(
             answer=choice.candidate.answer if choice else None,
+            calls=choice.candidate.calls if choice else (),
             check=choice.candidate.check if choice else None,
-            text=completion.text if completion else "",
+            text=calls_of(completion, self.problem.tools).text if completion else "",
             stopped_because=reason,
             answered_from_round=choice.round.round if choice else None,
             votes=choice.round.votes if choice else (),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from rsa.answers.calls import group_calls
 from rsa.answers.equivalence import AnswerMatcher
 from rsa.results import Candidate, Round, Vote
 from rsa.settings.config import Select
@@ -18,17 +19,24 @@ class Chosen:
     candidate: Candidate
 
 
-async def count_votes(candidates: Sequence[Candidate], matcher: AnswerMatcher) -> tuple[Vote, ...]:
-    """Votes over equivalent answers: largest first, ties to the earliest candidate. Shares are of all."""
-    groups = await matcher.group([candidate.answer for candidate in candidates])
+async def count_votes(
+    candidates: Sequence[Candidate], matcher: AnswerMatcher, uncompared: Collection[str] = ()
+) -> tuple[Vote, ...]:
+    """Votes over equivalent answers: largest first, ties to the earliest candidate. Shares are of all.
+
+    Calls of tools are compared with calls alone, by name and arguments (`rsa.answers.calls.group_calls`).
+    """
+    groups = await matcher.group([None if candidate.calls else candidate.answer for candidate in candidates])
+    groups += group_calls([candidate.calls for candidate in candidates], uncompared=uncompared)
     return tuple(
         Vote(
             answer=str(candidates[group[0]].answer),
+            calls=candidates[group[0]].calls,
             candidates=tuple(candidates[member].index for member in group),
             of=len(candidates),
             check=candidates[group[0]].check,
         )
-        for group in groups
+        for group in sorted(groups, key=lambda group: (-len(group), group[0]))
     )
 
 

@@ -116,6 +116,8 @@ class RSAConfig(_Settings):
                        answer count against it) agree. None: never.
     strict             budgets that were asked for and exceed the model's context are an error instead of being lowered.
     answers            `final`: only rounds that may have to give the answer write one; `every`: all do.
+    uncompared         arguments of tools that votes leave out where they compare calls: `NAME` of any tool, or
+                       `TOOL.NAME` of one.
     limits             hard limits.
     """
 
@@ -137,6 +139,7 @@ class RSAConfig(_Settings):
     stop_on_consensus: float | None = Field(None, gt=0.0, le=1.0, allow_inf_nan=False)
     strict: bool = False
     answers: Answers = "final"
+    uncompared: tuple[str, ...] = ()
     limits: Limits = Limits()
 
     @model_validator(mode="wrap")
