@@ -131,7 +131,7 @@ class Responses:
     async def _asked(self, request: CreateResponse) -> Asked:
         before = await self._before(request.previous_response_id)
         route = self._service.served.route(request.model)
-        messages = await conversation(turns(request, before), self._service.fetch)
+        messages = await conversation(turns(request, before), self._service.pictures())
         return asked_for(request, route, messages)
 
     async def _before(self, response_id: str | None) -> Sequence[tuple[CreateResponse, Response]]:
