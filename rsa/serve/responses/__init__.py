@@ -1,1 +1,0 @@
-"""The door `/v1/responses`, after the Open Responses specification and OpenAI's."""
