@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from engine.errors import EngineError
+from rsa.errors import RSAError
 from rsa.serve import chat, run_routes
 from rsa.serve.errors import answer_error
 from rsa.serve.models import Served
+from rsa.serve.responses import door
+from rsa.serve.responses.work import Responses
 from rsa.serve.service import Service
 from rsa.serve.settings import ServeSettings
+
+_ANSWERED = (Exception, RSAError, EngineError, ValidationError, HTTPException)
+"""Errors that a client is told of. The first one alone would do, but what it catches is raised again, for the log."""
 
 
 def create_app(settings: ServeSettings, served: Served | None = None) -> Starlette:
@@ -26,12 +35,13 @@ def create_app(settings: ServeSettings, served: Served | None = None) -> Starlet
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with service:
+        async with service, Responses(service) as responses:
+            app.state.responses = responses
             yield
 
     app = Starlette(
         routes=routes(),
-        exception_handlers={Exception: answer_error, 404: answer_error, 405: answer_error, ClientDisconnect: _nobody},
+        exception_handlers={**dict.fromkeys(_ANSWERED, answer_error), ClientDisconnect: _nobody},
         lifespan=lifespan,
         max_body_size=settings.body_bytes,
     )
@@ -45,6 +55,7 @@ def routes() -> list[BaseRoute]:
         Route("/v1/models", chat.list_models),
         Route("/v1/models/{name:path}", chat.show_model),
         Route("/v1/chat/completions", chat.complete, methods=["POST"]),
+        *door.routes(),
         Route("/v1/runs", run_routes.list_runs),
         Route("/v1/runs/{id}", run_routes.show_run),
         Route("/v1/runs/{id}/events", run_routes.follow_run),

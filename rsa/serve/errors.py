@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 
 from engine import errors as engine_errors
 from rsa import errors as rsa_errors
+from rsa.serve.kinds import MARK
 from rsa.settings.config import RSAConfig
 
 SERVER_ERROR = "server_error"
@@ -127,6 +128,8 @@ def path_of(parts: tuple[int | str, ...]) -> str:
     for part in parts:
         if isinstance(part, int):
             path += f"[{part}]"
+        elif part.startswith(MARK):
+            pass
         elif re.fullmatch(r"[a-z]\w*", part) and part not in ("str", "int", "float", "bool", "list", "dict", "none"):
             path += f".{part}" if path else part
         elif not re.fullmatch(r"[\w.-]*[\[(].*", part) and part not in ("str", "int", "float", "bool", "list", "dict"):

@@ -1,0 +1,145 @@
+"""`/v1/responses`: what clients ask, and how they are answered."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import anyio
+from sse_starlette import ServerSentEvent
+from starlette.requests import Request
+from starlette.responses import Response as Reply
+from starlette.routing import BaseRoute, Route
+
+from rsa.serve.errors import ApiError, api_error
+from rsa.serve.records import read_request
+from rsa.serve.responses.live import Line
+from rsa.serve.responses.request import CreateResponse
+from rsa.serve.responses.response import Answered, DeletedResponse, ItemList
+from rsa.serve.responses.wishes import renamed
+from rsa.serve.responses.work import Responses, items_of
+from rsa.serve.service import Service
+from rsa.serve.streams import DONE, EventStream, begun_soon, event, unless_left
+
+PATH = "/v1/responses"
+
+
+def routes() -> list[BaseRoute]:
+    one = PATH + "/{response_id}"
+    return [
+        Route(PATH, create, methods=["POST"]),
+        Route(one, retrieve, methods=["GET"]),
+        Route(one, delete, methods=["DELETE"]),
+        Route(f"{one}/cancel", cancel, methods=["POST"]),
+        Route(f"{one}/input_items", input_items, methods=["GET"]),
+    ]
+
+
+async def create(request: Request) -> Reply:
+    """A response: whole, streamed, or worked out in the background."""
+    try:
+        return await _created(request)
+    except Exception as error:
+        raise renamed(api_error(error)) from error
+
+
+async def _created(request: Request) -> Reply:
+    service, responses = _service(request), _responses(request)
+    wanted = await read_request(request, CreateResponse)
+    live, answering = await responses.begin(wanted)
+    try:
+        if not (wanted.stream or wanted.background):
+            return _json(await unless_left(request, live.whole()))
+        await begun_soon(answering, service.settings.first_byte_s)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await responses.leave(live)
+        raise
+    if wanted.stream:
+        return _stream(live.follow(), service, None if wanted.background else live.leave)
+    return _json(live.response)
+
+
+async def retrieve(request: Request) -> Reply:
+    """A response as it stands, or its events after `starting_after`."""
+    responses, response_id = _responses(request), request.path_params["response_id"]
+    after = _number(request, "starting_after", -1)
+    if _word(request, "stream", "false", ("true", "false")) == "false":
+        if after >= 0:
+            raise ApiError(400, "starting_after is for stream = true", param="starting_after")
+        return _json(await responses.read(response_id))
+    return _stream(await responses.follow(response_id, after), _service(request))
+
+
+async def cancel(request: Request) -> Reply:
+    """The response, cancelled if it had not ended; only one in the background can be."""
+    responses = _responses(request)
+    response = await responses.read(request.path_params["response_id"])
+    if not response.background:
+        raise ApiError(400, "only a response in the background can be cancelled: leave the others", param="response_id")
+    return _json(await responses.cancel(response.id))
+
+
+async def delete(request: Request) -> Reply:
+    """That the response is forgotten. A run that answered stays where runs are."""
+    response_id = request.path_params["response_id"]
+    await _responses(request).delete(response_id)
+    return _json(DeletedResponse(id=response_id))
+
+
+async def input_items(request: Request) -> Reply:
+    """The items that a response was asked with."""
+    limit = _number(request, "limit", 20, least=1, most=100)
+    order = _word(request, "order", "desc", ("asc", "desc"))
+    items = items_of(await _responses(request).stored(request.path_params["response_id"]))
+    found = items if order == "asc" else items[::-1]
+    after = request.query_params.get("after")
+    if after is not None:
+        ids = [item["id"] for item in found]
+        if after not in ids:
+            raise ApiError(400, f"after = {after!r}: there is no such item", param="after")
+        found = found[ids.index(after) + 1 :]
+    page = found[:limit]
+    ends = (page[0]["id"], page[-1]["id"]) if page else (None, None)
+    return _json(ItemList(data=tuple(page), first_id=ends[0], last_id=ends[1], has_more=len(found) > limit))
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _responses(request: Request) -> Responses:
+    responses: Responses = request.app.state.responses
+    return responses
+
+
+def _json(answered: Answered) -> Reply:
+    return Reply(answered.model_dump_json(), media_type="application/json")
+
+
+def _number(request: Request, name: str, default: int, *, least: int = 0, most: int = 2**53) -> int:
+    """A whole number of the query. Raises ApiError."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 17 and least <= int(text) <= most):
+        raise ApiError(400, f"{name} = {text!r}: should be a number from {least} to {most}", param=name)
+    return int(text)
+
+
+def _word(request: Request, name: str, default: str, known: Sequence[str]) -> str:
+    """A word of the query. Raises ApiError."""
+    word = request.query_params.get(name, default)
+    if word not in known:
+        raise ApiError(400, f"{name} = {word!r}: should be {' or '.join(known)}", param=name)
+    return word
+
+
+def _stream(lines: AsyncIterator[Line], service: Service, leave: Callable[[], None] | None = None) -> Reply:
+    return EventStream(_sent(lines), keep_alive_s=service.settings.keep_alive_s, leave=leave)
+
+
+async def _sent(lines: AsyncIterator[Line]) -> AsyncIterator[ServerSentEvent]:
+    async for line in lines:
+        yield event(line.json, name=line.type)
+    yield DONE
