@@ -193,7 +193,7 @@ class MarkovianRSA:
         config = self.config.replace(**settings) if settings else self.config
         return _Order(
             problem,
-            config.for_images() if problem.images else config,
+            config.for_problem(images=bool(problem.images), tools=problem.takes_tools),
             None if out is None else folder_named(out),
             resume,
         )

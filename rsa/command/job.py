@@ -90,7 +90,8 @@ class SolveJob:
         config = record.config
         if settings or profile:
             asked = load_config(profile, settings) if profile else config.changed(settings)
-            asked = suited(asked.for_images() if problem.images else asked, record.model)
+            asked = asked.for_problem(images=bool(problem.images), tools=problem.takes_tools)
+            asked = suited(asked, record.model)
             differing = config.differences(asked)
             if differing:
                 raise ResumeMismatchError(

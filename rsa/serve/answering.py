@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from engine.api import Usage
+from engine.api import ToolCall, Usage
 from rsa.errors import RSAError
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -46,15 +46,6 @@ class AnswerDelta:
 
     text: str
     index: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A call that the model asks for. `arguments` is JSON."""
-
-    id: str
-    name: str
-    arguments: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from rsa.serve.answering import AnswerDelta, Answering, Finished, ReasoningDelta, ToolCalls, finished
-from rsa.serve.chat_records import ChatRequest, choice_of, total_usage, usage_of
+from rsa.serve.chat_records import ChatRequest, call_of, choice_of, total_usage, usage_of
 from rsa.serve.conversation import conversation
 from rsa.serve.errors import api_error
 from rsa.serve.records import read_request
@@ -50,7 +51,16 @@ async def complete(request: Request) -> Response:
     route = service.served.route(wanted.model)
     wishes = wanted.wishes()
     messages = await conversation(wanted.said(), service.pictures())
-    answering = service.ask(Asked(route, messages, wishes, deltas=bool(wanted.stream), metadata=wanted.metadata or {}))
+    answering = service.ask(
+        Asked(
+            route,
+            messages,
+            wishes,
+            offer=wanted.offer(),
+            deltas=bool(wanted.stream),
+            metadata=wanted.metadata or {},
+        )
+    )
     head = _Head(wanted.model, answering.run_id)
     try:
         if wanted.stream:
@@ -101,7 +111,7 @@ def _rsa(choice: Finished) -> dict[str, Any]:
 async def _chunks(answering: Answering, head: _Head, *, usage: bool) -> AsyncIterator[ServerSentEvent]:
     """The first chunk of a choice says who speaks, the last one why it ended."""
     yield head.chunk(0, {"role": "assistant", "content": ""})
-    begun, choices = {0}, list[Finished]()
+    begun, choices, called = {0}, list[Finished](), Counter[int]()
     try:
         async for part in answering:
             if part.index not in begun:
@@ -113,7 +123,8 @@ async def _chunks(answering: Answering, head: _Head, *, usage: bool) -> AsyncIte
                 case AnswerDelta():
                     yield head.chunk(part.index, {"content": part.text})
                 case ToolCalls():
-                    yield head.chunk(part.index, {"tool_calls": _calls(part)})
+                    yield head.chunk(part.index, {"tool_calls": _calls(part, called[part.index])})
+                    called[part.index] += len(part.calls)
                 case Finished():
                     choices.append(part)
                     yield head.chunk(part.index, {}, part.finish_reason, **_rsa(part))
@@ -124,13 +135,6 @@ async def _chunks(answering: Answering, head: _Head, *, usage: bool) -> AsyncIte
     yield DONE
 
 
-def _calls(part: ToolCalls) -> list[dict[str, Any]]:
-    return [
-        {
-            "index": number,
-            "id": call.id,
-            "type": "function",
-            "function": {"name": call.name, "arguments": call.arguments},
-        }
-        for number, call in enumerate(part.calls)
-    ]
+def _calls(part: ToolCalls, before: int) -> list[dict[str, Any]]:
+    """Calls of a chunk, each whole; their index counts those of the choice."""
+    return [{"index": number, **call_of(call)} for number, call in enumerate(part.calls, before)]

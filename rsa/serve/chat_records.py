@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from engine.api import Usage
+from engine.api import ToolCall, Usage
 from rsa.serve import aliases
 from rsa.serve.answering import Finished
 from rsa.serve.conversation import Said
 from rsa.serve.errors import ApiError
+from rsa.serve.offers import Declared, Offer, offer
 from rsa.serve.records import RequestRecord
 from rsa.serve.wishes import Wishes, effort_of
 
@@ -45,17 +47,59 @@ class ContentPart(RequestRecord):
     image_url: ImageUrl | None = None
 
 
-class ChatMessage(RequestRecord):
-    """One message of the conversation. `reasoning_content` of an earlier answer is left out of prompts."""
+class CalledFunction(RequestRecord):
+    """`arguments`: a JSON object, as a text."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    name: str = Field(min_length=1)
+    arguments: str
+
+
+class ChatToolCall(RequestRecord):
+    """A call in an assistant's message."""
+
+    id: str = Field(min_length=1)
+    type: Literal["function"]
+    function: CalledFunction
+    index: int | None = None
+
+
+class ChatMessage(RequestRecord):
+    """One message of the conversation. `reasoning_content` of an earlier answer is left out of prompts, and what else
+    the messages of OpenAI's client bring along."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[ContentPart] | None = None
     name: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
+    tool_calls: list[ChatToolCall] | None = None
+    tool_call_id: str | None = None
+    annotations: list[Any] | None = None
+    audio: None = None
+    function_call: None = None
 
     def said(self, where: str) -> Said:
-        """Raises ApiError for a part that lacks what its type says."""
+        """Raises ApiError for a part that lacks what its type says, and for calls where none can be."""
+        return replace(self._parts(where), calls=self._calls(where), answers=self._answers(where))
+
+    def _calls(self, where: str) -> list[tuple[ToolCall, str]]:
+        if self.tool_calls and self.role != "assistant":
+            raise ApiError(400, f"{where}.tool_calls: only an assistant calls tools", param=f"{where}.tool_calls")
+        return [
+            (
+                ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments),
+                f"{where}.tool_calls[{number}].function.arguments",
+            )
+            for number, call in enumerate(self.tool_calls or [])
+        ]
+
+    def _answers(self, where: str) -> str | None:
+        if (self.role == "tool") != (self.tool_call_id is not None):
+            why = "says which call it answers" if self.role == "tool" else "is for messages of the role 'tool'"
+            raise ApiError(400, f"{where}.tool_call_id {why}", param=f"{where}.tool_call_id")
+        return self.tool_call_id
+
+    def _parts(self, where: str) -> Said:
         if self.content is None or isinstance(self.content, str):
             return Said(self.role, [self.content or ""], f"{where}.content")
         texts: list[str] = []
@@ -78,6 +122,22 @@ class StreamOptions(RequestRecord):
     include_obfuscation: bool | None = None
 
 
+class FunctionRecord(RequestRecord):
+    """A function that the model may call; see `rsa.serve.offers`."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ToolRecord(RequestRecord):
+    """A tool; functions are the only kind here."""
+
+    type: Literal["function"]
+    function: FunctionRecord
+
+
 class ChatRequest(RequestRecord):
     """A request for a chat completion. Fields of OpenAI's that change no answer are taken and have no effect."""
 
@@ -96,6 +156,9 @@ class ChatRequest(RequestRecord):
     stop: str | Annotated[list[str], Field(max_length=16)] | None = None
     reasoning_effort: str | None = None
     response_format: dict[str, Any] | None = None
+    tools: list[ToolRecord] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     rsa: dict[str, Any] | None = None
 
     frequency_penalty: float | None = None
@@ -110,7 +173,6 @@ class ChatRequest(RequestRecord):
     web_search_options: dict[str, Any] | None = None
 
     metadata: dict[str, str] | None = None
-    parallel_tool_calls: bool | None = None
     prediction: dict[str, Any] | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
@@ -145,6 +207,16 @@ class ChatRequest(RequestRecord):
     def said(self) -> list[Said]:
         """The conversation. Raises ApiError."""
         return [message.said(f"messages[{number}]") for number, message in enumerate(self.messages)]
+
+    def offer(self) -> Offer:
+        """The tools that it offers. Raises ApiError."""
+        declared = [
+            Declared(
+                tool.function.name, tool.function.description, tool.function.parameters, f"tools[{number}].function"
+            )
+            for number, tool in enumerate(self.tools or [])
+        ]
+        return offer(declared, self.tool_choice, self.parallel_tool_calls)
 
     def wishes(self) -> Wishes:
         """Raises ApiError for what is not done here, and where two fields disagree."""
@@ -216,7 +288,15 @@ def total_usage(choices: list[Finished]) -> Usage:
 
 def choice_of(finished: Finished) -> dict[str, Any]:
     """A choice of a completion that is not streamed."""
-    message: dict[str, Any] = {"role": "assistant", "content": finished.text, "refusal": None}
+    text = finished.text if finished.text or not finished.calls else None
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
     if finished.reasoning:
         message["reasoning_content"] = finished.reasoning
+    if finished.calls:
+        message["tool_calls"] = [call_of(call) for call in finished.calls]
     return {"index": finished.index, "message": message, "finish_reason": finished.finish_reason, "logprobs": None}
+
+
+def call_of(call: ToolCall) -> dict[str, Any]:
+    """A call as chat completions write it."""
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

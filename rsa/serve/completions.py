@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 import anyio.lowlevel
 
 from engine.api import Completion, Failure, GenerationRequest, Message, Restarted, Section, TokenChunk
 from engine.errors import EngineClosedError, EngineError
-from rsa.serve.answering import AnswerDelta, Answering, Finished, FinishReason, Part, ReasoningDelta, RunEndedError
+from rsa.serve.answering import (
+    AnswerDelta,
+    Answering,
+    Finished,
+    FinishReason,
+    Part,
+    ReasoningDelta,
+    RunEndedError,
+    ToolCalls,
+)
 from rsa.serve.models import Served
+from rsa.serve.offers import Offer
 from rsa.serve.wishes import Wishes, samplings
+from rsa.tools.reading import CallReader, as_call, read_calls
+from rsa.tools.reading import Part as Written
 
 
 @dataclass(slots=True)
@@ -26,6 +39,33 @@ class _Sent:
     begun: bool = False
 
 
+class _Choice:
+    """The answer of one choice while it comes: its text, and calls, with the ids that they have in its `Finished`."""
+
+    def __init__(self, offer: Offer, salt: str) -> None:
+        self.salt = salt
+        self._offer = offer
+        self._reader = CallReader(offer.tools)
+        self._called = 0
+
+    def feed(self, text: str) -> list[AnswerDelta | ToolCalls]:
+        return self._told(self._reader.feed(text))
+
+    def finish(self, *, whole: bool) -> list[AnswerDelta | ToolCalls]:
+        return self._told(self._reader.finish(whole=whole))
+
+    def _told(self, written: Sequence[Written]) -> list[AnswerDelta | ToolCalls]:
+        told: list[AnswerDelta | ToolCalls] = []
+        for part in written:
+            if isinstance(part, str):
+                told.append(AnswerDelta(part))
+                continue
+            if self._called == 0 or self._offer.parallel:
+                told.append(ToolCalls((as_call(part, self.salt, self._called),)))
+            self._called += 1
+        return told
+
+
 class PlainAnswering(Answering):
     """The parts between a task of the server, `work`, which must be started once, and the request that reads them.
 
@@ -34,9 +74,18 @@ class PlainAnswering(Answering):
     """
 
     def __init__(
-        self, served: Served, model: str, messages: Sequence[Message], wishes: Wishes, *, deltas: bool
+        self,
+        served: Served,
+        model: str,
+        messages: Sequence[Message],
+        wishes: Wishes,
+        *,
+        offer: Offer | None = None,
+        deltas: bool,
     ) -> None:
         self._served, self._model, self._messages, self._wishes = served, model, tuple(messages), wishes
+        self._offer, self._id = offer or Offer(), secrets.token_hex(8)
+        self._choices: dict[str, _Choice] = {}
         self._deltas = deltas
         self._scope = anyio.CancelScope()
         self._sent: dict[tuple[str, Section], _Sent] = {}
@@ -89,7 +138,11 @@ class PlainAnswering(Answering):
         self._thinks = engine.model.thinks
         requests = [
             GenerationRequest(
-                id=str(index), messages=self._messages, sampling=sampling, thinking=self._wishes.effort != "none"
+                id=str(index),
+                messages=self._messages,
+                sampling=sampling,
+                thinking=self._wishes.effort != "none",
+                tools=self._offer.tools,
             )
             for index, sampling in enumerate(samplings(self._wishes, engine.model))
         ]
@@ -124,9 +177,19 @@ class PlainAnswering(Answering):
         if not text:
             return
         sent.texts.append(text)
-        index = int(chunk.request_id)
-        reasons = chunk.section == "reasoning" and self._thinks
-        self._put(ReasoningDelta(text, index) if reasons else AnswerDelta(text, index))
+        if chunk.section == "reasoning" and self._thinks:
+            self._put(ReasoningDelta(text, int(chunk.request_id)))
+        else:
+            self._put_all(self._choice(chunk.request_id).feed(text), chunk.request_id)
+
+    def _choice(self, request_id: str) -> _Choice:
+        if request_id not in self._choices:
+            self._choices[request_id] = _Choice(self._offer, f"{self._id} {request_id}")
+        return self._choices[request_id]
+
+    def _put_all(self, parts: Sequence[AnswerDelta | ToolCalls], request_id: str) -> None:
+        for part in parts:
+            self._put(replace(part, index=int(request_id)))
 
     def _put(self, part: Part) -> None:
         self._parts.append(part)
@@ -138,13 +201,20 @@ class PlainAnswering(Answering):
                 sent.owed, sent.begun = "".join(sent.texts), False
 
     def _finish(self, completion: Completion) -> None:
-        reason: FinishReason = "stop" if completion.finish_reason == "stop" else "length"
+        whole = completion.finish_reason == "stop"
+        choice = self._choice(completion.request_id)
+        if self._deltas:
+            self._put_all(choice.finish(whole=whole), completion.request_id)
+        text = completion.text.lstrip() if self._thinks else completion.text
+        written = read_calls(text, self._offer.tools, whole=whole, salt=choice.salt)
+        ended: FinishReason = "stop" if whole else "length"
         self._put(
             Finished(
-                text=completion.text.lstrip() if self._thinks else completion.text,
+                text=written.text,
                 reasoning=completion.reasoning if self._thinks else "",
                 usage=completion.usage,
-                finish_reason=reason,
+                finish_reason="tool_calls" if written.calls else ended,
+                calls=self._offer.kept(written.calls),
                 index=int(completion.request_id),
             )
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from engine.api import ImagePart, Message
+from engine.api import ImagePart, Message, ToolCall
 from rsa.errors import ProblemError
 from rsa.problem import Problem, Turn
 from rsa.serve.errors import ApiError
@@ -18,16 +18,25 @@ from rsa.serve.pictures import PictureError, Pictures
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One message, whatever its interface calls its parts. `where` is its field, `images` are URLs and their fields."""
+    """One message, whatever its interface calls its parts.
+
+    where    its field.
+    images   URLs, and the fields that they stand in.
+    calls    that an assistant's message ends with, and the fields of their arguments.
+    answers  the id of the call whose result it is, of the role `tool`.
+    """
 
     role: str
     texts: Sequence[str]
     where: str
     images: Sequence[tuple[str, str]] = field(default=())
+    calls: Sequence[tuple[ToolCall, str]] = field(default=())
+    answers: str | None = None
 
 
 async def conversation(said: Sequence[Said], pictures: Pictures) -> tuple[Message, ...]:
-    """The conversation, checked: it ends with a user's turn. Raises ApiError, naming the field."""
+    """The conversation, checked: it ends with a user's turn, or with results of calls after one. Raises ApiError,
+    naming the field."""
     turns: list[Turn] = []
     first = _leading(said)
     if first:
@@ -35,8 +44,9 @@ async def conversation(said: Sequence[Said], pictures: Pictures) -> tuple[Messag
     for each in said[first:]:
         images = [await _picture(pictures, url, where) for url, where in each.images]
         match each.role:
-            case "user" | "assistant":
-                turns.append(Turn(each.role, "\n".join(each.texts), images))
+            case "user" | "assistant" | "tool":
+                calls = [_checked_call(call, where) for call, where in each.calls]
+                turns.append(Turn(each.role, "\n".join(each.texts), images, calls, each.answers))
             case "system" | "developer":
                 raise ApiError(
                     400,
@@ -73,5 +83,22 @@ def _checked(turns: Sequence[Turn], said: Sequence[Said]) -> tuple[Message, ...]
     try:
         return Problem.conversation(turns).messages
     except ProblemError as error:
-        blank = (each.where for each in said if not any(text.strip() for text in each.texts) and not each.images)
-        raise ApiError(400, str(error), param=next(blank, "messages")) from None
+        raise ApiError(400, str(error), param=_at_fault(said)) from None
+
+
+def _at_fault(said: Sequence[Said]) -> str:
+    """The field of a conversation that is none: a result of a call that nobody made, or an empty message."""
+    made: set[str] = set()
+    for each in said:
+        if each.role == "tool" and each.answers not in made:
+            return each.where.removesuffix(".content") + ".tool_call_id"
+        if each.role != "tool" and not any(text.strip() for text in each.texts) and not each.images and not each.calls:
+            return each.where
+        made.update(call.id for call, _ in each.calls)
+    return "messages"
+
+
+def _checked_call(call: ToolCall, where: str) -> ToolCall:
+    if call.values is None:
+        raise ApiError(400, f"{where}: the arguments of a call are a JSON object, as a text", param=where)
+    return call

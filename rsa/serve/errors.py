@@ -90,7 +90,7 @@ def _of_rsa(error: rsa_errors.RSAError) -> ApiError:
         case rsa_errors.PromptError():
             return ApiError(400, str(error), param="rsa.task")
         case rsa_errors.ProblemError():
-            return ApiError(400, str(error), param="messages")
+            return ApiError(400, str(error), param=_part_of(str(error)))
         case rsa_errors.RunLockedError() | rsa_errors.ResumeMismatchError():
             return ApiError(409, str(error), code="conflict")
         case _:
@@ -104,7 +104,7 @@ def _of_engine(error: engine_errors.EngineError) -> ApiError:
         case engine_errors.ImageError():
             return ApiError(400, str(error), param="messages", code="invalid_image")
         case engine_errors.RequestError():
-            return ApiError(400, str(error), param="messages")
+            return ApiError(400, str(error), param=_part_of(str(error)))
         case engine_errors.EngineClosedError():
             retry = {"Retry-After": RETRY_AFTER_S}
             return ApiError(503, str(error), type=SERVER_ERROR, code="engine_closed", headers=retry)
@@ -135,6 +135,11 @@ def path_of(parts: tuple[int | str, ...]) -> str:
         elif not re.fullmatch(r"[\w.-]*[\[(].*", part) and part not in ("str", "int", "float", "bool", "list", "dict"):
             path += f"[{part!r}]"
     return path
+
+
+def _part_of(message: str) -> str:
+    """The field of a prompt that a model refuses."""
+    return "tools" if " has tools, but " in message else "messages"
 
 
 def _setting_of(message: str) -> str | None:

@@ -18,6 +18,7 @@ from rsa.serve.answering import Answering
 from rsa.serve.completions import PlainAnswering
 from rsa.serve.errors import SERVER_ERROR, ApiError
 from rsa.serve.models import Route, Served
+from rsa.serve.offers import Offer
 from rsa.serve.orders import Order
 from rsa.serve.pictures import PictureLimits, Pictures
 from rsa.serve.runs import RunHandle, Runs
@@ -34,6 +35,7 @@ class Asked:
 
     route       see `Served.route`.
     messages    see `rsa.serve.conversation.conversation`.
+    offer       tools that the model may call.
     deltas      somebody reads along, so that deltas are worth their work.
     background  a run goes on when nobody reads any more; of a plain completion this means nothing.
     metadata    kept with a run.
@@ -42,6 +44,7 @@ class Asked:
     route: Route
     messages: Sequence[Message]
     wishes: Wishes = field(default_factory=Wishes)
+    offer: Offer = field(default_factory=Offer)
     deltas: bool = False
     background: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -89,8 +92,12 @@ class Service:
         route = routed(asked.route, asked.wishes)
         if route.rsa:
             handle = self.runs.start(self._order(asked, route))
-            return RunAnswering(handle, background=asked.background, stop=asked.wishes.stop, deltas=asked.deltas)
-        answering = PlainAnswering(self.served, route.model, asked.messages, asked.wishes, deltas=asked.deltas)
+            return RunAnswering(
+                handle, background=asked.background, stop=asked.wishes.stop, offer=asked.offer, deltas=asked.deltas
+            )
+        answering = PlainAnswering(
+            self.served, route.model, asked.messages, asked.wishes, offer=asked.offer, deltas=asked.deltas
+        )
         self._group.start_soon(self._answer, answering)
         return answering
 
@@ -133,7 +140,7 @@ class Service:
 
     def _order(self, asked: Asked, route: Route) -> Order:
         return Order(
-            problem=Problem.conversation(asked.messages),
+            problem=Problem.conversation(asked.messages, tools=asked.offer.tools),
             config=run_config(asked.wishes, route, self.served),
             model=route.model,
             name=route.name,

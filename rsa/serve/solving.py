@@ -7,17 +7,26 @@ from typing import Any
 
 from rsa.events import RunFinished
 from rsa.results import Round, RunResult
-from rsa.serve.answering import AnswerDelta, Answering, Finished, FinishReason, Part, ReasoningDelta
+from rsa.serve.answering import AnswerDelta, Answering, Finished, FinishReason, Part, ReasoningDelta, ToolCalls
+from rsa.serve.offers import Offer
 from rsa.serve.progress import ProgressLines
 from rsa.serve.runs import RunHandle
 
 
 class RunAnswering(Answering):
-    """The parts of a run's answer. `stop`: strings that cut the answer."""
+    """The parts of a run's answer. `stop`: strings that cut the answer; `offer`: as it was asked with."""
 
-    def __init__(self, handle: RunHandle, *, background: bool, stop: tuple[str, ...] = (), deltas: bool = True) -> None:
+    def __init__(
+        self,
+        handle: RunHandle,
+        *,
+        background: bool,
+        stop: tuple[str, ...] = (),
+        offer: Offer | None = None,
+        deltas: bool = True,
+    ) -> None:
         self.run_id = handle.id
-        self._handle, self._background, self._stop = handle, background, stop
+        self._handle, self._background, self._stop, self._offer = handle, background, stop, offer or Offer()
         self._parts = self._told(deltas)
 
     async def begun(self) -> None:
@@ -35,9 +44,11 @@ class RunAnswering(Answering):
         async for numbered in self._handle.follow():
             event = numbered.event
             if isinstance(event, RunFinished):
-                answer = _finished(self._handle.id, event.result, "".join(said), self._stop)
+                answer = _finished(self._handle.id, event.result, "".join(said), self._stop, self._offer)
                 if deltas and answer.text:
                     yield AnswerDelta(answer.text)
+                if deltas and answer.calls:
+                    yield ToolCalls(answer.calls)
                 yield answer
                 return
             if text := lines.feed(event):
@@ -47,15 +58,17 @@ class RunAnswering(Answering):
         await self._handle.result()  # raises why there is none
 
 
-def _finished(run_id: str, result: RunResult, said: str, stop: tuple[str, ...]) -> Finished:
-    text, reason = result.text.lstrip() or result.answer or "", _reason(result)
+def _finished(run_id: str, result: RunResult, said: str, stop: tuple[str, ...], offer: Offer) -> Finished:
+    calls = offer.kept(result.calls)
+    text = result.text.lstrip() or ("" if calls else result.answer or "")
     for string in stop:
         text = text.partition(string)[0]
     return Finished(
         text=text,
         reasoning=said,
         usage=result.usage,
-        finish_reason=reason,
+        finish_reason="tool_calls" if calls else _reason(result),
+        calls=calls,
         run_id=run_id,
         metadata=facts_of(run_id, result),
     )

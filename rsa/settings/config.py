@@ -23,6 +23,7 @@ Select = Literal["vote", "aggregate", "first"]
 Carry = Literal["reasoning", "answer_or_reasoning", "full"]
 Answers = Literal["final", "every"]
 VISION_TASK = "vision"
+TOOLS_TASK = "general"
 ASKED = "asked"
 """The key, beside the settings in JSON, of the names of those that somebody asked for."""
 
@@ -108,7 +109,7 @@ class RSAConfig(_Settings):
     carry              what a candidate hands on: `reasoning` (its tail), `answer_or_reasoning` (its answer
                        section if it finished by itself, else its tail), `full` (the whole reasoning).
     task               name of a prompts file that comes with the package, or the path of one. Unless it was set, a
-                       problem with images is of the task `vision`.
+                       problem with images is of the task `vision`, and another one with tools of `general`.
     force_answer       let a candidate that used up beta answer all the same, where an answer is wanted: by closing its
                        think tag, or, where the model has none, with the beginning of an answer
                        (`rsa.answers.extract.CUES`).
@@ -168,9 +169,12 @@ class RSAConfig(_Settings):
             )
         return self
 
-    def for_images(self) -> Self:
-        """These settings for a problem with images: its task is `vision`, unless one was asked for."""
-        return self if "task" in self.model_fields_set else self.replace(task=VISION_TASK)
+    def for_problem(self, *, images: bool, tools: bool) -> Self:
+        """These settings for a problem with images or with tools: unless a task was asked for, it is `vision` or else
+        `general`, for a prompt that wants a boxed answer wants no call."""
+        if "task" in self.model_fields_set or not (images or tools):
+            return self
+        return self.replace(task=VISION_TASK if images else TOOLS_TASK)
 
     def changed(self, settings: Mapping[str, Any]) -> Self:
         """A copy with these settings, limits changed one by one. Checked as a whole; raises ConfigError."""

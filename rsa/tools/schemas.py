@@ -18,13 +18,18 @@ _SHOWN_CHARACTERS = 120
 def check_tool(tool: Tool) -> None:
     """Raises ProblemError for a name that cannot be called, and for parameters that are no JSON schema of an object;
     where in them stands in the message."""
-    if not _NAME.fullmatch(tool.name):
-        raise ProblemError(
-            f"the tool {shortened(repr(tool.name), 60)} has no name that can be called: letters, digits, '_', '-' and "
-            "'.', 128 at most"
-        )
+    check_name(tool.name)
     if (fault := fault_of(tool.parameters)) is not None:
         raise ProblemError(f"the parameters of the tool {tool.name!r} are no JSON schema of an object: {fault}")
+
+
+def check_name(name: str) -> None:
+    """Raises ProblemError for a name that cannot be called."""
+    if not _NAME.fullmatch(name):
+        raise ProblemError(
+            f"the tool {shortened(repr(name), 60)} has no name that can be called: letters, digits, '_', '-' and '.', "
+            "128 at most"
+        )
 
 
 def fault_of(schema: Any) -> str | None:
