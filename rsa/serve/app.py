@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from engine.errors import EngineError
 from rsa.errors import RSAError
-from rsa.serve import chat, run_routes
+from rsa.serve import chat, openapi, run_routes
 from rsa.serve.errors import answer_error
 from rsa.serve.models import Served
 from rsa.serve.responses import door
@@ -52,6 +52,7 @@ def create_app(settings: ServeSettings, served: Served | None = None) -> Starlet
 def routes() -> list[BaseRoute]:
     """All that is served."""
     return [
+        Route("/openapi.json", openapi.show),
         Route("/v1/models", chat.list_models),
         Route("/v1/models/{name:path}", chat.show_model),
         Route("/v1/chat/completions", chat.complete, methods=["POST"]),

@@ -37,3 +37,17 @@ def parse(body: bytes, kind: type[RecordT]) -> RecordT:
                 meant = did_you_mean(name, kind.model_fields)
                 raise ApiError(400, f"unknown field {name!r}{meant}", param=name, code="unknown_parameter") from None
         raise
+
+
+class QueryRecord(BaseModel):
+    """Base of what stands after the ? of a URL; names that nobody knows are left out."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+QueryT = TypeVar("QueryT", bound=QueryRecord)
+
+
+def read_query(request: Request, kind: type[QueryT]) -> QueryT:
+    """The record in the query of a request. Raises pydantic.ValidationError."""
+    return kind.model_validate(dict(request.query_params))

@@ -121,6 +121,7 @@ def text_of(item: Json) -> str:
 def _kinds_of_the_spec() -> dict[str, type[BaseModel]]:
     """The specification's events by their type."""
     kinds: dict[str, type[BaseModel]] = {}
+    kind: Any
     for name, kind in inspect.getmembers(spec, inspect.isclass):
         if name.endswith("StreamingEvent"):
             kinds |= {member.value: kind for member in kind.model_fields["type"].annotation}

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 from sse_starlette import ServerSentEvent
+from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import Response as Reply
 from starlette.routing import BaseRoute, Route
 
 from rsa.serve.errors import ApiError, api_error
-from rsa.serve.records import read_request
+from rsa.serve.records import read_query, read_request
 from rsa.serve.responses.live import Line
-from rsa.serve.responses.request import CreateResponse
+from rsa.serve.responses.request import CreateResponse, ItemsQuery, RetrieveQuery
 from rsa.serve.responses.response import Answered, DeletedResponse, ItemList
 from rsa.serve.responses.wishes import renamed
 from rsa.serve.responses.work import Responses, items_of
@@ -27,8 +28,7 @@ def routes() -> list[BaseRoute]:
     one = PATH + "/{response_id}"
     return [
         Route(PATH, create, methods=["POST"]),
-        Route(one, retrieve, methods=["GET"]),
-        Route(one, delete, methods=["DELETE"]),
+        Route(one, OneResponse),
         Route(f"{one}/cancel", cancel, methods=["POST"]),
         Route(f"{one}/input_items", input_items, methods=["GET"]),
     ]
@@ -59,15 +59,25 @@ async def _created(request: Request) -> Reply:
     return _json(live.response)
 
 
-async def retrieve(request: Request) -> Reply:
-    """A response as it stands, or its events after `starting_after`."""
-    responses, response_id = _responses(request), request.path_params["response_id"]
-    after = _number(request, "starting_after", -1)
-    if _word(request, "stream", "false", ("true", "false")) == "false":
-        if after >= 0:
+class OneResponse(HTTPEndpoint):
+    """One response by its id."""
+
+    async def get(self, request: Request) -> Reply:
+        """A response as it stands, or its events after `starting_after`."""
+        responses, response_id = _responses(request), request.path_params["response_id"]
+        query = read_query(request, RetrieveQuery)
+        if query.stream:
+            after = -1 if query.starting_after is None else query.starting_after
+            return _stream(await responses.follow(response_id, after), _service(request))
+        if query.starting_after is not None:
             raise ApiError(400, "starting_after is for stream = true", param="starting_after")
         return _json(await responses.read(response_id))
-    return _stream(await responses.follow(response_id, after), _service(request))
+
+    async def delete(self, request: Request) -> Reply:
+        """That the response is forgotten. A run that answered stays where runs are."""
+        response_id = request.path_params["response_id"]
+        await _responses(request).delete(response_id)
+        return _json(DeletedResponse(id=response_id))
 
 
 async def cancel(request: Request) -> Reply:
@@ -79,28 +89,19 @@ async def cancel(request: Request) -> Reply:
     return _json(await responses.cancel(response.id))
 
 
-async def delete(request: Request) -> Reply:
-    """That the response is forgotten. A run that answered stays where runs are."""
-    response_id = request.path_params["response_id"]
-    await _responses(request).delete(response_id)
-    return _json(DeletedResponse(id=response_id))
-
-
 async def input_items(request: Request) -> Reply:
     """The items that a response was asked with."""
-    limit = _number(request, "limit", 20, least=1, most=100)
-    order = _word(request, "order", "desc", ("asc", "desc"))
+    query = read_query(request, ItemsQuery)
     items = items_of(await _responses(request).stored(request.path_params["response_id"]))
-    found = items if order == "asc" else items[::-1]
-    after = request.query_params.get("after")
-    if after is not None:
+    found = items if query.order == "asc" else items[::-1]
+    if query.after is not None:
         ids = [item["id"] for item in found]
-        if after not in ids:
-            raise ApiError(400, f"after = {after!r}: there is no such item", param="after")
-        found = found[ids.index(after) + 1 :]
-    page = found[:limit]
+        if query.after not in ids:
+            raise ApiError(400, f"after = {query.after!r}: there is no such item", param="after")
+        found = found[ids.index(query.after) + 1 :]
+    page = found[: query.limit]
     ends = (page[0]["id"], page[-1]["id"]) if page else (None, None)
-    return _json(ItemList(data=tuple(page), first_id=ends[0], last_id=ends[1], has_more=len(found) > limit))
+    return _json(ItemList(data=tuple(page), first_id=ends[0], last_id=ends[1], has_more=len(found) > query.limit))
 
 
 def _service(request: Request) -> Service:
@@ -115,24 +116,6 @@ def _responses(request: Request) -> Responses:
 
 def _json(answered: Answered) -> Reply:
     return Reply(answered.model_dump_json(), media_type="application/json")
-
-
-def _number(request: Request, name: str, default: int, *, least: int = 0, most: int = 2**53) -> int:
-    """A whole number of the query. Raises ApiError."""
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdecimal() and len(text) < 17 and least <= int(text) <= most):
-        raise ApiError(400, f"{name} = {text!r}: should be a number from {least} to {most}", param=name)
-    return int(text)
-
-
-def _word(request: Request, name: str, default: str, known: Sequence[str]) -> str:
-    """A word of the query. Raises ApiError."""
-    word = request.query_params.get(name, default)
-    if word not in known:
-        raise ApiError(400, f"{name} = {word!r}: should be {' or '.join(known)}", param=name)
-    return word
 
 
 def _stream(lines: AsyncIterator[Line], service: Service, leave: Callable[[], None] | None = None) -> Reply:

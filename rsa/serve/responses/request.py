@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsa.serve.kinds import by_shape, by_type, kind
-from rsa.serve.records import RequestRecord
+from rsa.serve.records import QueryRecord, RequestRecord
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Include = Literal["reasoning.encrypted_content"]
@@ -167,7 +167,7 @@ class TextWish(Given):
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class StreamOptions(Given):
+class ResponseStreamOptions(Given):
     include_obfuscation: bool | None = None
 
 
@@ -203,7 +203,7 @@ class CreateResponse(RequestRecord):
     store: bool | None = None
     background: bool | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: ResponseStreamOptions | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
@@ -218,3 +218,19 @@ class CreateResponse(RequestRecord):
         if isinstance(self.input, str):
             return [MessageItem(role="user", content=self.input)]
         return list(self.input)
+
+
+class RetrieveQuery(QueryRecord):
+    """`stream`: the events of the response, those with a number above `starting_after`."""
+
+    stream: bool = False
+    starting_after: int | None = Field(None, ge=-1, lt=2**53)
+
+
+class ItemsQuery(QueryRecord):
+    """Which items: `limit` of them, the newest first unless `order` says otherwise, and those `after` the item of an
+    id."""
+
+    limit: int = Field(20, ge=1, le=100)
+    order: Literal["asc", "desc"] = "desc"
+    after: str | None = None
