@@ -25,7 +25,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 TEXT = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
 COMMANDS = sorted({c for text in TEXT.values() for c in re.findall(r"^\$ (.*?)(?:\s+#.*)?$", text, flags=re.MULTILINE)})
-PROGRAMS = [(page.name, program) for page in PAGES for program in programs.of_markdown(page)]
+OF_A_SERVER = ("serving.md",)
+"""The pages whose programs need a server: tests/rsa/serve runs them."""
+PROGRAMS = [
+    (page.name, program) for page in PAGES if page.name not in OF_A_SERVER for program in programs.of_markdown(page)
+]
 TEXTS = ("countdown.txt", "chain.txt")
 
 

@@ -193,6 +193,14 @@ class ChatRequest(RequestRecord):
     rsa_use_tail_window: bool | None = None
     use_pacore: bool | None = None
     rsa_use_pacore: bool | None = None
+    rsa_final_n: int | None = None
+    final_aggregation_prompts: int | None = None
+    final_temperature: float | None = None
+    rsa_final_temperature: float | None = None
+    final_top_p: float | None = None
+    rsa_final_top_p: float | None = None
+    final_top_k: int | None = None
+    rsa_final_top_k: int | None = None
     rsa_summarize: bool | None = None
     summarize: bool | None = None
     rsa_max_concurrency: int | None = None

@@ -20,7 +20,7 @@ from rsa.serve.pictures import PictureError, Pictures
 class Said:
     """One message, whatever its interface calls its parts.
 
-    where    its field.
+    where    the field of its content.
     images   URLs, and the fields that they stand in.
     calls    that an assistant's message ends with, and the fields of their arguments.
     answers  the id of the call whose result it is, of the role `tool`.
@@ -32,6 +32,10 @@ class Said:
     images: Sequence[tuple[str, str]] = field(default=())
     calls: Sequence[tuple[ToolCall, str]] = field(default=())
     answers: str | None = None
+
+    @property
+    def role_field(self) -> str:
+        return f"{self.where.removesuffix('.content')}.role"
 
 
 async def conversation(said: Sequence[Said], pictures: Pictures) -> tuple[Message, ...]:
@@ -48,13 +52,9 @@ async def conversation(said: Sequence[Said], pictures: Pictures) -> tuple[Messag
                 calls = [_checked_call(call, where) for call, where in each.calls]
                 turns.append(Turn(each.role, "\n".join(each.texts), images, calls, each.answers))
             case "system" | "developer":
-                raise ApiError(
-                    400,
-                    "a system message can only come first",
-                    param=f"{each.where}.role",
-                )
+                raise ApiError(400, "a system message can only come first", param=each.role_field)
             case _:
-                raise ApiError(400, f"{each.where}.role = {each.role!r} is not known here", param=f"{each.where}.role")
+                raise ApiError(400, f"{each.role_field} = {each.role!r} is not known here", param=each.role_field)
     if first and not turns[0].text:
         del turns[0]
     return _checked(turns, said)

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 from engine import errors as engine_errors
 from rsa import errors as rsa_errors
 from rsa.serve.kinds import MARK
-from rsa.settings.config import RSAConfig
+from rsa.settings.config import Limits, RSAConfig
 
 SERVER_ERROR = "server_error"
 """The type of an error that is not the client's to mend."""
@@ -147,5 +147,7 @@ def _setting_of(message: str) -> str | None:
     found = _FIRST_WORD.match(message)
     if found is None:
         return None
+    if found[1] in Limits.model_fields:
+        return f"rsa.limits.{found[1]}"
     known = found[1].split(".")[0] in RSAConfig.model_fields
     return f"rsa.{found[1]}" if known or message.startswith("unknown setting") else None

@@ -7,6 +7,7 @@ state.json   how it stands, small enough that a list of runs reads thousands of 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -153,6 +154,18 @@ def write_order(folder: Path, order: Order, summary: RunSummary) -> None:
     except OSError as error:
         raise RunFolderError(f"cannot make the run folder {folder}: {error.strerror}") from None
     write_summary(folder, summary)
+
+
+def forget_order(folder: Path) -> None:
+    """Remove the folder of a run that never began, as far as it holds nothing else."""
+    with suppress(OSError):
+        for image in (folder / IMAGES).glob("*"):
+            image.unlink()
+        for path in (folder / ORDER, folder / STATE):
+            path.unlink(missing_ok=True)
+        for each in (folder / IMAGES, folder):
+            if each.is_dir():
+                each.rmdir()
 
 
 def write_summary(folder: Path, summary: RunSummary) -> None:

@@ -40,7 +40,7 @@ from rsa.controller import MarkovianRSA
 from rsa.errors import RSAError, RunFolderError
 from rsa.events import CandidateFinished, RunFinished
 from rsa.results import RunResult
-from rsa.runlog import read_events
+from rsa.runlog import RUN, read_events
 from rsa.serve.answering import RunEndedError
 from rsa.serve.errors import ApiError
 from rsa.serve.following import Numbered, Story
@@ -52,6 +52,7 @@ from rsa.serve.orders import (
     Order,
     RunState,
     RunSummary,
+    forget_order,
     read_order,
     read_summary,
     write_order,
@@ -276,8 +277,7 @@ class Runs:
             changes = {"state": state, "finished_at": time.time(), "error": said}
             handle.summary = handle.summary.model_copy(update=changes)
         try:
-            if (handle.folder / ORDER).is_file():  # else it ended before it was written down
-                await anyio.to_thread.run_sync(write_summary, handle.folder, handle.summary)
+            await anyio.to_thread.run_sync(_write_end, handle.folder, handle.summary)
         except RunFolderError as error:
             _logger.error("run %s: %s", handle.id, error)
         del self._live[handle.id]
@@ -290,6 +290,14 @@ def _found(folder: Path) -> RunSummary | None:
         return None
     summary = read_summary(folder)
     return summary if summary.state in ENDED else summary.model_copy(update={"state": "interrupted"})
+
+
+def _write_end(folder: Path, summary: RunSummary) -> None:
+    """A run that somebody waited for, and that could not even begin, is told to them and leaves no folder behind."""
+    if summary.state == "failed" and not summary.background and not (folder / RUN).exists():
+        forget_order(folder)
+    elif (folder / ORDER).exists():  # else it ended before it was written down
+        write_summary(folder, summary)
 
 
 def _bug(error: Exception) -> Exception | None:

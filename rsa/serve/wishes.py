@@ -7,16 +7,18 @@ docs/serving.md.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from engine.api import ModelInfo, SamplingParams
+from rsa.errors import did_you_mean
 from rsa.serve.errors import ApiError
 from rsa.serve.models import Route, Served
-from rsa.settings.config import RSAConfig
-from rsa.settings.methods import method_settings
-from rsa.settings.profiles import load_config
+from rsa.settings import resources
+from rsa.settings.config import Limits, RSAConfig
+from rsa.settings.methods import Method, method_settings
+from rsa.settings.profiles import load_config, profile_names
 from rsa.settings.suitability import AS_TRAINED, CHAT, trained_to_aggregate
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -51,7 +53,8 @@ class Wishes:
     stop        strings that end a completion, and cut the answer of a run.
     pro         OpenAI's `reasoning.mode: "pro"`: Markovian RSA, even under the model's own name.
     rsa         settings of a run, keys as in `RSAConfig`, and `method`.
-    aliases     settings by the names of Zyphra's proxy: see `rsa.serve.aliases`.
+    aliases     fields by the names of Zyphra's proxy, with the setting that each means and its value: see
+                `rsa.serve.aliases`.
     """
 
     choices: int = 1
@@ -65,14 +68,11 @@ class Wishes:
     effort: Effort | None = None
     pro: bool = False
     rsa: Mapping[str, Any] = field(default_factory=dict)
-    aliases: Mapping[str, Any] = field(default_factory=dict)
+    aliases: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
 
 
 def routed(route: Route, wishes: Wishes) -> Route:
-    """The route that a request takes: the model itself, unless it wishes for Markovian RSA in another way than by name.
-
-    Raises ApiError for settings of a run under the name of a model that is asked itself, with no effect.
-    """
+    """The route that a request takes: who wishes for settings of a run, under whatever name, gets a run."""
     wants_run = wishes.pro or bool(wishes.rsa) or bool(wishes.aliases)
     return replace(route, rsa=True) if wants_run and not route.rsa else route
 
@@ -105,9 +105,7 @@ def run_config(wishes: Wishes, route: Route, served: Served) -> RSAConfig:
     asked = _asked(wishes)
     method = asked.pop("method", None)
     if method is not None:
-        if not isinstance(method, str):
-            raise ApiError(400, f"rsa.method = {method!r}: should be a text", param="rsa.method")
-        asked = method_settings(method, asked)
+        asked = method_settings(_one_of(method, get_args(Method), "rsa.method"), asked)
     asked.setdefault("seed", secrets.randbits(63))
     profile = _profile(wishes, route, asked)
     return load_config(profile, asked, defaults=served.settings_of(route.model))
@@ -116,8 +114,8 @@ def run_config(wishes: Wishes, route: Route, served: Served) -> RSAConfig:
 def _profile(wishes: Wishes, route: Route, asked: dict[str, Any]) -> str | None:
     """The profile that the name, the effort or the field says."""
     named = asked.pop("profile", None)
-    if named is not None and (not isinstance(named, str) or "/" in named or named.endswith(".toml")):
-        raise ApiError(400, f"rsa.profile = {named!r}: should be the name of a profile", param="rsa.profile")
+    if named is not None:
+        _one_of(named, profile_names(), "rsa.profile")
     if wishes.effort == "none":
         raise ApiError(
             400,
@@ -142,9 +140,12 @@ def _asked(wishes: Wishes) -> dict[str, Any]:
     limits = asked.pop("limits", None) or {}
     if not isinstance(limits, Mapping):
         raise ApiError(400, f"rsa.limits = {limits!r}: should be an object", param="rsa.limits")
-    _refuse_paths(asked)
+    for key in limits:
+        _one_of(key, Limits.model_fields, "rsa.limits")
+    if "task" in asked:
+        _one_of(asked["task"], resources.names("prompts"), "rsa.task")
     said: list[tuple[str, str, Any]] = [(name, name, getattr(wishes, name)) for name in (*_SAMPLING, "seed")]
-    said += [(name, name, value) for name, value in wishes.aliases.items()]
+    said += [(name, setting, value) for name, (setting, value) in wishes.aliases.items()]
     for field_name, setting, value in said:
         if value is not None:
             _agree(asked, f"rsa.{setting}", setting, field_name, value)
@@ -162,20 +163,17 @@ def _agree(asked: dict[str, Any], path: str, setting: str, field_name: str, valu
     asked[setting] = value
 
 
-def _refuse_paths(asked: Mapping[str, Any]) -> None:
-    """A client may name prompts that come with the package, and no file of this machine."""
-    task = asked.get("task")
-    if isinstance(task, str) and ("/" in task or task.endswith(".toml")):
-        raise ApiError(400, f"rsa.task = {task!r}: should be the name of prompts that come with rsa", param="rsa.task")
+def _one_of(value: Any, known: Iterable[str], param: str) -> str:
+    """A name that comes with the package: a client names no files of this machine. Raises ApiError."""
+    names = list(known)
+    if not isinstance(value, str) or value not in names:
+        meant = did_you_mean(value, names) if isinstance(value, str) else ""
+        raise ApiError(400, f"{param} = {value!r} is not known{meant or '.'} There are {', '.join(names)}", param=param)
+    return value
 
 
 def effort_of(text: str | None, field_name: str) -> Effort | None:
     """An effort as it is written. Raises ApiError for one that nobody knows."""
-    if text is None:
-        return None
-    if text not in get_args(Effort):
-        raise ApiError(
-            400, f"{field_name} = {text!r}: should be one of {', '.join(get_args(Effort))}", param=field_name
-        )
-    found: Effort = text  # type: ignore[assignment]
-    return found
+    if text is not None:
+        _one_of(text, get_args(Effort), field_name)
+    return cast(Effort | None, text)

@@ -123,7 +123,7 @@ def _kinds_of_the_spec() -> dict[str, type[BaseModel]]:
     kinds: dict[str, type[BaseModel]] = {}
     kind: Any
     for name, kind in inspect.getmembers(spec, inspect.isclass):
-        if name.endswith("StreamingEvent"):
+        if name.endswith("StreamingEvent") and issubclass(kind, BaseModel):
             kinds |= {member.value: kind for member in kind.model_fields["type"].annotation}
     return kinds
 
