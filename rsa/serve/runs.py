@@ -60,7 +60,8 @@ from rsa.serve.orders import (
 )
 
 Place = Callable[[], AbstractAsyncContextManager[object]]
-_ID = re.compile(r"run_[0-9]{14}[0-9a-f]{12}")
+# Begins with the time, so that names sort by age.
+_ID = re.compile(r"run_[0-9]{20}[0-9a-f]{8}")
 _DIED = EngineClosedError.__name__
 _logger = logging.getLogger("rsa.serve")
 
@@ -161,7 +162,7 @@ class Runs:
     def start(self, order: Order) -> RunHandle:
         """Begin a run; its id, its folder and its handle are there at once."""
         now = time.time()
-        run_id = f"run_{datetime.fromtimestamp(now, UTC):%Y%m%d%H%M%S}{secrets.token_hex(6)}"
+        run_id = f"run_{datetime.fromtimestamp(now, UTC):%Y%m%d%H%M%S%f}{secrets.token_hex(4)}"
         summary = RunSummary.of(run_id, order, now)
         handle = RunHandle(self.folder / run_id, summary, Story())
         self._spawn(handle, order, new=True)

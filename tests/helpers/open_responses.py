@@ -124,7 +124,7 @@ def _kinds_of_the_spec() -> dict[str, type[BaseModel]]:
     kind: Any
     for name, kind in inspect.getmembers(spec, inspect.isclass):
         if name.endswith("StreamingEvent") and issubclass(kind, BaseModel):
-            kinds |= {member.value: kind for member in kind.model_fields["type"].annotation}
+            kinds |= {member.value: kind for member in kind.model_fields["type"].annotation or ()}
     return kinds
 
 

@@ -14,6 +14,7 @@ from subprocess import Popen
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx2
 import processes
 
@@ -21,6 +22,7 @@ from engine.api import Engine
 from rsa.serve.app import create_app
 from rsa.serve.models import Served
 from rsa.serve.running import Server, listen, url_of
+from rsa.serve.runs import RunHandle
 from rsa.serve.service import Service
 from rsa.serve.settings import ServedModel, ServeSettings
 
@@ -44,6 +46,22 @@ class Serving:
         assert response.status_code == 200, response.text
         found: dict[str, Any] = response.json()
         return found
+
+    async def chat_of(self, fields: dict[str, Any]) -> None:
+        """A question, for a task that nobody waits for; how it ends is not looked at."""
+        await self.post("/v1/chat/completions", chat_body("What is 2 + 2?", **fields))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until it holds; the test's time limit ends a wait in vain."""
+        while not condition():
+            await anyio.lowlevel.checkpoint()
+
+    async def run_that_runs(self) -> RunHandle:
+        """The one run there is, once it has begun."""
+        await self.until(lambda: bool(self.service.runs.live))
+        (handle,) = self.service.runs.live
+        await handle.begun()
+        return handle
 
     async def chat_chunks(self, text: str = "What is 2 + 2?", **fields: Any) -> list[dict[str, Any]]:
         """The chunks of a stream, without its end."""
