@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from engine.backend import import_on_lasting_thread, load_mlx, on_cpu, slow_here
 from engine.errors import ModelError, RequestError
 from engine.families import family_of
+from engine.families import slow_here as slow_kernels
 from engine.files import hub
 from engine.files.checkpoint import TOKENIZER_FILES, OnProgress
 from engine.files.folder import ModelFolder
@@ -59,6 +60,16 @@ def load_engine(
     return MLXEngine(
         lambda: _load(ModelFolder(path), label, source, notes, kept_bits), max_rows=max_rows, kv_bytes=kv_bytes
     )
+
+
+def kernels_here() -> tuple[bool, tuple[str, ...]]:
+    """Whether kernels of our own are wanted here, and what keeps some from running, a sentence each; it takes
+    as long as compiling them. Raises BackendError without a working MLX."""
+    load_mlx()
+    from engine.mlx.kernels.launch import wanted
+    from engine.mlx.sampler import slow_sampling
+
+    return wanted(), (*slow_sampling(), *slow_kernels())
 
 
 def resolve(model: str | Path, on_progress: OnProgress | None = None) -> Path:

@@ -18,6 +18,13 @@ FAMILIES = {
 _OTHERS = "engine.families.mlx_lm.family"
 
 
+def slow_here() -> tuple[str, ...]:
+    """What keeps kernels of any family from running on this machine: `Family.slow_here`. Raises BackendError."""
+    load_mlx()
+    families: list[Family] = [import_on_lasting_thread(module).FAMILY for module in FAMILIES.values()]
+    return tuple(sentence for family in families for sentence in family.slow_here())
+
+
 def family_of(folder: ModelFolder) -> Family:
     """The family of a model; that of mlx-lm's models where `config.json` cannot be read.
 

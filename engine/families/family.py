@@ -31,6 +31,11 @@ class Family(ABC):
         RequestError if its caches cannot have so few bits.
         """
 
+    def slow_here(self) -> tuple[str, ...]:
+        """What keeps kernels of the family's own from running on this machine, a sentence each; none where they run, or
+        are not wanted. It takes as long as compiling them."""
+        return ()
+
     def image_store(self, folder: ModelFolder) -> ImageStore | None:
         """What prepares images for the model; None if it reads text only. Raises ModelError."""
         return None

@@ -15,7 +15,7 @@ import anyio
 import rsa
 from engine.api import ModelInfo
 from engine.errors import EngineError
-from engine.loader import NANO
+from engine.loader import NANO, kernels_here
 from rsa.command.options import with_flags
 from rsa.errors import RSAError
 from rsa.settings.resources import configs_folder
@@ -110,6 +110,10 @@ def _mlx() -> Iterator[Finding]:
     if on_cpu:
         where = f", {blas.path}" if blas.path else ""
         yield Finding("blas", f"{blas.name}{where}", level="ok" if blas.fast else "warning")
+    wanted, troubles = kernels_here()
+    if wanted and not troubles:
+        yield Finding("kernels", "they run here")
+    yield from (Finding("kernels", trouble, level="warning") for trouble in troubles)
     yield Finding("memory", f"{backend.free_memory_bytes() / 2**30:.1f} GiB free for a model and its caches")
 
 

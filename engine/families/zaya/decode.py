@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
+from mlx.utils import tree_map_with_path
 
 from engine.families.zaya.cache import CCACache
 from engine.families.zaya.config import ModelArgs
 from engine.families.zaya.kernels import END, ENTER, LEAVE, Kernels
 from engine.families.zaya.moe import fused
 from engine.families.zaya.pages import PagedRows
+from engine.families.zaya.tensors import FLOAT32
 from engine.mlx.kernels import eight_bits, experts
 from engine.mlx.kernels.attention import Split, attend
 from engine.mlx.kernels.launch import wanted
@@ -166,6 +168,10 @@ class _Layer:
         return self._moe(x32, choice, share[:, None], x.dtype)
 
 
+_SMALL = ModelArgs(
+    model_type="zaya", vocab_size=256, hidden_size=256, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=64,
+    num_experts=3, expert_size=256, router_size=32, rope_theta=1e4, rope_dims=32,
+)  # fmt: skip
 _CHECKED_TOKENS = experts.MOST_TOKENS + 2
 _TOLERANCE = 0.05
 """How far logits may be off, root mean square over that of the logits. On 40 layers of full size (random weights, an
@@ -184,6 +190,29 @@ def adopt(model: Model) -> None:
         why = str(error).splitlines()[0][:200]
     if why is not None:
         model.use_no_kernels(f"decoding is slower than it could be: kernels of our own do not run here ({why})")
+
+
+def slow_here() -> tuple[str, ...]:
+    """What keeps the kernels from running on this machine, in a sentence: tried on a small model of random weights."""
+    if not wanted():
+        return ()
+    from engine.families.zaya.model import Model  # which imports this module
+
+    mx.random.seed(0)
+    model = Model(_SMALL)
+    weights = tree_map_with_path(_random, model.parameters())
+    model.update(weights)
+    mx.eval(model.parameters())
+    adopt(model)
+    return model.notes
+
+
+def _random(name: str, parameter: mx.array) -> mx.array:
+    """Weights that leave numbers as large as they were, in the types that a checkpoint has."""
+    if parameter.ndim == 1:
+        return parameter
+    drawn = mx.random.normal(parameter.shape) * parameter.shape[-1] ** -0.5
+    return drawn if FLOAT32.search(name) else drawn.astype(mx.bfloat16)
 
 
 def _difference(model: Model) -> float:

@@ -41,6 +41,9 @@ class Zaya(Family):
         decode.adopt(model)
         return model
 
+    def slow_here(self) -> tuple[str, ...]:
+        return decode.slow_here()
+
     def image_store(self, folder: ModelFolder) -> ImageStore | None:
         args = ModelArgs.from_dict(folder.config)
         if args.vision is None or args.image_token_id is None:

@@ -18,6 +18,7 @@ from engine.families.zaya import CCACache, Model, decode
 from engine.families.zaya.config import ModelArgs
 from engine.families.zaya.pages import PagedRows
 from engine.families.zaya.tensors import FLOAT32
+from engine.loader import kernels_here
 from engine.mlx.kernels import experts
 from engine.mlx.kernels.attention import PAGE
 from engine.mlx.kernels.launch import Kernel
@@ -228,6 +229,22 @@ def test_a_compiler_that_refuses_is_named_in_a_line(plain: Model, monkeypatch: p
         "decoding is slower than it could be: kernels of our own do not run here "
         "(Failed to compile kernel: nvrtc: error)",
     )
+
+
+def test_whether_they_run_here_is_tried_on_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of sizes that they take, with weights that leave its logits numbers."""
+    assert kernels_here() == (False, ()), "on a CPU they are not wanted"
+    monkeypatch.setattr(decode, "wanted", lambda: True)
+
+    def difference(model: Model) -> float:
+        assert decode.fits(model.args, model.dtype)
+        logits = np.array(model(mx.array([tokens(9)])))
+        assert 0.1 < logits.std() < 10
+        return 0.2
+
+    monkeypatch.setattr(decode, "_difference", difference)
+    (note,) = decode.slow_here()
+    assert "kernels of our own do not run here (their logits are off by 20.0%)" in note
 
 
 def test_more_rows_than_the_kernels_of_experts_take(
