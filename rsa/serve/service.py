@@ -105,9 +105,10 @@ class Service:
         """What gets the images of one request."""
         return Pictures(PictureLimits(images=self.settings.images, bytes=self.settings.image_bytes))
 
-    def follow(self, handle: RunHandle, *, deltas: bool) -> Answering:
-        """The answer of a run that is there already, to be read again; leaving it changes nothing."""
-        return RunAnswering(handle, background=True, deltas=deltas)
+    def follow(self, handle: RunHandle, *, deltas: bool, offer: Offer | None = None) -> Answering:
+        """The answer of a run that is there already, to be read again; leaving it changes nothing. `offer`: as it was
+        asked with."""
+        return RunAnswering(handle, background=True, deltas=deltas, offer=offer)
 
     def refuse_if_draining(self) -> None:
         """Raises ApiError (503) when the server is about to end."""

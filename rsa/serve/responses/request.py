@@ -17,8 +17,7 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Include = Literal["reasoning.encrypted_content"]
 Status = Literal["in_progress", "completed", "incomplete"]
 ShortText = Annotated[str, Field(max_length=512)]
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
-CallId = Annotated[str, Field(min_length=1, max_length=64)]
+Name = Annotated[str, Field(min_length=1)]
 
 
 class Given(BaseModel):
@@ -78,7 +77,7 @@ class FunctionCallItem(Given):
 
     type: Literal["function_call"]
     id: str | None = None
-    call_id: CallId
+    call_id: Name
     name: Name
     arguments: str
 
@@ -88,7 +87,7 @@ class FunctionCallOutputItem(Given):
 
     type: Literal["function_call_output"]
     id: str | None = None
-    call_id: CallId
+    call_id: Name
     output: Content
 
 
@@ -113,10 +112,10 @@ Input = Annotated[
 
 
 class FunctionTool(Given):
-    """A function that the model may call; `parameters` is the JSON schema of its arguments."""
+    """A function that the model may call; `parameters` is the JSON schema of its arguments. See `rsa.serve.offers`."""
 
     type: Literal["function"]
-    name: Name
+    name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -185,7 +184,7 @@ class CreateResponse(RequestRecord):
     input: Input
     instructions: str | None = None
     previous_response_id: str | None = None
-    tools: list[FunctionTool] | None = Field(None, max_length=128)
+    tools: list[FunctionTool] | None = None
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: int | None = Field(None, ge=1)

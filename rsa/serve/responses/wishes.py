@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from engine.api import Message, Usage
 from rsa.serve.errors import ApiError
 from rsa.serve.models import Route
-from rsa.serve.responses.request import CreateResponse, ReasoningWish, TextFormat, TextWish
+from rsa.serve.offers import Declared, Offer, offer
+from rsa.serve.responses.request import AllowedTools, CreateResponse, ReasoningWish, TextFormat, TextWish
 from rsa.serve.responses.response import CachedTokens, ReasoningTokens, Response, ResponseUsage
 from rsa.serve.service import Asked
 from rsa.serve.wishes import Wishes
@@ -24,8 +25,6 @@ def asked_for(request: CreateResponse, route: Route, messages: Sequence[Message]
     """What the service is asked. Raises ApiError for fields that contradict each other."""
     if request.background and request.store is False:
         raise ApiError(400, "background = true needs store = true: what nobody waits for is kept", param="store")
-    if request.tools and request.tool_choice != "none":
-        raise ApiError(400, "tools are not offered to models here", param="tools", code="unsupported_parameter")
     reasoning = request.reasoning or ReasoningWish()
     return Asked(
         route,
@@ -39,10 +38,28 @@ def asked_for(request: CreateResponse, route: Route, messages: Sequence[Message]
             pro=reasoning.mode == "pro",
             rsa=request.rsa or {},
         ),
+        offer=offered(request),
         deltas=with_deltas(request),
         background=bool(request.background),
         metadata=request.metadata or {},
     )
+
+
+def offered(request: CreateResponse) -> Offer:
+    """The tools that a request offers: those that are allowed now. Raises ApiError."""
+    tools, choice = request.tools or [], request.tool_choice
+    declared = [
+        Declared(tool.name, tool.description, tool.parameters, f"tools[{number}]") for number, tool in enumerate(tools)
+    ]
+    if not isinstance(choice, AllowedTools):
+        plain = choice if choice is None or isinstance(choice, str) else choice.model_dump()
+        return offer(declared, plain, request.parallel_tool_calls)
+    allowed = [tool.name for tool in choice.tools]
+    for number, name in enumerate(allowed):
+        if name not in [tool.name for tool in tools]:
+            field = f"tool_choice.tools[{number}].name"
+            raise ApiError(400, f"{field} = {name!r}: there is no such tool", param=field)
+    return offer([each for each in declared if each.name in allowed], choice.mode, request.parallel_tool_calls)
 
 
 def with_deltas(request: CreateResponse) -> bool:
@@ -95,4 +112,5 @@ def renamed(error: ApiError) -> ApiError:
         message = message.replace(theirs, ours)
         if param is not None and param.split(".")[0].split("[")[0] == theirs:
             param = ours + param.removeprefix(theirs)
+    param = param and param.replace("tool_call_id", "call_id")
     return ApiError(error.status, message, param=param, code=error.code, type=error.type, headers=error.headers)

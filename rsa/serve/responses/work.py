@@ -29,7 +29,7 @@ from rsa.serve.responses.request import CreateResponse
 from rsa.serve.responses.response import Response
 from rsa.serve.responses.store import ResponseStore, StoredResponse, new_id
 from rsa.serve.responses.turns import turns
-from rsa.serve.responses.wishes import asked_for, blank, renamed, usage_of, with_deltas
+from rsa.serve.responses.wishes import asked_for, blank, offered, renamed, usage_of, with_deltas
 from rsa.serve.responses.writer import ResponseWriter
 from rsa.serve.runs import RunHandle
 from rsa.serve.service import Asked, Service
@@ -216,7 +216,8 @@ class Responses:
         """The answer to what an earlier server was asked: of the run that goes on, or asked for anew."""
         if stored.run_id is not None:
             try:
-                return self._service.follow(await self._run(stored.run_id), deltas=True)
+                handle = await self._run(stored.run_id)
+                return self._service.follow(handle, deltas=True, offer=offered(stored.request))
             except ApiError:  # that server was killed before the run had a folder
                 pass
         return self._service.ask(await self._asked(stored.request))
