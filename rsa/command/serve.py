@@ -61,6 +61,7 @@ def serve(
         from typing import get_args
 
         from rsa.errors import ConfigError, did_you_mean
+        from rsa.folders import folder_named
         from rsa.serve.settings import Resume, ServeSettings, models_served
 
         if resume not in get_args(Resume):
@@ -70,7 +71,7 @@ def serve(
             models=models_served(model or [DEFAULT_MODEL], servers),
             host=host,
             port=port,
-            runs=runs,
+            runs=folder_named(runs),
             api_keys=tuple(api_key or ()),
             resume=resume,
             concurrent=concurrent,

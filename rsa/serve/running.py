@@ -14,13 +14,15 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import anyio
 import uvicorn
 from starlette.applications import Starlette
 
-from rsa.errors import ConfigError
+from rsa.errors import ConfigError, RunFolderError
+from rsa.folders import lock_folder, make_folder
 from rsa.serve.app import create_app
 from rsa.serve.service import Service
 from rsa.serve.settings import ServeSettings
@@ -120,12 +122,25 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+@contextmanager
+def folder_of_runs(folder: Path) -> Iterator[None]:
+    """The folder of a server's runs, made if need be, and locked: a second server would go on with the runs of the
+    first. Raises RunFolderError, RunLockedError."""
+    try:
+        make_folder(folder)
+        lock = lock_folder(folder)
+    except OSError as error:
+        raise RunFolderError(f"cannot use {folder} as the folder of `runs`: {error.strerror}") from None
+    with lock:
+        yield
+
+
 def run(settings: ServeSettings, tell: Callable[[str], None]) -> signal.Signals | None:
     """Serve until a signal says otherwise, and give that signal. `tell` is given the URL once requests are answered.
 
-    Raises ConfigError where it cannot listen.
+    Raises ConfigError where it cannot listen, and what `folder_of_runs` raises.
     """
-    with listen(settings.host, settings.port) as listener:
+    with folder_of_runs(settings.runs), listen(settings.host, settings.port) as listener:
         server = Server(create_app(settings), settings, tell)
         anyio.run(server.serve, [listener])
         return server.signal

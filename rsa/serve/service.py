@@ -98,6 +98,7 @@ class Service:
         answering = PlainAnswering(
             self.served, route.model, asked.messages, asked.wishes, offer=asked.offer, deltas=asked.deltas
         )
+        self.active.add(answering)
         self._group.start_soon(self._answer, answering)
         return answering
 
@@ -150,7 +151,6 @@ class Service:
         )
 
     async def _answer(self, answering: PlainAnswering) -> None:
-        self.active.add(answering)
         try:
             await answering.work()
         finally:

@@ -125,6 +125,7 @@ def _break_off(words: Sequence[str], *, cwd: Path, sent: int) -> tuple[list[str]
 # ---- what is imported
 
 HEAVY = ("mlx", "mlx_lm", "transformers", "datasets", "sympy", "torch", "math_verify", "huggingface_hub", "PIL")
+OF_SERVERS = ("starlette", "uvicorn", "sse_starlette", "mcp", "prometheus_client", "httpx2", "httpcore2")
 
 
 def imported_by(program: str, tmp_path: Path) -> set[str]:
@@ -143,11 +144,13 @@ def test_importing_rsa_imports_next_to_nothing(tmp_path: Path) -> None:
     assert not loaded & {*HEAVY, "numpy", "pydantic", "anyio", "rich", "typer", "engine"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["solve", "--help"], ["models", "list"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["--help"], ["solve", "--help"], ["models", "list"], ["serve", "--help"]], ids=" ".join
+)
 def test_help_is_quick(words: list[str], tmp_path: Path) -> None:
     start = "from rsa.command.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass"
     program = f"sys.argv = ['rsa', *{words!r}]\n{start}"
-    assert not imported_by(program, tmp_path) & {*HEAVY, "numpy"}
+    assert not imported_by(program, tmp_path) & {*HEAVY, *OF_SERVERS, "numpy"}
 
 
 # ---- machines with something wrong

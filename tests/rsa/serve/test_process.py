@@ -18,6 +18,7 @@ from serving import served_process
 
 from rsa import MarkovianRSA, read_events
 from rsa.events import CandidateFinished
+from rsa.folders import lock_folder
 
 PROBLEM = "Use 3, 7, 5 and 2 once each to make 24."
 SETTINGS: dict[str, Any] = {"n": 4, "c": 2, "t": 1, "beta": 200, "tau": 64}
@@ -155,6 +156,12 @@ def test_a_client_that_is_gone_stops_its_run(tmp_path: Path, endless: str) -> No
 
 def test_wrong_starts_are_told_in_a_line(tmp_path: Path) -> None:
     serve = [sys.executable, "-m", "rsa", "serve"]
+    with lock_folder(tmp_path):
+        done = run([*serve, "--port", "0", "--runs", tmp_path], cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"error: another process is working in {tmp_path}: wait for it or stop it\n",
+    )
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run([*serve, "--port", port], cwd=tmp_path)
