@@ -207,14 +207,15 @@ class PlainAnswering(Answering):
             self._put_all(choice.finish(whole=whole), completion.request_id)
         text = completion.text.lstrip() if self._thinks else completion.text
         written = read_calls(text, self._offer.tools, whole=whole, salt=choice.salt)
+        calls = self._offer.kept(written.calls)
         ended: FinishReason = "stop" if whole else "length"
         self._put(
             Finished(
                 text=written.text,
                 reasoning=completion.reasoning if self._thinks else "",
                 usage=completion.usage,
-                finish_reason="tool_calls" if written.calls else ended,
-                calls=self._offer.kept(written.calls),
+                finish_reason="tool_calls" if calls else ended,
+                calls=calls,
                 index=int(completion.request_id),
             )
         )

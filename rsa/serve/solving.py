@@ -59,7 +59,8 @@ class RunAnswering(Answering):
 
 
 def _finished(run_id: str, result: RunResult, said: str, stop: tuple[str, ...], offer: Offer) -> Finished:
-    calls = offer.kept(result.calls)
+    of_calls = (vote.calls for vote in result.votes if vote.calls)
+    calls = offer.kept(next(of_calls, ()) if offer.required else result.calls)
     text = result.text.lstrip() or ("" if calls else result.answer or "")
     for string in stop:
         text = text.partition(string)[0]

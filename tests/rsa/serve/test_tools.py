@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from serving import Serving, serving
 
@@ -138,6 +139,50 @@ async def test_arguments_that_votes_leave_out(tmp_path: Path) -> None:
     assert [vote["count"] for vote in joined["rsa"]["votes"]] == [3]
 
 
+NAMED = {"type": "function", "function": {"name": "now"}}
+
+
+@pytest.mark.parametrize("fields", [{}, RSA], ids=["model", "run"])
+async def test_an_answer_without_a_call_that_is_required_is_an_error(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """The first question is answered with a call, the second one without."""
+    body = {"model": "scripted", "tools": TOOLS, "tool_choice": "required", **fields}
+    plain = Script("hm", "No call.")
+    async with serving(
+        lambda: ScriptedEngine(lambda r: plain if "SILENT" in r.messages[0].text else script(r)), tmp_path
+    ) as server:
+        found = await server.chat("Call!", **{**body, "tool_choice": NAMED})
+        assert [name for name, _ in called(found["choices"][0]["message"])] == ["now"], "it is told of no other"
+        messages = [{"role": "user", "content": "SILENT"}]
+        whole, streamed = [
+            await server.post("/v1/chat/completions", {**body, "messages": messages, "stream": stream})
+            for stream in (False, True)
+        ]
+    assert whole.status_code == 422
+    for response in (whole, streamed):
+        error = told_error(response)
+        assert (error["param"], error["code"]) == ("tool_choice", "no_tool_call")
+
+
+def told_error(response: httpx2.Response) -> dict[str, Any]:
+    """The error of a response: its body, or the last event of a stream that had begun before it was known."""
+    told = response.text
+    if response.status_code == 200:
+        *_, told = (line for line in told.splitlines() if line.startswith("data: {"))
+    error: dict[str, Any] = json.loads(told.removeprefix("data: "))["error"]
+    return error
+
+
+async def test_where_a_call_is_required_calls_alone_are_voted_on(tmp_path: Path) -> None:
+    def mostly_silent(request: GenerationRequest) -> Script:
+        calls = request.id.endswith("c02")
+        return Script("hm", '<tool_call>\n{"name": "now"}\n</tool_call>' if calls else "No call.")
+
+    async with serving(lambda: ScriptedEngine(mostly_silent), tmp_path) as server:
+        auto, required = [await server.chat(tools=TOOLS, tool_choice=each, **RSA) for each in ("auto", "required")]
+    assert auto["choices"][0]["message"]["content"] == "No call."
+    assert [name for name, _ in called(required["choices"][0]["message"])] == ["now"]
+
+
 def function(**fields: Any) -> dict[str, Any]:
     return {"tools": [{"type": "function", "function": {"name": "f", **fields}}]}
 
@@ -165,12 +210,9 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": [{"type": "web_search"}]}, "tools[0].type", ""),
     ({"tools": "weather"}, "tools", ""),
     ({"tools": [function(name=f"f{i}")["tools"][0] for i in range(129)]}, "tools", "128 at most"),
-    ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice", "nothing here holds a model to calling a tool"),
-    (
-        {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "now"}}},
-        "tool_choice",
-        "leave it at 'auto'",
-    ),
+    ({"tool_choice": "required"}, "tool_choice", "there are no tools"),
+    ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "tool_choice", "should be 'auto', 'none', 'required' or"),
+    ({"tools": TOOLS, "tool_choice": {"type": "custom", "name": "now"}}, "tool_choice", "should be 'auto'"),
     ({"tool_choice": {"type": "function", "function": {"name": "now"}}}, "tool_choice", "names 'now', which is not"),
     ({"tools": TOOLS, "tool_choice": "any"}, "tool_choice", "tool_choice = 'any'"),
     ({"tools": TOOLS, "parallel_tool_calls": "no"}, "parallel_tool_calls", ""),
@@ -204,7 +246,6 @@ async def test_a_model_that_calls_no_tools_says_so(tmp_path: Path, fields: dict[
     async with serving(lambda: ScriptedEngine(script, tools=False), tmp_path) as server:
         body = {"model": "scripted", "messages": [{"role": "user", "content": "x"}], "tools": TOOLS, "stream": stream}
         response = await server.post("/v1/chat/completions", {**body, **fields})
-    told = response.text.removeprefix("data: ").partition("\n\n")[2] if response.status_code == 200 else response.text
-    error = json.loads(told.removeprefix("data: ").partition("\n")[0])["error"]
+    error = told_error(response)
     assert error["param"] == "tools"
     assert "calls no tools: use a model whose chat template has a place for them" in error["message"]
