@@ -10,7 +10,7 @@ import hashlib
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -101,7 +101,17 @@ def load_prompts(task: str) -> PromptSet:
     Raises ConfigError for an unknown name, PromptError for a file that is unreadable or incomplete.
     """
     path = resources.find("prompts", task)
-    data, table = _read(path)
+    try:
+        return _checked(task, path, path.read_bytes())
+    except OSError as error:
+        raise PromptError(f"cannot read prompts {path}: {error.strerror}") from None
+
+
+@lru_cache(maxsize=32)
+def _checked(task: str, path: Path, data: bytes) -> PromptSet:
+    """The prompts in the bytes of a file: checking compiles them, which takes milliseconds, and a server's runs ask
+    for the same ones again and again."""
+    table = _table(path, data)
     for key in table:
         if key not in _KEYS:
             raise PromptError(f"prompts {task}: unknown key {key!r}{did_you_mean(key, _KEYS)}")
@@ -117,11 +127,8 @@ def load_prompts(task: str) -> PromptSet:
     return prompts
 
 
-def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
+def _table(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        data = path.read_bytes()
-        return data, tomllib.loads(data.decode())
-    except OSError as error:
-        raise PromptError(f"cannot read prompts {path}: {error.strerror}") from None
+        return tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PromptError(f"prompts {path} are no valid TOML: {error}") from None

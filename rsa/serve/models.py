@@ -43,6 +43,7 @@ class _Place:
     served: ServedModel
     lock: anyio.Lock
     engine: Engine | None = None
+    settings: Mapping[str, Any] | None = None
     state: State = "closed"
     deaths: int = 0
     why: str | None = None
@@ -84,7 +85,10 @@ class Served:
 
     def settings_of(self, model: str) -> Mapping[str, Any]:
         """The settings of a run that suit a model."""
-        return model_settings(self._places[model].served.opens)
+        place = self._places[model]
+        if place.settings is None:  # once: a kind of engine is looked for in all that is installed
+            place.settings = model_settings(place.served.opens)
+        return place.settings
 
     def state(self, model: str) -> tuple[State, str | None]:
         """How the engine of a model is, and why if it is not well."""
