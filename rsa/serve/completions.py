@@ -28,7 +28,6 @@ from rsa.serve.wishes import Wishes, samplings
 from rsa.tools.reading import CallReader, as_call, read_calls
 from rsa.tools.reading import Part as Written
 
-
 DELTA_EVERY_S = 0.04
 """The least time between two deltas that are read: what comes meanwhile is one delta. Smooth for the eye, and at 100
 tokens a second a fourth of the work."""
