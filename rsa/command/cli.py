@@ -1,5 +1,5 @@
-"""The command line: `rsa solve`, `rsa models`, `rsa convert`, `rsa serve`, `rsa doctor`,
-`rsa bench`.
+"""The command line: `rsa solve`, `rsa models`, `rsa convert`, `rsa serve`, `rsa mcp`,
+`rsa doctor`, `rsa bench`.
 
 The answer goes to standard output, everything else to standard error. Exit codes: 0 answered, 2 wrong usage,
 3 no answer within the limits, 4 engine or model trouble, or an answer that cannot be written; 130 interrupted (143 by
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsa.command import signals
+from rsa.command.mcp import mcp
 from rsa.command.models import convert, models_app
 from rsa.command.options import MethodFlag, ModelFlag, ProfileFlag, folder_flag, with_servers, with_settings
 from rsa.command.plugins import add_commands
@@ -114,6 +115,7 @@ def solve(
 
 app.command()(convert)
 app.command()(serve)
+app.command()(mcp)
 
 
 @app.command()
