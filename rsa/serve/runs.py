@@ -104,8 +104,8 @@ class RunHandle:
         await self._story.over()
 
     def cancel(self, ended_as: RunState = "cancelled") -> None:
-        """End it now, if it has not ended."""
-        if not self.ended:
+        """End it now, if it has not ended; who was the first to say so is why."""
+        if not self.ended and not self._scope.cancel_called:
             self._ended_as = ended_as
             self._scope.cancel()
 
