@@ -29,7 +29,14 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class RunEndedError(RSAError):
-    """What was to answer ended without a result: it was cancelled or interrupted, or failed in an earlier process."""
+    """What was to answer ended without a result: it was cancelled or interrupted, or failed in an earlier process.
+
+    interrupted  because the server is about to end.
+    """
+
+    def __init__(self, message: str, *, interrupted: bool = False) -> None:
+        super().__init__(message)
+        self.interrupted = interrupted
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,7 @@ class PlainAnswering(Answering):
         self._changed = anyio.Event()
         self._begun = anyio.Event()
         self._over = anyio.Event()
+        self._interrupted = False
         self._error: Exception | None = None
 
     async def begun(self) -> None:
@@ -107,6 +108,11 @@ class PlainAnswering(Answering):
             raise self._error
 
     def leave(self) -> None:
+        self._scope.cancel()
+
+    def interrupt(self) -> None:
+        """End it because the server is about to."""
+        self._interrupted = True
         self._scope.cancel()
 
     async def over(self) -> None:
@@ -137,7 +143,8 @@ class PlainAnswering(Answering):
             except Exception as error:
                 self._error = error
         if self._scope.cancelled_caught:
-            self._error = RunEndedError("the request was cancelled before its answer was whole")
+            why = "the server is about to end" if self._interrupted else "the request was left"
+            self._error = RunEndedError(f"{why}, before its answer was whole", interrupted=self._interrupted)
         self._over.set()
         self._begun.set()
         self._changed.set()

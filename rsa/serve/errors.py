@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 
 from engine import errors as engine_errors
 from rsa import errors as rsa_errors
+from rsa.serve.answering import RunEndedError
 from rsa.serve.kinds import MARK
 from rsa.settings.config import Limits, RSAConfig
 
@@ -91,6 +92,10 @@ def _of_rsa(error: rsa_errors.RSAError) -> ApiError:
             return ApiError(400, str(error), param="rsa.task")
         case rsa_errors.ProblemError():
             return ApiError(400, str(error), param=_part_of(str(error)))
+        case RunEndedError(interrupted=True):
+            return ApiError(503, str(error), type=SERVER_ERROR, code="interrupted", headers={"Retry-After": "5"})
+        case RunEndedError():
+            return ApiError(409, str(error), code="cancelled")
         case rsa_errors.RunLockedError() | rsa_errors.ResumeMismatchError():
             return ApiError(409, str(error), code="conflict")
         case _:

@@ -46,6 +46,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 lifespan="on",
+                ws="none",
                 server_header=False,
                 timeout_graceful_shutdown=CLOSING_S,
             )

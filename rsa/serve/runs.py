@@ -113,7 +113,8 @@ class RunHandle:
         if self._error is not None:
             return self._error
         said = f": {self.summary.error}" if self.summary.error else ""
-        return RunEndedError(f"the run {self.id} was {self.summary.state}{said}")
+        state = self.summary.state
+        return RunEndedError(f"the run {self.id} was {state}{said}", interrupted=state == "interrupted")
 
 
 class Runs:
@@ -189,7 +190,7 @@ class Runs:
             return []
         names = sorted((path.name for path in self.folder.iterdir() if _ID.fullmatch(path.name)), reverse=True)
         all_names = dict.fromkeys([*reversed(live), *names])
-        found = (live[name].summary if name in live else _found(self.folder / name) for name in all_names)
+        found = (live[name].summary if name in live else _listed(self.folder / name) for name in all_names)
         return [*itertools.islice((summary for summary in found if summary is not None), limit)]
 
     async def resume(self, run_id: str) -> RunHandle:
@@ -291,6 +292,15 @@ def _found(folder: Path) -> RunSummary | None:
         return None
     summary = read_summary(folder)
     return summary if summary.state in ENDED else summary.model_copy(update={"state": "interrupted"})
+
+
+def _listed(folder: Path) -> RunSummary | None:
+    """How a run stands; None where that cannot be read: one broken folder costs no list."""
+    try:
+        return _found(folder)
+    except RunFolderError as error:
+        _logger.warning("a run is left out: %s", error)
+        return None
 
 
 def _write_end(folder: Path, summary: RunSummary) -> None:

@@ -125,7 +125,7 @@ class Service:
     def interrupt(self) -> None:
         """End all that runs: completions are lost, runs can be gone on with."""
         for answering in self.active:
-            answering.leave()
+            answering.interrupt()
         self.runs.interrupt()
 
     async def idle(self) -> None:

@@ -120,11 +120,18 @@ def refusal(url: str) -> dict[str, Any] | None:
 
 def test_what_does_not_end_in_time_is_interrupted_and_can_be_gone_on_with(tmp_path: Path, endless: str) -> None:
     with served_process("--model", endless, "--grace", "0.1", cwd=tmp_path) as (process, url):
-        with stream_of(url, "/v1/chat/completions", body("endless:rsa", LONG)) as lines:
+        plain = {**body("endless"), "rsa": None}
+        with (
+            stream_of(url, "/v1/chat/completions", body("endless:rsa", LONG)) as lines,
+            stream_of(url, "/v1/chat/completions", plain) as plain_lines,
+        ):
             next(lines)
+            next(plain_lines)
             process.terminate()
-            rest = [line for line in lines if line.startswith("data: ")]
-        assert "interrupted" in json.loads(rest[-2].removeprefix("data: "))["error"]["message"]
+            for each in (lines, plain_lines):
+                *_, error, done = [line.removeprefix("data: ") for line in each if line]
+                assert json.loads(error)["error"]["code"] == "interrupted"
+                assert done == "[DONE]"
         assert process.wait() == 128 + signal.SIGTERM
     with served_process("--model", endless, cwd=tmp_path) as (_, url):
         (found,) = runs(url)

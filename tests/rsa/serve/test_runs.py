@@ -151,6 +151,9 @@ async def test_lists_show_the_newest_first(tmp_path: Path) -> None:
     async with serving(engine, tmp_path) as server:
         for number in range(3):
             await server.chat(f"What is {number}?", **RSA, metadata={"number": str(number)})
+        broken = tmp_path / "run_99991231235959000000deadbeef"
+        broken.mkdir()
+        (broken / "state.json").write_text("{")
         listed = (await server.client.get("/v1/runs?limit=2")).json()["data"]
         one = (await server.client.get(f"/v1/runs/{listed[0]['id']}")).json()
     assert [each["metadata"] for each in listed] == [{"number": "2"}, {"number": "1"}]
