@@ -26,6 +26,7 @@ from mlx.utils import tree_flatten
 
 from engine.errors import ModelError
 from engine.families.mlx_lm.model import AdaptedModel
+from engine.mlx.comparing import relative_rms
 
 _PROMPT_TOKENS = (5, 2)
 """Tokens of the two prompts that are computed before the rows meet."""
@@ -107,7 +108,7 @@ def _difference(model: AdaptedModel, first: _Alone, second: _Alone) -> float:
         cache.filter([1])
     found.append(model(mx.array([second.tokens[-1:]]), caches)[0, 0])
     expected = mx.stack([row.logits[i] for i in range(_TOGETHER) for row in (first, second)] + [second.logits[-1]])
-    return _off(mx.stack(found).astype(mx.float32), expected)
+    return relative_rms(mx.stack(found), expected)
 
 
 def _takes_padding(model: AdaptedModel, rows: Sequence[_Alone]) -> bool:
@@ -124,17 +125,11 @@ def _takes_padding(model: AdaptedModel, rows: Sequence[_Alone]) -> bool:
         for cache in caches:
             cache.finalize()
         caches = model.batch_cache(caches, range(len(rows)))
-        found = model(mx.array([row.tokens[:1] for row in rows]), caches)[:, 0].astype(mx.float32)
-        expected = mx.stack([row.logits[0] for row in rows])
-        off = _off(found, expected)
+        found = model(mx.array([row.tokens[:1] for row in rows]), caches)[:, 0]
+        off = relative_rms(found, mx.stack([row.logits[0] for row in rows]))
     except Exception:  # as above; prompts then have a pass each, which is right for every model
         return False
     return off <= _tolerance(model)
-
-
-def _off(found: mx.array, expected: mx.array) -> float:
-    """Root mean square of a difference, relative to what is expected."""
-    return float(mx.sqrt(mx.mean((found - expected) ** 2) / mx.mean(expected**2)))
 
 
 def _tolerance(model: AdaptedModel) -> float:

@@ -18,6 +18,7 @@ from engine.families.zaya.kernels import END, ENTER, LEAVE, Kernels
 from engine.families.zaya.moe import fused
 from engine.families.zaya.pages import PagedRows
 from engine.families.zaya.tensors import FLOAT32
+from engine.mlx.comparing import relative_rms
 from engine.mlx.kernels import eight_bits, experts
 from engine.mlx.kernels.attention import Split, attend
 from engine.mlx.kernels.launch import wanted
@@ -230,7 +231,7 @@ def _difference(model: Model) -> float:
     model.use_kernels()
     rows = model.batch_cache(prefilled(), [0, 0])
     found = model(mx.array([[last], [last]]), rows)[:, 0]  # [2, V]
-    return float(mx.sqrt(mx.mean((found - expected) ** 2) / mx.mean(expected**2)))
+    return relative_rms(found, expected)
 
 
 def fits(args: ModelArgs, dtype: mx.Dtype) -> bool:

@@ -51,7 +51,6 @@ CUDA = Prelude(
 #define DEVICE __device__ __forceinline__
 #define UNROLL(times) PRAGMA(unroll times)
 typedef __nv_bfloat16 BF16;
-typedef float FLOAT;
 typedef unsigned COUNTER;
 DEVICE void count(COUNTER* counter) { atomicAdd(counter, 1u); }
 DEVICE void clear(COUNTER* counter) { *counter = 0; }
@@ -98,7 +97,6 @@ METAL = Prelude(
 #define DEVICE inline
 #define UNROLL(times) PRAGMA(clang loop unroll_count(times))
 typedef bfloat16_t BF16;
-typedef float FLOAT;
 typedef atomic_uint COUNTER;
 DEVICE void count(threadgroup COUNTER* counter) { atomic_fetch_add_explicit(counter, 1u, memory_order_relaxed); }
 DEVICE void clear(threadgroup COUNTER* counter) { atomic_store_explicit(counter, 0u, memory_order_relaxed); }
