@@ -33,7 +33,7 @@ LLAMA: dict[str, Any] = {
     "num_attention_heads": 12, "num_key_value_heads": 4, "rms_norm_eps": 1e-5, "vocab_size": 32000,
     "max_position_embeddings": 4096, "tie_word_embeddings": True,
 }  # fmt: skip
-"""Of 100 million parameters."""
+"""The configuration of a model of 100 million parameters."""
 
 Run = Callable[[list[list[int]], int], float]
 

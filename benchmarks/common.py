@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 
-from engine.api import Completion, Engine, GenerationRequest, Message, ModelInfo, SamplingParams
+from engine.api import Completion, Engine, GenerationRequest, Message, ModelInfo, SamplingParams, Tool
 from engine.backend import blas_info, on_cpu
 from engine.families.zaya.family import FAMILY
 from engine.files.folder import ModelFolder
@@ -31,7 +31,9 @@ class IdTokenizer(ChatTokenizer):
         self.end_ids = frozenset()
         self.think_open = self.think_close = ()
 
-    def prompt_ids(self, messages: Sequence[Message], *, thinking: bool = True) -> list[int]:
+    def prompt_ids(
+        self, messages: Sequence[Message], *, thinking: bool = True, tools: Sequence[Tool] = ()
+    ) -> list[int]:
         return [int(word) for word in messages[0].text.split()]
 
     def decode_exactly(self, token_ids: Sequence[int]) -> str:
