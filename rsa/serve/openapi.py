@@ -30,6 +30,7 @@ _FAULTS = {
     "404": "There is no such thing.",
     "409": "It is being worked on.",
     "413": "The request is too large.",
+    "422": "A call of a tool was wanted, and the model made none.",
     "429": "Too much is asked of the server at once; `Retry-After` says when to come back.",
     "503": "The model cannot be had now.",
 }

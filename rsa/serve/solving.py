@@ -61,23 +61,31 @@ class RunAnswering(Answering):
 def _finished(run_id: str, result: RunResult, said: str, stop: tuple[str, ...], offer: Offer) -> Finished:
     of_calls = (vote.calls for vote in result.votes if vote.calls)
     calls = offer.kept(next(of_calls, ()) if offer.required else result.calls)
-    text = result.text.lstrip() or ("" if calls else result.answer or "")
+    text = result.text.lstrip() or ("" if calls else result.answer or _unmarked(result))
     for string in stop:
         text = text.partition(string)[0]
     return Finished(
         text=text,
         reasoning=said,
         usage=result.usage,
-        finish_reason="tool_calls" if calls else _reason(result),
+        finish_reason="tool_calls" if calls else _reason(result, text),
         calls=calls,
         run_id=run_id,
         metadata=facts_of(run_id, result),
     )
 
 
-def _reason(result: RunResult) -> FinishReason:
-    """`length` for a run that a limit ended, or that came to no answer within its budgets."""
-    return "length" if result.limits_hit or result.answer is None else "stop"
+def _reason(result: RunResult, text: str) -> FinishReason:
+    """`length` for a run that a limit ended, or that came to nothing within its budgets."""
+    return "length" if result.limits_hit or not text else "stop"
+
+
+def _unmarked(result: RunResult) -> str:
+    """Of a run without an answer, what a candidate of the latest round wrote that came to its own end: prompts ask for
+    answers in a form that can be compared, and who asks for a poem gets one without it. The empty text if none did."""
+    asked = [each for played in reversed(result.rounds) for each in played.candidates if each.asked]
+    whole = [c.completion for c in asked if c.status == "ok" and c.completion and c.completion.finish_reason == "stop"]
+    return next((text for completion in whole if (text := completion.text.strip())), "")
 
 
 def facts_of(run_id: str, result: RunResult) -> dict[str, Any]:

@@ -95,6 +95,17 @@ async def test_an_answer_cut_off_by_its_tokens_is_incomplete(tmp_path: Path) -> 
     assert last["output"][-1]["status"] == "incomplete"
 
 
+async def test_a_run_without_an_answer_to_compare_gives_a_text(tmp_path: Path) -> None:
+    poem = Script(reasoning="rhyme", answer="Roses are red.")
+    async with serving(lambda: ScriptedEngine(poem), tmp_path) as server:
+        found = await ask(server, **RUN)
+        cut = await ask(server, **{**RUN, "rsa": {**RUN["rsa"], "answer_budget": 5}})
+    assert found["status"] == "completed"
+    assert text_of(found["output"][-1]) == "Roses are red."
+    assert (found["rsa"]["answer"], found["rsa"]["votes"]) == (None, [])
+    assert cut["status"] == "incomplete"
+
+
 async def test_what_was_asked_is_said_again(tmp_path: Path) -> None:
     asked = {
         "instructions": "Be short.",
