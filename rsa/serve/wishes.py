@@ -44,6 +44,11 @@ REASONING_TOKENS: dict[Effort, int | None] = {
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 
 
+MOST = {"n": 1024, "t": 128}
+"""The largest settings of a run that a client may wish for. What a run keeps in memory grows with both, so that without a
+bound one request ends the server: a billion candidates took 23 GB before the first of them was generated."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What a request says of how it is to be answered; None: nothing.
@@ -108,7 +113,13 @@ def run_config(wishes: Wishes, route: Route, served: Served) -> RSAConfig:
         asked = method_settings(_one_of(method, get_args(Method), "rsa.method"), asked)
     asked.setdefault("seed", secrets.randbits(63))
     profile = _profile(wishes, route, asked)
-    return load_config(profile, asked, defaults=served.settings_of(route.model))
+    config = load_config(profile, asked, defaults=served.settings_of(route.model))
+    for name, most in MOST.items():
+        if (value := getattr(config, name)) > most:
+            raise ApiError(
+                400, f"rsa.{name} = {value} is more than {most}, the most of a run here", param=f"rsa.{name}"
+            )
+    return config
 
 
 def _profile(wishes: Wishes, route: Route, asked: dict[str, Any]) -> str | None:

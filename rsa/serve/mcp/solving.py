@@ -20,15 +20,15 @@ from rsa.serve.models import Route
 from rsa.serve.orders import Order
 from rsa.serve.runs import RunHandle
 from rsa.serve.service import Service
-from rsa.serve.wishes import Wishes, run_config
+from rsa.serve.wishes import MOST, Wishes, run_config
 from rsa.settings.config import Select
 from rsa.settings.methods import Method
 
 _LIMITS = ("total_tokens", "deadline_s")
 PROBLEM_CHARACTERS = 1_000_000
 """The longest problem. No model here reads as much: what is longer is a mistake."""
-MAX_N, MAX_T, MAX_TOKENS = 256, 32, 2**20
-"""The most that an agent may ask for, which pays for none of it: many times what the profiles use."""
+MAX_TOKENS = 2**20
+"""The largest budget that means anything: no model here has a longer context."""
 
 
 def _tokens(what: str) -> Any:
@@ -36,9 +36,9 @@ def _tokens(what: str) -> Any:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=PROBLEM_CHARACTERS)]
-N = Annotated[int, Field(ge=1, le=MAX_N, description="Candidates a round.")]
-C = Annotated[int, Field(ge=1, le=MAX_N, description="Earlier attempts that an aggregating candidate reads.")]
-T = Annotated[int, Field(ge=0, le=MAX_T, description="Rounds of aggregation after the first; 0: a vote alone.")]
+N = Annotated[int, Field(ge=1, le=MOST["n"], description="Candidates a round.")]
+C = Annotated[int, Field(ge=1, le=MOST["n"], description="Earlier attempts that an aggregating candidate reads.")]
+T = Annotated[int, Field(ge=0, le=MOST["t"], description="Rounds of aggregation after the first; 0: a vote alone.")]
 Beta = Annotated[int, _tokens("Reasoning tokens of a candidate.")]
 Tau = Annotated[int, _tokens("Tokens that a candidate hands on to the next round.")]
 AnswerBudget = Annotated[int, _tokens("Tokens of an answer after the reasoning.")]

@@ -192,7 +192,7 @@ async def test_a_client_on_this_machine_may_name_files(tmp_path: Path) -> None:
         ({}, "problem: Field required"),
         ({"problem": " "}, "the problem is empty: give it as text, a file, or on standard input"),
         ({"problem": "x", "n": "many"}, "n: should be a valid integer, unable to parse string as an integer"),
-        ({"problem": "x", "n": 1000}, "n: should be less than or equal to 256"),
+        ({"problem": "x", "n": 10**9}, "n: should be less than or equal to 1024"),
         ({"problem": "x", "n": 4, "c": 5}, "c = 5 is more than n = 4: a round of 4 cannot give 5 different tails"),
         ({"problem": "x", "method": "vote", "t": 2}, "t = 2 contradicts method = vote, which means t = 0"),
         ({"problem": "x", "profile": "../../etc"}, "profile = '../../etc' is not known. There are apex-high"),

@@ -14,7 +14,7 @@ from rsa.serve import aliases
 from rsa.serve.errors import ApiError
 from rsa.serve.models import Served
 from rsa.serve.settings import ServedModel
-from rsa.serve.wishes import PROFILES, REASONING_TOKENS, Effort, Wishes, routed, run_config, samplings
+from rsa.serve.wishes import MOST, PROFILES, REASONING_TOKENS, Effort, Wishes, routed, run_config, samplings
 
 SERVED = Served([ServedModel(name="nano", opens="nano"), ServedModel(name="other", opens="openai:x")])
 MODEL = ModelInfo(name="m", sampling=RecommendedSampling(temperature=0.6, top_k=20))
@@ -58,6 +58,16 @@ def test_a_profile_has_three_names(profile: str) -> None:
     assert by_model == config_of(Wishes(seed=1, rsa={"profile": profile}))
     for effort in [effort for effort, named in PROFILES.items() if named == profile]:
         assert by_model == config_of(Wishes(seed=1, effort=effort))
+
+
+@pytest.mark.parametrize("name", sorted(MOST))
+@given(over=st.integers(1, 10**18))
+def test_no_client_makes_a_run_that_the_server_cannot_hold(name: str, over: int) -> None:
+    """One request for 10**9 candidates had the system kill the server."""
+    assert config_of(Wishes(rsa={name: MOST[name]}))[name] == MOST[name]
+    with pytest.raises(ApiError, match=f"rsa.{name} = .* is more than {MOST[name]}") as refused:
+        config_of(Wishes(rsa={name: MOST[name] + over}))
+    assert (refused.value.status, refused.value.param) == (400, f"rsa.{name}")
 
 
 def test_every_effort_means_something() -> None:
