@@ -45,8 +45,8 @@ _SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 
 
 MOST = {"n": 1024, "t": 128}
-"""The largest settings of a run that a client may wish for. What a run keeps in memory grows with both, so that without a
-bound one request ends the server: a billion candidates took 23 GB before the first of them was generated."""
+"""The largest settings of a run that a client may wish for. What a run keeps in memory grows with both, so that without
+a bound one request ends the server: a billion candidates took 23 GB before the first of them was generated."""
 
 
 @dataclass(frozen=True, slots=True)
