@@ -371,6 +371,15 @@ class Memory(Protocol):
 
 
 @runtime_checkable
+class KnowsIfAlive(Protocol):
+    """An engine that can say whether it has come to its end."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can generate: not once it was closed, or its worker has died."""
+
+
+@runtime_checkable
 class KnowsMemory(Protocol):
     """An engine whose model is in memory that it can speak of."""
 

@@ -179,6 +179,10 @@ class ScriptedEngine:
     def generate(self, requests: Sequence[GenerationRequest]) -> GenerationStream:
         return ScriptedStream(self, requests)
 
+    @property
+    def alive(self) -> bool:
+        return not self._closed
+
     async def aclose(self) -> None:
         self._closed = True
         self._wake()

@@ -129,6 +129,10 @@ class MLXEngine:
             raise answer
         return answer
 
+    @property
+    def alive(self) -> bool:
+        return not self._closed and self._thread.is_alive()
+
     async def aclose(self) -> None:
         """Cancel everything and free the model. Idempotent."""
         with anyio.CancelScope(shield=True):  # the wait is one step long

@@ -40,6 +40,16 @@ def serve(
             show_default="none is asked for",
         ),
     ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A file with such keys, one a line; # begins a comment.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A name that the server is reached under, where no key is asked for."),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="A web site whose pages may ask from browsers; * is any.")
+    ] = None,
     resume: Annotated[
         str, typer.Option(metavar="WHICH", help="Unfinished runs that go on at the start: background, all or none.")
     ] = "background",
@@ -49,6 +59,7 @@ def serve(
     body_bytes: Annotated[int, _limit("The largest request.", min=1)] = 32 * 1024 * 1024,
     images: Annotated[int, _limit("Images of a request.", min=0)] = 16,
     image_bytes: Annotated[int, _limit("The largest image.", min=1)] = 20 * 1024 * 1024,
+    fetch_images: Annotated[bool, _limit("Whether images may be at http(s) URLs, of public addresses.")] = True,
     grace: Annotated[float, _limit("Seconds that requests may take to end after SIGTERM or Ctrl-C.", min=0)] = 30.0,
     keep_alive: Annotated[float, _limit("The longest silence of a stream, in seconds.", min=0.01)] = 10.0,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Let logs hold what people wrote.")] = False,
@@ -57,12 +68,12 @@ def serve(
 
     MODEL is the model itself, MODEL:rsa and MODEL:rsa-PROFILE are runs on it. The URL is printed on standard error.
     """
-    with errors_for_people("host", "port", "runs", "resume", "model"):
+    with errors_for_people("host", "port", "runs", "resume", "model", "api_key_file"):
         from typing import get_args
 
         from rsa.errors import ConfigError, did_you_mean
         from rsa.folders import folder_named
-        from rsa.serve.settings import Resume, ServeSettings, models_served
+        from rsa.serve.settings import Resume, ServeSettings, keys_in, models_served
 
         if resume not in get_args(Resume):
             meant = did_you_mean(resume, get_args(Resume)) or "."
@@ -72,13 +83,16 @@ def serve(
             host=host,
             port=port,
             runs=folder_named(runs),
-            api_keys=tuple(api_key or ()),
+            api_keys=(*(api_key or ()), *keys_in(api_key_file)),
+            hosts=tuple(allow_host or ()),
+            origins=tuple(allow_origin or ()),
             resume=resume,
             concurrent=concurrent,
             queue=queue,
             body_bytes=body_bytes,
             images=images,
             image_bytes=image_bytes,
+            fetch_images=fetch_images,
             grace_s=grace,
             keep_alive_s=keep_alive,
             log_prompts=log_prompts,

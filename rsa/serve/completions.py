@@ -22,6 +22,8 @@ from rsa.serve.answering import (
     RunEndedError,
     ToolCalls,
 )
+from rsa.serve.guard import Ticket
+from rsa.serve.metrics import Metrics
 from rsa.serve.models import Served
 from rsa.serve.offers import Offer
 from rsa.serve.wishes import Wishes, samplings
@@ -75,6 +77,8 @@ class PlainAnswering(Answering):
 
     What is not read yet is bounded by token budgets; whoever is slow to read gets longer deltas. Without `deltas`,
     nothing is done for a token.
+
+    ticket  its place among the requests of the server.
     """
 
     def __init__(
@@ -86,7 +90,10 @@ class PlainAnswering(Answering):
         *,
         offer: Offer | None = None,
         deltas: bool,
+        ticket: Ticket,
+        metrics: Metrics,
     ) -> None:
+        self._ticket, self._metrics = ticket, metrics
         self._served, self._model, self._messages, self._wishes = served, model, tuple(messages), wishes
         self._offer, self._id = offer or Offer(), secrets.token_hex(8)
         self._choices: dict[str, _Choice] = {}
@@ -139,9 +146,11 @@ class PlainAnswering(Answering):
         """Generate to the end. Never raises: errors are for who reads."""
         with self._scope:
             try:
-                await self._generate()
+                async with self._ticket:
+                    await self._generate()
             except Exception as error:
                 self._error = error
+        self._ticket.close()
         if self._scope.cancelled_caught:
             why = "the server is about to end" if self._interrupted else "the request was left"
             self._error = RunEndedError(f"{why}, before its answer was whole", interrupted=self._interrupted)
@@ -162,6 +171,7 @@ class PlainAnswering(Answering):
             )
             for index, sampling in enumerate(samplings(self._wishes, engine.model))
         ]
+        self._metrics.rows(len(requests))
         try:
             async with engine.generate(requests) as stream:
                 self._begun.set()
@@ -179,6 +189,8 @@ class PlainAnswering(Answering):
         except EngineClosedError as error:
             await self._served.lost(self._model, engine, str(error))
             raise
+        finally:
+            self._metrics.rows(-len(requests))
 
     def _grow(self, chunk: TokenChunk) -> None:
         if not self._deltas or not chunk.text:
@@ -217,6 +229,7 @@ class PlainAnswering(Answering):
                 sent.owed, sent.begun = "".join(sent.texts), False
 
     def _finish(self, completion: Completion) -> None:
+        self._metrics.spent(self._model, completion.usage)
         whole = completion.finish_reason == "stop"
         choice = self._choice(completion.request_id)
         if self._deltas:

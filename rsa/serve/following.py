@@ -68,18 +68,20 @@ class Story:
         while self._folder is None:
             await self._changed.wait()
 
-    def tell(self, event: Event) -> None:
-        """The next event of the run. What a resumed run repeats from its log is not told again."""
+    def tell(self, event: Event) -> bool:
+        """The next event of the run; whether it is new. What a resumed run repeats from its log is not told again."""
+        new = True
         if isinstance(event, CandidateProgress):
             self._stamp += 1
             self._progress[event.key] = (self._stamp, event)
-        elif not self._repeats(event):
+        elif new := not self._repeats(event):
             self._add(event)
         if isinstance(event, CandidateFinished):
             self._progress.pop(("candidate_progress", *event.key[1:]), None)
         if isinstance(event, RunStarted):
             self._begun.set()
         self._wake()
+        return new
 
     def end(self, folder: Path) -> None:
         """The run has ended, and its folder holds all of this."""

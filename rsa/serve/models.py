@@ -95,6 +95,11 @@ class Served:
         place = self._places[model]
         return place.state, place.why
 
+    @property
+    def deaths(self) -> Mapping[str, int]:
+        """How many engines of each model have died."""
+        return {name: place.deaths for name, place in self._places.items()}
+
     def opened(self, model: str) -> Engine | None:
         """A model's engine if it is open."""
         return self._places[model].engine

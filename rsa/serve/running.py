@@ -24,6 +24,7 @@ from starlette.applications import Starlette
 from rsa.errors import ConfigError, RunFolderError
 from rsa.folders import lock_folder, make_folder
 from rsa.serve.app import create_app
+from rsa.serve.logs import log_to
 from rsa.serve.service import Service
 from rsa.serve.settings import ServeSettings
 
@@ -141,6 +142,7 @@ def run(settings: ServeSettings, tell: Callable[[str], None]) -> signal.Signals 
 
     Raises ConfigError where it cannot listen, and what `folder_of_runs` raises.
     """
+    log_to()
     with folder_of_runs(settings.runs), listen(settings.host, settings.port) as listener:
         server = Server(create_app(settings), settings, tell)
         anyio.run(server.serve, [listener])

@@ -2,8 +2,8 @@
 
 What others rely on:
 
-* `async with Runs(...) as runs`: the runs' tasks live inside. `runs.start(order)` gives a `RunHandle` at once and never
-  waits; what hinders a run ends that run alone.
+* `async with Runs(...) as runs`: the runs' tasks live inside. `runs.start(order, place)` gives a `RunHandle` at once
+  and never waits; what hinders a run ends that run alone.
 * `handle.follow(after)` is an async iterator of `Numbered` events from the first one on (or after the number `after`),
   for any number of followers, of a run that is live or has ended, in this process or an earlier one. The numbers are
   those of the lines of events.jsonl; the last event, `RunFinished`, has the number after them. Events of progress have
@@ -23,11 +23,10 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import anyio
 import anyio.to_thread
@@ -38,7 +37,7 @@ from engine.errors import EngineClosedError
 from rsa.answers.math_pool import MathWorkers
 from rsa.controller import MarkovianRSA
 from rsa.errors import RSAError, RunFolderError
-from rsa.events import CandidateFinished, RunFinished
+from rsa.events import CandidateFinished, Event, RunFinished
 from rsa.results import RunResult
 from rsa.runlog import RUN, read_events
 from rsa.serve.answering import RunEndedError
@@ -59,11 +58,31 @@ from rsa.serve.orders import (
     write_summary,
 )
 
-Place = Callable[[], AbstractAsyncContextManager[object]]
+MakePlace = Callable[[], "Place"]
 # Begins with the time, so that names sort by age.
 _ID = re.compile(r"run_[0-9]{20}[0-9a-f]{8}")
 _DIED = EngineClosedError.__name__
 _logger = logging.getLogger("rsa.serve")
+
+
+class Place(Protocol):
+    """What a run works within: entering it waits for the run's turn. `close` gives it up, entered or not."""
+
+    async def __aenter__(self) -> object: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Observer(Protocol):
+    """Who is told of all runs: each event once, progress among them, and every end."""
+
+    def told(self, handle: RunHandle, event: Event) -> None: ...
+
+    def ended(self, handle: RunHandle) -> None: ...
 
 
 class RunHandle:
@@ -120,7 +139,8 @@ class RunHandle:
 class Runs:
     """All runs of a folder; see the module. Belongs to one event loop.
 
-    place     entered by a run before it works, so that not too many do at a time.
+    place     of a run that is gone on with; those of others come with their order.
+    observer  is told of all of them.
     """
 
     def __init__(
@@ -128,11 +148,13 @@ class Runs:
         folder: Path,
         served: Served,
         *,
-        place: Place = nullcontext,
+        place: MakePlace,
+        observer: Observer,
         progress_every_s: float = 0.25,
     ) -> None:
         self.folder = folder
         self._served, self._place, self._progress_every_s = served, place, progress_every_s
+        self._observer = observer
         self._live: dict[str, RunHandle] = {}
         self._group: TaskGroup
         self._math: MathWorkers
@@ -160,13 +182,13 @@ class Runs:
         for handle in self.live:
             handle.cancel("interrupted")
 
-    def start(self, order: Order) -> RunHandle:
-        """Begin a run; its id, its folder and its handle are there at once."""
+    def start(self, order: Order, place: Place) -> RunHandle:
+        """Begin a run; its id and its handle are there at once. It works within `place`, which is given up with it."""
         now = time.time()
         run_id = f"run_{datetime.fromtimestamp(now, UTC):%Y%m%d%H%M%S%f}{secrets.token_hex(4)}"
         summary = RunSummary.of(run_id, order, now)
         handle = RunHandle(self.folder / run_id, summary, Story())
-        self._spawn(handle, order, new=True)
+        self._spawn(handle, order, place, new=True)
         return handle
 
     async def get(self, run_id: str) -> RunHandle:
@@ -207,7 +229,7 @@ class Runs:
             return self._live[run_id]
         summary = found.summary.model_copy(update={"state": "queued", "error": None, "finished_at": None})
         handle = RunHandle(found.folder, summary, story)
-        self._spawn(handle, order, new=False)
+        self._spawn(handle, order, self._place(), new=False)
         return handle
 
     async def resume_unfinished(self, *, foreground: bool) -> Sequence[RunHandle]:
@@ -223,28 +245,29 @@ class Runs:
                 _logger.error("cannot go on with %s: %s", summary.id, error)
         return resumed
 
-    def _spawn(self, handle: RunHandle, order: Order, *, new: bool) -> None:
+    def _spawn(self, handle: RunHandle, order: Order, place: Place, *, new: bool) -> None:
         self._live[handle.id] = handle
-        self._group.start_soon(self._work, handle, order, new, name=handle.id)
+        self._group.start_soon(self._work, handle, order, place, new, name=handle.id)
 
-    async def _work(self, handle: RunHandle, order: Order, new: bool) -> None:
+    async def _work(self, handle: RunHandle, order: Order, place: Place, new: bool) -> None:
         """The task of a run: never raises."""
         state: RunState = "finished"
         try:
             with handle._scope:
-                await self._run(handle, order, new)
+                await self._run(handle, order, place, new)
             if handle._scope.cancelled_caught:
                 state = handle._ended_as
         except Exception as error:
             state, handle._error = "failed", error
             _logger.log(_level(error), "run %s failed: %s", handle.id, error, exc_info=_bug(error))
+        place.close()
         with anyio.CancelScope(shield=True):
             await self._end(handle, state)
 
-    async def _run(self, handle: RunHandle, order: Order, new: bool) -> None:
+    async def _run(self, handle: RunHandle, order: Order, place: Place, new: bool) -> None:
         if new:
             await anyio.to_thread.run_sync(write_order, handle.folder, order, handle.summary)
-        async with self._place():
+        async with place:
             engine = await self._served.engine(order.model)
             await self._becomes(handle, "running")
             try:
@@ -267,7 +290,8 @@ class Runs:
                     handle.summary = handle.summary.ended(event.result, time.time())
                 elif isinstance(event, CandidateFinished) and (event.candidate.error or "").startswith(_DIED):
                     await self._served.lost(order.model, engine, event.candidate.error or "")
-                handle._story.tell(event)
+                if handle._story.tell(event):
+                    self._observer.told(handle, event)
 
     async def _becomes(self, handle: RunHandle, state: RunState) -> None:
         handle.summary = handle.summary.model_copy(update={"state": state})
@@ -283,6 +307,7 @@ class Runs:
         except RunFolderError as error:
             _logger.error("run %s: %s", handle.id, error)
         del self._live[handle.id]
+        self._observer.ended(handle)
         handle._story.end(handle.folder)
 
 

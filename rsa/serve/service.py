@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self
 
 import anyio
 from anyio.abc import TaskGroup
 
 from engine.api import Message
+from engine.errors import EngineError
+from rsa.errors import RSAError
+from rsa.events import Event
 from rsa.problem import Problem
 from rsa.serve.answering import Answering
 from rsa.serve.completions import PlainAnswering
 from rsa.serve.errors import SERVER_ERROR, ApiError
+from rsa.serve.guard import Slots
+from rsa.serve.logs import log
+from rsa.serve.metrics import Metrics
 from rsa.serve.models import Route, Served
 from rsa.serve.offers import Offer
 from rsa.serve.orders import Order
@@ -53,6 +61,8 @@ class Asked:
 class Service:
     """Use within `async with`; it belongs to one event loop, asyncio's.
 
+    slots     how much is worked on at a time.
+    metrics   the server's numbers.
     draining  no new requests are taken: the server is about to end.
     active    completions of the model itself that somebody waits for.
     """
@@ -60,10 +70,14 @@ class Service:
     def __init__(self, settings: ServeSettings, served: Served | None = None) -> None:
         self.settings = settings
         self.served = served or Served(settings.models)
-        self.runs = Runs(settings.runs, self.served)
+        self.slots = Slots(settings.concurrent, settings.queue)
+        self.metrics = Metrics()
+        self.runs = Runs(settings.runs, self.served, place=partial(self.slots.ticket, bounded=False), observer=self)
+        self.metrics.watch(self.slots, lambda: len(self.runs.live))
         self.started_at = int(time.time())
         self.draining = False
         self.active: set[PlainAnswering] = set()
+        self._revived: dict[str, float] = {}
         self._group: TaskGroup
         self._stack = AsyncExitStack()
 
@@ -91,12 +105,19 @@ class Service:
         self.refuse_if_draining()
         route = routed(asked.route, asked.wishes)
         if route.rsa:
-            handle = self.runs.start(self._order(asked, route))
+            handle = self.runs.start(self._order(asked, route), self.slots.ticket())
             return RunAnswering(
                 handle, background=asked.background, stop=asked.wishes.stop, offer=asked.offer, deltas=asked.deltas
             )
         answering = PlainAnswering(
-            self.served, route.model, asked.messages, asked.wishes, offer=asked.offer, deltas=asked.deltas
+            self.served,
+            route.model,
+            asked.messages,
+            asked.wishes,
+            offer=asked.offer,
+            deltas=asked.deltas,
+            ticket=self.slots.ticket(),
+            metrics=self.metrics,
         )
         self.active.add(answering)
         self._group.start_soon(self._answer, answering)
@@ -104,7 +125,8 @@ class Service:
 
     def pictures(self) -> Pictures:
         """What gets the images of one request."""
-        return Pictures(PictureLimits(images=self.settings.images, bytes=self.settings.image_bytes))
+        chosen = self.settings
+        return Pictures(PictureLimits(images=chosen.images, bytes=chosen.image_bytes, fetch=chosen.fetch_images))
 
     def follow(self, handle: RunHandle, *, deltas: bool, offer: Offer | None = None) -> Answering:
         """The answer of a run that is there already, to be read again; leaving it changes nothing. `offer`: as it was
@@ -127,6 +149,33 @@ class Service:
         for answering in self.active:
             answering.interrupt()
         self.runs.interrupt()
+
+    def told(self, handle: RunHandle, event: Event) -> None:
+        """See `rsa.serve.runs.Observer`."""
+        self.metrics.observe(handle.id, handle.summary.model, event)
+
+    def ended(self, handle: RunHandle) -> None:
+        """See `rsa.serve.runs.Observer`."""
+        run = handle.summary
+        self.metrics.run_ended(run.id, run.model, run.state)
+        seconds = None if run.finished_at is None else round(run.finished_at - run.created_at, 3)
+        tokens = run.usage.completion_tokens or None
+        log("run", id=run.id, model=run.name, state=run.state, seconds=seconds, tokens=tokens, error=run.error)
+
+    def revive(self, model: str, *, not_before_s: float) -> None:
+        """Open the engine of a model again, without waiting, unless that was tried less than so many seconds ago."""
+        now = time.monotonic()
+        if now - self._revived.get(model, -math.inf) >= not_before_s:
+            self._revived[model] = now
+            self._group.start_soon(self._revive, model)
+
+    async def _revive(self, model: str) -> None:
+        try:
+            await self.served.engine(model)
+        except (RSAError, EngineError) as error:
+            log("engine", level=logging.ERROR, model=model, state="broken", error=str(error))
+        else:
+            log("engine", model=model, state="open")
 
     async def idle(self) -> None:
         """Wait until nothing is being worked on; for when nothing new is taken."""

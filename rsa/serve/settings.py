@@ -45,9 +45,13 @@ class ServeSettings(Record):
 
     runs           the folder of runs; every run has a folder of its own there.
     api_keys       one of them must come with each request; none: whoever reaches the port is served.
+    hosts          names that the server is reached under, besides addresses and localhost; `*`: any. With keys, all are
+                   good.
+    origins        web sites whose pages may ask from browsers; `*`: all.
     resume         which unfinished runs go on at the start.
     body_bytes     the largest request.
-    images         of one request at most, and `image_bytes` is the largest of them.
+    images         of one request at most, and `image_bytes` is the largest of them; `fetch_images`: whether they may be
+                   at http(s) URLs.
     concurrent     requests that are worked on at a time, and `queue`: that wait; more are refused.
     grace_s        how long running requests may take to end when the server is asked to.
     keep_alive_s   the longest silence of a stream: a comment breaks it.
@@ -61,10 +65,13 @@ class ServeSettings(Record):
     port: int = Field(8000, ge=0, lt=2**16)
     runs: Path = Path("runs")
     api_keys: tuple[str, ...] = Field((), repr=False)
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     resume: Resume = "background"
     body_bytes: int = Field(32 * 1024 * 1024, ge=1)
     images: int = Field(16, ge=0)
     image_bytes: int = Field(20 * 1024 * 1024, ge=1)
+    fetch_images: bool = True
     concurrent: int = Field(64, ge=1)
     queue: int = Field(256, ge=0)
     grace_s: float = Field(30.0, ge=0)
@@ -95,3 +102,18 @@ def models_served(given: Sequence[str], servers: Mapping[str, Any]) -> tuple[Ser
             )
         named[model.name] = model.model_copy(update={"options": dict(servers)}) if behind_server else model
     return tuple(named.values())
+
+
+def keys_in(file: Path | None) -> tuple[str, ...]:
+    """The keys in a file, one a line, without comments; none without a file. Raises ConfigError."""
+    if file is None:
+        return ()
+    try:
+        lines = file.expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no UTF-8"
+        raise ConfigError(f"`api_key_file` {file} cannot be read: {why}") from None
+    keys = tuple(key for line in lines if (key := line.partition("#")[0].strip()))
+    if not keys:
+        raise ConfigError(f"`api_key_file` {file} has no keys: write one a line")
+    return keys

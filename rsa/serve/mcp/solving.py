@@ -121,9 +121,10 @@ class Solving:
         )
 
     def started(self, order: Order) -> RunHandle:
-        """The run of an order, which is at work from now on. Raises ApiError when the server is about to end."""
+        """The run of an order, which is at work from now on. Raises ApiError when the server is about to end, or has
+        too much to do."""
         self._service.refuse_if_draining()
-        return self._service.runs.start(order)
+        return self._service.runs.start(order, self._service.slots.ticket())
 
     async def _images(self, urls: list[str], paths: list[str]) -> list[ImageLike]:
         if paths and not self._files:

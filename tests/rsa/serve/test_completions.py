@@ -24,6 +24,8 @@ from engine.errors import EngineError
 from engine.scripted import Script, ScriptedEngine
 from rsa.serve.answering import AnswerDelta, Finished, Part, ReasoningDelta
 from rsa.serve.completions import PlainAnswering
+from rsa.serve.guard import Slots
+from rsa.serve.metrics import Metrics
 from rsa.serve.models import Served
 from rsa.serve.settings import ServedModel
 from rsa.serve.wishes import Wishes
@@ -69,7 +71,9 @@ async def parts_of(engine: Any, *, deltas: bool = True, choices: int = 1) -> lis
         return engine
 
     served = Served([ServedModel(name="m", opens="x/y")], open_engine=open_engine)
-    answering = PlainAnswering(served, "m", HELLO, Wishes(choices=choices), deltas=deltas)
+    ticket, metrics = Slots(1, 0).ticket(), Metrics()
+    wishes = Wishes(choices=choices)
+    answering = PlainAnswering(served, "m", HELLO, wishes, deltas=deltas, ticket=ticket, metrics=metrics)
     async with anyio.create_task_group() as group:
         group.start_soon(answering.work)
         found: list[Part] = []
