@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import httpx2
 import processes
 
 from engine.api import Engine
+from rsa.compose import open_in_thread
 from rsa.serve.app import create_app
 from rsa.serve.models import Served
 from rsa.serve.running import Server, listen, url_of
@@ -26,6 +27,7 @@ from rsa.serve.runs import RunHandle
 from rsa.serve.service import Service
 from rsa.serve.settings import ServedModel, ServeSettings
 
+SCRIPTED = ServedModel(name="scripted", opens="scripted:x")
 URL = re.compile(r"http://\S+")
 
 
@@ -83,13 +85,15 @@ async def event_data(response: httpx2.Response) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def serving(make_engine: Callable[[], Engine], runs: Path, **settings: Any) -> AsyncIterator[Serving]:
-    """A server of one model, `scripted`, whose engine `make_engine` makes whenever one is opened."""
+async def serving(
+    make_engine: Callable[[], Engine], runs: Path, *, models: Sequence[ServedModel] = (), **settings: Any
+) -> AsyncIterator[Serving]:
+    """A server of the model `scripted`, whose engine `make_engine` makes whenever one is opened, and of others."""
 
-    async def open_engine(_: str, **options: Any) -> Engine:
-        return make_engine()
+    async def open_engine(opens: str, **options: Any) -> Engine:
+        return make_engine() if opens == SCRIPTED.opens else await open_in_thread(opens, **options)
 
-    chosen = ServeSettings(models=(ServedModel(name="scripted", opens="scripted:x"),), runs=runs, **settings)
+    chosen = ServeSettings(models=(SCRIPTED, *models), runs=runs, **settings)
     app = create_app(chosen, Served(chosen.models, open_engine=open_engine))
     started = anyio.Event()
     with listen("127.0.0.1", 0) as listener:

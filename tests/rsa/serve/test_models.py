@@ -7,10 +7,11 @@ from typing import Any
 
 import anyio
 import pytest
+from serving import serving
 
 from engine.api import Engine
 from engine.errors import ModelError, RequestError
-from engine.scripted import ScriptedEngine
+from engine.scripted import Script, ScriptedEngine
 from rsa import ConfigError, profile_names
 from rsa.serve.errors import ApiError
 from rsa.serve.models import Route, Served
@@ -129,3 +130,25 @@ async def test_who_stops_waiting_leaves_it_to_the_others() -> None:
     assert served.state("m") == ("closed", None)
     opener.gate.set()
     assert await served.engine("m") is opener.opened[0]
+
+
+@pytest.mark.anyio
+async def test_a_server_behind_a_server_beside_a_model_of_its_own(tmp_path: Path) -> None:
+    """Models of several kinds, and our client of servers as a client of this one."""
+
+    def engine() -> ScriptedEngine:
+        return ScriptedEngine(Script(reasoning="2 and 2", answer=r"\boxed{4}"))
+
+    run: dict[str, Any] = {"rsa": {"n": 3, "t": 1, "c": 2, "beta": 100, "tau": 20, "answer_budget": 50}}
+    async with serving(engine, tmp_path / "behind") as behind:
+        (far,) = models_served(["far=openai:scripted"], {"base_url": [f"{behind.url}/v1"]})
+        async with serving(engine, tmp_path / "before", models=[far]) as server:
+            listed = [each["id"] for each in (await server.client.get("/v1/models")).json()["data"]]
+            assert {"scripted", "scripted:rsa", "far", "far:rsa-light"} <= {*listed}
+            for fields in ({}, run):
+                near = await server.chat(seed=1, model="scripted", **fields)
+                there = await server.chat(seed=1, model="far", **fields)
+                contents = [each["choices"][0]["message"]["content"] for each in (near, there)]
+                assert contents == 2 * [r"\boxed{4}"]
+            reasoning = (await server.chat(seed=1, model="far"))["choices"][0]["message"]["reasoning_content"]
+            assert reasoning == "2 and 2"
