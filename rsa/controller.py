@@ -45,6 +45,8 @@ from rsa.settings.suitability import suited
 
 EVENT_BUFFER = 64
 """Events a slow reader of a stream may lag behind before the run waits for it."""
+LONG_CHARACTERS = 50_000
+"""The length of a conversation from which on its tokens are counted in a thread, while the event loop goes on."""
 _OF_THE_PROBLEM = ("images", "system", "earlier", "later", "tools", "problem_id")
 """Keywords that look like settings of a run, and belong to its `Problem`."""
 
@@ -209,7 +211,7 @@ class MarkovianRSA:
         prompts = self._prompts[config.task]
         engine = await self._open()
         config = suited(config, engine.model)
-        if problem.images:  # decoding them takes a while
+        if problem.images or problem.characters > LONG_CHARACTERS:  # decoding and encoding take a while
             budgets = await anyio.to_thread.run_sync(plan, engine, config, problem, prompts)
         else:
             budgets = plan(engine, config, problem, prompts)  # what cannot be run leaves no folder behind

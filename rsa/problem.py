@@ -157,6 +157,11 @@ class Problem:
         return at
 
     @property
+    def characters(self) -> int:
+        """Of the texts of all turns."""
+        return sum(len(message.text) for message in self.messages)
+
+    @property
     def images(self) -> tuple[ImagePart, ...]:
         """Of all turns, in order."""
         return tuple(image for message in self.messages for image in message.images)

@@ -22,6 +22,7 @@ from rsa.serve.answering import (
     RunEndedError,
     ToolCalls,
 )
+from rsa.serve.conversation import check_length
 from rsa.serve.guard import Ticket
 from rsa.serve.metrics import Metrics
 from rsa.serve.models import Served
@@ -160,6 +161,7 @@ class PlainAnswering(Answering):
 
     async def _generate(self) -> None:
         engine = await self._served.engine(self._model)
+        check_length(self._messages, engine.model)
         self._thinks = engine.model.thinks
         requests = [
             GenerationRequest(

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from engine.api import ImagePart, Message, ToolCall
+from engine.api import ImagePart, Message, ModelInfo, ToolCall
+from engine.errors import ContextError
 from rsa.errors import ProblemError
 from rsa.problem import Problem, Turn
 from rsa.serve.errors import ApiError
 from rsa.serve.pictures import PictureError, Pictures
+
+LONGEST_TOKEN = 64
+"""The characters of a token, more than which no text has on average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,17 @@ async def _picture(pictures: Pictures, url: str, where: str) -> ImagePart:
         return await pictures.take(url)
     except PictureError as error:
         raise ApiError(400, f"{where}: {error}", param=where, code="invalid_image_url") from None
+
+
+def check_length(messages: Sequence[Message], model: ModelInfo) -> None:
+    """Raises ContextError for texts that cannot fit, whatever they say: finding that out token by token could keep an
+    engine from its other work for seconds."""
+    characters = sum(len(message.text) for message in messages)
+    if model.context_tokens is not None and characters > model.context_tokens * LONGEST_TOKEN:
+        raise ContextError(
+            f"the conversation has {characters:,} characters, and {model.name} reads {model.context_tokens:,} tokens: "
+            "shorten it"
+        )
 
 
 def _leading(said: Sequence[Said]) -> int:

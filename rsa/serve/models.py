@@ -83,6 +83,15 @@ class Served:
             )
         return found
 
+    def check_served(self, model: str) -> None:
+        """Raises ApiError (409) for a model of an earlier server that this one does not have."""
+        if model not in self._places:
+            raise ApiError(
+                409,
+                f"the run is of the model {model!r}, which is not served here: serve it as {model}=...",
+                code="conflict",
+            )
+
     def settings_of(self, model: str) -> Mapping[str, Any]:
         """The settings of a run that suit a model."""
         place = self._places[model]

@@ -41,6 +41,7 @@ from rsa.events import CandidateFinished, Event, RunFinished
 from rsa.results import RunResult
 from rsa.runlog import RUN, read_events
 from rsa.serve.answering import RunEndedError
+from rsa.serve.conversation import check_length
 from rsa.serve.errors import ApiError
 from rsa.serve.following import Numbered, Story
 from rsa.serve.models import Served
@@ -218,11 +219,12 @@ class Runs:
     async def resume(self, run_id: str) -> RunHandle:
         """Go on with a run that was interrupted, cancelled or failed; one that is live or finished stays as it is.
 
-        Raises ApiError (404), RunFolderError.
+        Raises ApiError (404, and 409 where its model is not served), RunFolderError.
         """
         found = await self.get(run_id)
         if run_id in self._live or found.summary.state == "finished":
             return found
+        self._served.check_served(found.summary.model)
         order = await anyio.to_thread.run_sync(read_order, found.folder)
         story = Story(await anyio.to_thread.run_sync(read_events, found.folder))
         if run_id in self._live:  # somebody was faster
@@ -269,6 +271,7 @@ class Runs:
             await anyio.to_thread.run_sync(write_order, handle.folder, order, handle.summary)
         async with place:
             engine = await self._served.engine(order.model)
+            check_length(order.problem.messages, engine.model)
             await self._becomes(handle, "running")
             try:
                 await self._play(handle, order, engine)

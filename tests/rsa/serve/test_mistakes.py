@@ -49,10 +49,11 @@ async def test_what_only_the_model_can_tell(tmp_path: Path) -> None:
         "messages": [{"role": "user", "content": [{"type": "text", "text": "What?"}, picture[0]["content"][0]]}]
     }
     small = {"messages": [{"role": "user", "content": "word " * 100}]}
+    huge = {"messages": [{"role": "user", "content": "word " * 10**5}]}
     async with serving(
         lambda: ScriptedEngine("so", images=False, context_tokens=200), tmp_path, first_byte_s=60
     ) as server:
-        for fields, says in ((pictured, "reads text only"), (small, "reads 200 at most")):
+        for fields, says in ((pictured, "reads text only"), (small, "reads 200 at most"), (huge, "500,000 characters")):
             for model in ("scripted", "scripted:rsa"):
                 for stream in (False, True):
                     body = {**chat_body("", model=model, stream=stream), **fields}

@@ -113,6 +113,25 @@ async def sse_of_a_new_server(folder: Path, run_id: str) -> list[tuple[str | Non
         return await sse(server, f"/v1/runs/{run_id}/events")
 
 
+async def test_a_run_of_a_model_that_is_not_served_waits_for_its_server(tmp_path: Path) -> None:
+    held = ScriptedEngine(script, hold=lambda request: True)
+    async with serving(lambda: held, tmp_path) as server, anyio.create_task_group() as group:
+        group.start_soon(server.chat_of, RSA)
+        run_id = (await server.run_that_runs()).id
+        server.service.interrupt()
+    state = tmp_path / run_id / "state.json"
+    mine = state.read_text()
+    state.write_text(mine.replace('"model":"scripted"', '"model":"another"'))
+    async with serving(engine, tmp_path, resume="all") as server:
+        refused = await server.post(f"/v1/runs/{run_id}/resume", None)
+        assert refused.status_code == 409
+        assert "serve it as another=..." in refused.json()["error"]["message"]
+        assert (await server.client.get(f"/v1/runs/{run_id}")).json()["state"] == "interrupted"
+    state.write_text(mine)
+    async with serving(engine, tmp_path, resume="all") as server:
+        assert (await sse(server, f"/v1/runs/{run_id}/events"))[-1][2]["state"] == "finished"
+
+
 async def test_a_stream_speaks_at_once_and_is_never_silent(tmp_path: Path) -> None:
     held = ScriptedEngine(script, hold=lambda request: True)
     async with serving(lambda: held, tmp_path, keep_alive_s=0.05) as server:
