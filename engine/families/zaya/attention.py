@@ -76,7 +76,8 @@ def attend_to_bytes(
     scores = eight_bits.product(queries, keys, key_scales, transposed=True)  # [B, kv_heads, g, total]
     if isinstance(mask, mx.array):
         scores = mx.where(mask, scores, mx.finfo(scores.dtype).min)
-    out = eight_bits.product(mx.softmax(scores, axis=-1), values, value_scales, transposed=False)
+    weights = cpu.softmax(scores) if cpu.on_cpu() else mx.softmax(scores, axis=-1)
+    out = eight_bits.product(weights, values, value_scales, transposed=False)
     return out.astype(q.dtype).reshape(batch, 1, heads * d)
 
 

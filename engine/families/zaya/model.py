@@ -168,8 +168,8 @@ class ZayaModel(nn.Module):
                 if how != "causal":
                     seen = masks.groups(image, cache.columns(n), how)
                     mask = masks.with_groups(cache.mask_array(n), *seen)
-        # MLX's products of bytes are made for Metal and for few queries; they run one by one on CUDA.
-        reads_bytes = n == 1 and mx.metal.is_available() and not cpu and eight_bits.groups_fit(self.args.head_dim)
+        # Products of bytes are good for few queries; MLX's run one by one on CUDA.
+        reads_bytes = n == 1 and (cpu or mx.metal.is_available()) and eight_bits.groups_fit(self.args.head_dim)
         return Step(rotary, mask, cache.pad_mask(n), h.dtype, cpu, reads_bytes, images)
 
     def _image_tokens(self, image_mask: mx.array | None, cache: CCACache, n: int) -> np.ndarray:

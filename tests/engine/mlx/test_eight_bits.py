@@ -36,7 +36,12 @@ def test_zeros_stay_zeros_and_what_is_not_finite_stays_so() -> None:
 
 
 @pytest.mark.parametrize("width", [32, 64, 128])
-def test_products_read_the_bytes_as_the_numbers_that_they_are(width: int) -> None:
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_products_read_the_bytes_as_the_numbers_that_they_are(
+    width: int, on_cpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.mlx.eight_bits.on_cpu", lambda: on_cpu)
+    assert eight_bits.groups_fit(width)
     codes, scales = eight_bits.quantised(drawn(2, 3, 50, width))
     codes, scales = codes[:, :, :41], scales[:, :, :41]  # a part of a buffer, as caches give it
     known = eight_bits.numbers(codes, scales, mx.float32)

@@ -81,13 +81,19 @@ def test_prompts_that_share_a_pass_go_on_as_alone(eight: Model) -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_way_of_metal_reads_the_bytes_and_finds_the_same(masked: bool) -> None:
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_the_ways_that_read_bytes_find_what_numbers_give(
+    masked: bool, on_cpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a CPU and that of Metal, which runs here too."""
     mx.random.seed(1)
     q, k, v = mx.random.normal((2, 4, 1, 32)), mx.random.normal((2, 2, 30, 32)), mx.random.normal((2, 2, 30, 32))
     keys, values = eight_bits.quantised(k), eight_bits.quantised(v)
     mask = (mx.arange(30) >= mx.array([0, 11])[:, None])[:, None, None, :] if masked else None
     numbers = [eight_bits.numbers(*x, mx.float32) for x in (keys, values)]
     expected = attend(q, *numbers, mask, on_cpu=True)
+    for module in ("engine.mlx.eight_bits", "engine.mlx.cpu"):
+        monkeypatch.setattr(f"{module}.on_cpu", lambda: on_cpu)
     np.testing.assert_allclose(attend_to_bytes(q, *keys, *values, mask), expected, atol=1e-4)
 
 
