@@ -11,7 +11,9 @@ import mlx.core as mx
 from engine.mlx.model import StepWeights, TextModel
 
 _ROOM_TOKENS = 256
-"""Caches grow by an eighth of their length, in whole steps of so many tokens."""
+"""Caches grow by an eighth of their length, in whole steps of so many tokens, which is also a page."""
+_PAGED_SHARE = 16
+"""Rows in pages have no more room than one part in so many of their length, and a page."""
 
 _FIRST_SHARE = 0.25
 """The share of its budget that a row is taken to use before any has ended."""
@@ -45,7 +47,7 @@ class CacheCost:
         """Bytes of rows with so many tokens each, room to grow included."""
         lengths = list(tokens)
         if self.ragged:
-            return sum(self.cache_bytes(_grown(length)) for length in lengths)
+            return sum(self.cache_bytes(length + length // _PAGED_SHARE + _ROOM_TOKENS) for length in lengths)
         return self._at_most(lengths)
 
     def fit(self, tokens: Iterable[int], nbytes: int) -> bool:

@@ -14,12 +14,15 @@ from engine.families.zaya import CCACache
 from engine.families.zaya.config import ModelArgs
 from engine.families.zaya.pages import PagedRows
 from engine.mlx.kernels.attention import PAGE
+from engine.mlx.memory import CacheCost
 
 ARGS = ModelArgs(
     model_type="zaya", vocab_size=96, hidden_size=64, num_layers=40, num_heads=2, num_kv_heads=1, head_dim=8,
     num_experts=3, expert_size=64, router_size=32, rope_theta=1e4, rope_dims=8,
 )  # fmt: skip
 TOKEN_BYTES = 40 * 2 * 8 * 2
+COST = CacheCost(lambda tokens: TOKEN_BYTES * tokens, ragged=True)
+"""What admission counts."""
 LAYERS = range(ARGS.num_layers)
 
 
@@ -83,6 +86,7 @@ def test_memory_is_that_of_the_rows_and_a_tenth_at_most() -> None:
         grown += rows.pools[0].shape[0] > before
         used = TOKEN_BYTES * sum(rows.lengths)
         assert pool_bytes(rows) <= 1.1 * used
+        assert pool_bytes(rows) <= COST.of_rows(rows.lengths)
         worst = max(worst, (mx.get_peak_memory() - rest) / used)
         sizes.append(pool_bytes(rows) / used)
     assert 2 <= grown <= 16
