@@ -6,6 +6,8 @@ import json
 import os
 import re
 import sys
+import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -115,10 +117,19 @@ def served_process(*words: object, cwd: Path, **environment: str) -> Iterator[tu
     command = [sys.executable, "-m", "rsa", "serve", "--port", "0", *words]
     with processes.started(command, cwd=cwd, env=env) as process:
         assert process.stderr is not None
-        said = []
+        said = deque[str](maxlen=1000)
+        url = None
         for line in process.stderr:
             said.append(line)
             if found := URL.search(line):
-                yield process, found[0]
-                return
-        raise AssertionError(f"no URL: {''.join(said)}")
+                url = found[0]
+                break
+        assert url is not None, "".join(said)
+        # A pipe that nobody reads would fill up with lines of its log, and stop the server.
+        reader = threading.Thread(target=said.extend, args=(process.stderr,))
+        reader.start()
+        try:
+            yield process, url
+        finally:
+            process.kill()
+            reader.join()
