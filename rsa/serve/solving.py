@@ -62,6 +62,8 @@ def _finished(run_id: str, result: RunResult, said: str, stop: tuple[str, ...], 
     of_calls = (vote.calls for vote in result.votes if vote.calls)
     calls = offer.kept(next(of_calls, ()) if offer.required else result.calls)
     text = result.text.lstrip() or ("" if calls else result.answer or _unmarked(result))
+    if calls and not result.calls:  # they are another candidate's than the text
+        text = ""
     for string in stop:
         text = text.partition(string)[0]
     return Finished(

@@ -180,7 +180,8 @@ async def test_where_a_call_is_required_calls_alone_are_voted_on(tmp_path: Path)
     async with serving(lambda: ScriptedEngine(mostly_silent), tmp_path) as server:
         auto, required = [await server.chat(tools=TOOLS, tool_choice=each, **RSA) for each in ("auto", "required")]
     assert auto["choices"][0]["message"]["content"] == "No call."
-    assert [name for name, _ in called(required["choices"][0]["message"])] == ["now"]
+    message = required["choices"][0]["message"]
+    assert ([name for name, _ in called(message)], message["content"]) == (["now"], None)
 
 
 def function(**fields: Any) -> dict[str, Any]:
