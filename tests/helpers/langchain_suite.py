@@ -1,0 +1,56 @@
+"""LangChain's tests of chat models, run against a server by tests/examples/test_agents.py in a process of its own.
+
+What does not apply: structured output and JSON mode, for nothing here holds a model to a schema; audio, PDFs, and
+Anthropic's forms of messages. Of images it wants one from the network.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_openai import ChatOpenAI
+from langchain_tests.integration_tests import ChatModelIntegrationTests
+from langchain_tests.unit_tests import ChatModelUnitTests
+
+
+class OurServer:
+    """What both suites are told of it."""
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatOpenAI
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        server = {"base_url": os.environ["OPENAI_BASE_URL"], "api_key": "none"}
+        return {"model": os.environ["MODEL"], **server, "stream_usage": True}
+
+    @property
+    def has_structured_output(self) -> bool:
+        return False
+
+    @property
+    def supports_model_override(self) -> bool:
+        return True
+
+    @property
+    def model_override_value(self) -> str:
+        return os.environ["MODEL"]
+
+
+class TestUnits(OurServer, ChatModelUnitTests):
+    @property
+    def init_from_env_params(self) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+        env = {"OPENAI_API_KEY": "a key", "OPENAI_API_BASE": os.environ["OPENAI_BASE_URL"]}
+        return env, {"model": os.environ["MODEL"]}, {"openai_api_base": os.environ["OPENAI_BASE_URL"]}
+
+    @pytest.mark.xfail(reason="there is no snapshot of ChatOpenAI here to compare it with")
+    def test_serdes(self, model: BaseChatModel, snapshot: Any) -> None:
+        super().test_serdes(model, snapshot)
+
+
+class TestIntegration(OurServer, ChatModelIntegrationTests):
+    """All of it that is not skipped by what `OurServer` says."""
