@@ -30,6 +30,16 @@ def mcp(
     http: Annotated[bool, typer.Option("--http", help="Serve many clients over HTTP, at /mcp.")] = False,
     host: Annotated[str, typer.Option(help="With --http: where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="With --http; 0: one that is free.")] = 8001,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="RSA_API_KEY", help="With --http: a key that requests must bring.", show_default="none is asked for"
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="With --http: a name that it is reached under, where no key is asked for."),
+    ] = None,
     runs: Annotated[Path, folder_flag("Folder of the runs.", default="runs")] = RUNS,
     servers: dict[str, Any],
 ) -> None:
@@ -52,6 +62,8 @@ def mcp(
             servers=servers,
             host=host,
             port=port,
+            api_keys=tuple(api_key or ()),
+            hosts=tuple(allow_host or ()),
             runs=runs,
             # Clients start as many of these as they like in one folder: each leaves the others' runs alone.
             resume="background" if http else "none",

@@ -50,17 +50,22 @@ def create_app(settings: ServeSettings, served: Served | None = None) -> Starlet
         lifespan=lifespan,
         middleware=[
             Middleware(Watched, service.metrics, route_of=_route_of, log_prompts=settings.log_prompts),
-            Middleware(
-                Guard,
-                keys=settings.api_keys,
-                hosts=(settings.host, *settings.hosts),
-                origins=settings.origins,
-                body_bytes=settings.body_bytes,
-            ),
+            guard(settings),
         ],
     )
     app.state.service = service
     return app
+
+
+def guard(settings: ServeSettings) -> Middleware:
+    """What stands before all routes of a server."""
+    return Middleware(
+        Guard,
+        keys=settings.api_keys,
+        hosts=(settings.host, *settings.hosts),
+        origins=settings.origins,
+        body_bytes=settings.body_bytes,
+    )
 
 
 def routes() -> list[BaseRoute]:

@@ -12,9 +12,11 @@ from typing import Any
 import anyio
 from mcp.server import MCPServer
 from mcp.server.mcpserver.tools import Tool
+from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import ToolAnnotations
 from starlette.applications import Starlette
 
+from rsa.serve.app import guard
 from rsa.serve.mcp.solving import Solving
 from rsa.serve.mcp.tasks import Tasks
 from rsa.serve.running import Server, listen
@@ -23,6 +25,8 @@ from rsa.serve.settings import ServeSettings
 
 PATH = "/mcp"
 """The path of its URL over HTTP."""
+_GUARDED = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+"""What the SDK would look at, hosts and origins, is `rsa.serve.guard`'s."""
 _INSTRUCTIONS = (
     "`solve` thinks about one hard problem for long, with many attempts in parallel. Give it the whole problem in "
     "words. Models here: {models}."
@@ -95,13 +99,11 @@ def create_mcp_app(settings: ServeSettings, service: Service | None = None) -> S
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with service, mcp_server(service, files=False) as server:
-            inner = server.streamable_http_app(
-                streamable_http_path=PATH, max_request_body_size=settings.body_bytes, host=settings.host
-            )
+            inner = server.streamable_http_app(streamable_http_path=PATH, transport_security=_GUARDED)
             app.router.routes.extend(inner.router.routes)
             async with inner.router.lifespan_context(inner):
                 yield
 
-    app = Starlette(lifespan=lifespan)
+    app = Starlette(lifespan=lifespan, middleware=[guard(settings)])
     app.state.service = service
     return app

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import anyio
+import httpx2
 import pytest
 from mcp import Client
 from mcp.client import ClaimContext, ClientExtension, ResultClaim, advertise
+from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, Request, RequestParams, Result
 
@@ -48,12 +50,12 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(runs: Path, script: Any = SCRIPT, **more: Any) -> AsyncIterator[Serving]:
-    settings = ServeSettings(models=(ServedModel(name="scripted", opens="scripted:x"),), runs=runs)
+async def serving(runs: Path, script: Any = SCRIPT, *, images: bool = False, **more: Any) -> AsyncIterator[Serving]:
+    settings = ServeSettings(models=(ServedModel(name="scripted", opens="scripted:x"),), runs=runs, **more)
     engines: list[ScriptedEngine] = []
 
     async def open_engine(_: str, **options: Any) -> ScriptedEngine:
-        engines.append(ScriptedEngine(script, **more))
+        engines.append(ScriptedEngine(script, images=images))
         return engines[-1]
 
     service = Service(settings, Served(settings.models, open_engine=open_engine))
@@ -181,6 +183,31 @@ async def test_a_client_on_this_machine_may_name_files(tmp_path: Path) -> None:
         missing = await client.call_tool("solve", {**CALL, "image_files": [str(tmp_path / "gone.png")]})
     assert [image.data for image in engine.requests[0].messages[-1].images] == [PNG]
     assert said(missing) == f"cannot read image {tmp_path / 'gone.png'}: No such file or directory"
+
+
+async def test_over_http_the_guard_of_the_server_stands_before_it(tmp_path: Path) -> None:
+    headers = {"Authorization": "Bearer open"}
+    async with serving(tmp_path, api_keys=("open",)) as server, httpx2.AsyncClient(headers=headers) as known:
+        async with Client(streamable_http_client(server.url, http_client=known)) as client:
+            assert not (await client.call_tool("solve", CALL)).is_error
+        async with httpx2.AsyncClient() as stranger:
+            refused = await stranger.post(server.url, json={})
+    assert refused.status_code == 401
+    assert refused.json()["error"]["code"] == "invalid_api_key"
+
+
+async def test_a_call_too_many_is_told_so(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, HELD, concurrent=1, queue=0) as server,
+        Client(server.url) as client,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(client.call_tool, "solve", CALL)
+        await until(lambda: bool(server.engines) and server.engine.active == 3)
+        found = await client.call_tool("solve", CALL)
+        server.engine.release()
+    assert found.is_error
+    assert said(found).startswith("the server is busy: 1 requests are worked on")
 
 
 # ---- mistakes
