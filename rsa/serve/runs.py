@@ -23,6 +23,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +39,7 @@ from rsa.answers.math_pool import MathWorkers
 from rsa.controller import MarkovianRSA
 from rsa.errors import RSAError, RunFolderError
 from rsa.events import CandidateFinished, Event, RunFinished
+from rsa.folders import lock_folder
 from rsa.results import RunResult
 from rsa.runlog import RUN, read_events
 from rsa.serve.answering import RunEndedError
@@ -219,12 +221,14 @@ class Runs:
     async def resume(self, run_id: str) -> RunHandle:
         """Go on with a run that was interrupted, cancelled or failed; one that is live or finished stays as it is.
 
-        Raises ApiError (404, and 409 where its model is not served), RunFolderError.
+        Raises ApiError (404, and 409 where its model is not served), RunFolderError; RunLockedError where another
+        process, which leaves the folder to all, works on it.
         """
         found = await self.get(run_id)
         if run_id in self._live or found.summary.state == "finished":
             return found
         self._served.check_served(found.summary.model)
+        await anyio.to_thread.run_sync(_check_free, found.folder)
         order = await anyio.to_thread.run_sync(read_order, found.folder)
         story = Story(await anyio.to_thread.run_sync(read_events, found.folder))
         if run_id in self._live:  # somebody was faster
@@ -329,6 +333,12 @@ def _listed(folder: Path) -> RunSummary | None:
     except RunFolderError as error:
         _logger.warning("a run is left out: %s", error)
         return None
+
+
+def _check_free(folder: Path) -> None:
+    """Raises RunLockedError: what is written here would be of a run that goes on elsewhere."""
+    with suppress(OSError):  # what is wrong with the folder is told when it is read
+        lock_folder(folder).close()
 
 
 def _write_end(folder: Path, summary: RunSummary) -> None:

@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from rsa.serve.app import guard
 from rsa.serve.mcp.solving import Solving
 from rsa.serve.mcp.tasks import Tasks
-from rsa.serve.running import Server, listen
+from rsa.serve.running import Server, folder_of_runs, listen
 from rsa.serve.service import Service
 from rsa.serve.settings import ServeSettings
 
@@ -84,9 +84,9 @@ async def _end_by_signal(service: Service) -> None:
 def serve_http(settings: ServeSettings, tell: Callable[[str], None]) -> signal.Signals | None:
     """Serve clients over HTTP until a signal says otherwise, and give that signal. `tell` is given the URL.
 
-    Raises ConfigError where it cannot listen.
+    Raises what `rsa.serve.running.run` raises.
     """
-    with listen(settings.host, settings.port) as listener:
+    with folder_of_runs(settings.runs), listen(settings.host, settings.port) as listener:
         server = Server(create_mcp_app(settings), settings, lambda url: tell(url + PATH))
         anyio.run(server.serve, [listener])
         return server.signal

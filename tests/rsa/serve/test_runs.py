@@ -14,6 +14,7 @@ from engine.api import GenerationRequest
 from engine.scripted import Script, ScriptedEngine
 from rsa import read_events
 from rsa.events import event_to_json
+from rsa.folders import lock_folder
 
 RSA: dict[str, Any] = {"model": "scripted:rsa", "rsa": {"n": 3, "t": 2, "c": 2}, "seed": 5}
 pytestmark = pytest.mark.anyio
@@ -111,6 +112,23 @@ async def sse_of_a_new_server(folder: Path, run_id: str) -> list[tuple[str | Non
         finished = await server.post(f"/v1/runs/{run_id}/resume", None)
         assert finished.json()["state"] == "finished"
         return await sse(server, f"/v1/runs/{run_id}/events")
+
+
+async def test_a_run_that_another_process_works_on_is_left_to_it(tmp_path: Path) -> None:
+    """`rsa mcp` on standard input and output takes no lock on the folder of runs: there may be many."""
+    async with serving(engine, tmp_path / "runs") as server:
+        await server.chat(**RSA)
+        (run,) = await server.service.runs.list()
+        folder = tmp_path / "runs" / run.id
+        state = (folder / "state.json").read_text().replace('"finished"', '"running"', 1)
+        (folder / "state.json").write_text(state)
+        with lock_folder(folder):
+            refused = await server.post(f"/v1/runs/{run.id}/resume", None)
+            assert await server.service.runs.resume_unfinished(foreground=True) == []
+        assert refused.status_code == 409
+        assert refused.json()["error"]["message"].startswith("another process is working in")
+        assert (folder / "state.json").read_text() == state
+        assert (await server.post(f"/v1/runs/{run.id}/resume", None)).status_code == 200
 
 
 async def test_a_run_of_a_model_that_is_not_served_waits_for_its_server(tmp_path: Path) -> None:
