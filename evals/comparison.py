@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from engine.api import ModelInfo
 from evals.errors import ResultsError
 from evals.folder import read_results
 from evals.results import EvalResults, ProblemStats
@@ -125,11 +126,17 @@ def _spent(pairs: Iterable[tuple[float | None, float | None]]) -> tuple[float | 
     return mean_of([one for one, _ in both]), mean_of([other for _, other in both])
 
 
+def _called(model: ModelInfo) -> str:
+    """A model's name, and what of its running makes other tokens."""
+    bits = model.details.get("kv_bits")
+    return model.name if bits is None else f"{model.name} with {bits}-bit keys and values"
+
+
 def _notes(first: EvalResults, second: EvalResults) -> list[str]:
     """What a reader should know before believing the difference."""
     notes = []
     if first.model.fingerprint != second.model.fingerprint:
-        notes.append(f"the models differ: {first.model.name} and {second.model.name}")
+        notes.append(f"the models differ: {_called(first.model)} and {_called(second.model)}")
     if first.headline != second.headline:
         notes.append(
             f"the headline numbers are of {first.headline} in the first and of the {second.headline} in the second"

@@ -142,6 +142,12 @@ def test_what_a_reader_should_know() -> None:
     assert notes == ("the models differ: m and n", "epochs differ: 1 and 4", "the prompts differ", "the second: odd")
 
 
+def test_models_of_one_name_differ_by_how_they_run() -> None:
+    eight_bits = ModelInfo(name="m", fingerprint="f-kv8", details={"kv_bits": 8})
+    notes = compare_results(results(problem("p", 1.0)), results(problem("p", 1.0), model=eight_bits)).notes
+    assert notes == ("the models differ: m and m with 8-bit keys and values",)
+
+
 def test_as_people_read_it() -> None:
     first = results(problem("p", 0.2, 1000), problem("q", 0.4, 1000), method="single")
     second = results(problem("p", 0.6, 2500), problem("q", 0.6, 2500), problem("r", None))

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scheduling import Driver, tokens
 
 from engine.families.zaya import CCACache, Model, load
 from engine.families.zaya.attention import attend, attend_to_bytes
 from engine.loader import NANO
 from engine.mlx import eight_bits
+from engine.mlx.memory import CacheCost
 
 ROUNDED_AT_OTHER_PLACES = 0.01
 """How far logits may be off where sums in another order put a few numbers on the other side of a rounding, root mean
@@ -131,6 +133,20 @@ def test_a_token_takes_half_of_the_bytes(tiny: Model, eight: Model) -> None:
     tokens = 1000
     whole, halved = (model.cache_bytes(tokens) - model.cache_bytes(0) for model in (tiny, eight))
     assert halved * 4 * 16 == whole * (16 + 2)  # of float32, here
+
+
+def test_more_rows_decode_together_in_the_same_memory(tiny: Model, eight: Model) -> None:
+    """And all come to their end, also where the youngest has to wait for room."""
+    memory, most = CacheCost.of(tiny).of_rows([300] * 2), dict[int, int]()
+    for model in (tiny, eight):
+        driver = Driver(model, kv_bytes=memory)
+        driver.submit([[5, 6, 7 + i] * 60 for i in range(8)], max_tokens=60)
+        counts: list[int] = []
+        done = driver.run(lambda scheduler, counts=counts: counts.append(len(scheduler._batch.rows)))  # type: ignore[misc]
+        assert [len(each) for each in tokens(done)] == [60] * 8
+        most[model.cache_bytes(1000)] = max(counts)
+    assert most[tiny.cache_bytes(1000)] == 2
+    assert most[eight.cache_bytes(1000)] >= 5, "their tokens take 18 bytes of 64, and states what they took"
 
 
 def test_the_state_can_be_set(eight: Model) -> None:
