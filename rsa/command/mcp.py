@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsa.command.options import folder_flag, with_servers
+from rsa.command.options import HostsFlag, KeysFlag, ServedModelsFlag, folder_flag, with_servers
 from rsa.command.terminal import DEFAULT_MODEL, RUNS, bars, errors_for_people, say
 
 if TYPE_CHECKING:
@@ -18,28 +18,12 @@ if TYPE_CHECKING:
 @with_servers
 def mcp(
     *,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="RSA_MODEL",
-            metavar="[NAME=]MODEL",
-            help="As of rsa solve, or with a name for clients; repeat it for several.",
-            show_default=DEFAULT_MODEL,
-        ),
-    ] = None,
+    model: ServedModelsFlag = None,
     http: Annotated[bool, typer.Option("--http", help="Serve many clients over HTTP, at /mcp.")] = False,
     host: Annotated[str, typer.Option(help="With --http: where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="With --http; 0: one that is free.")] = 8001,
-    api_key: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="RSA_API_KEY", help="With --http: a key that requests must bring.", show_default="none is asked for"
-        ),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="With --http: a name that it is reached under, where no key is asked for."),
-    ] = None,
+    api_key: KeysFlag = None,
+    allow_host: HostsFlag = None,
     runs: Annotated[Path, folder_flag("Folder of the runs.", default="runs")] = RUNS,
     servers: dict[str, Any],
 ) -> None:

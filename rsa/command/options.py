@@ -45,6 +45,27 @@ ModelFlag = Annotated[
         autocompletion=one_of("models"),
     ),
 ]
+ServedModelsFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="RSA_MODEL",
+        metavar="[NAME=]MODEL",
+        help="As of rsa solve, or with a name for clients; repeat it for several.",
+        show_default="nano",
+    ),
+]
+KeysFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="RSA_API_KEY",
+        help="A key that requests must bring; repeat it for several. Better in the environment: others see flags.",
+        show_default="none is asked for",
+    ),
+]
+HostsFlag = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="A name that the server is reached under, where no key is asked for."),
+]
 DEFAULT_METHOD = "rsa"
 MethodFlag = Annotated[
     str | None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rsa.command.options import folder_flag, with_servers
+from rsa.command.options import HostsFlag, KeysFlag, ServedModelsFlag, folder_flag, with_servers
 from rsa.command.terminal import DEFAULT_MODEL, RUNS, bars, errors_for_people, say
 
 _LIMITS = "Limits"
@@ -20,33 +20,15 @@ def _limit(help_: str, **options: Any) -> Any:
 @with_servers
 def serve(
     *,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="RSA_MODEL",
-            metavar="[NAME=]MODEL",
-            help="As of rsa solve, or with a name for clients; repeat it for several.",
-            show_default=DEFAULT_MODEL,
-        ),
-    ] = None,
+    model: ServedModelsFlag = None,
     host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 is everywhere.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free.")] = 8000,
     runs: Annotated[Path, folder_flag("Folder of the runs.", default="runs")] = RUNS,
-    api_key: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="RSA_API_KEY",
-            help="A key that requests must bring; repeat it for several. Better in the environment: others see flags.",
-            show_default="none is asked for",
-        ),
-    ] = None,
+    api_key: KeysFlag = None,
     api_key_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A file with such keys, one a line; # begins a comment.")
     ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A name that the server is reached under, where no key is asked for."),
-    ] = None,
+    allow_host: HostsFlag = None,
     allow_origin: Annotated[
         list[str] | None, typer.Option(metavar="URL", help="A web site whose pages may ask from browsers; * is any.")
     ] = None,
