@@ -142,7 +142,7 @@ def test_more_rows_decode_together_in_the_same_memory(tiny: Model, eight: Model)
         driver = Driver(model, kv_bytes=memory)
         driver.submit([[5, 6, 7 + i] * 60 for i in range(8)], max_tokens=60)
         counts: list[int] = []
-        done = driver.run(lambda scheduler, counts=counts: counts.append(len(scheduler._batch.rows)))  # type: ignore[misc]
+        done = driver.run(lambda scheduler, counts=counts: counts.append(len(scheduler._batch.rows)))
         assert [len(each) for each in tokens(done)] == [60] * 8
         most[model.cache_bytes(1000)] = max(counts)
     assert most[tiny.cache_bytes(1000)] == 2
