@@ -117,20 +117,21 @@ class RunRecord(Record):
     @property
     def problem(self) -> str:
         """The text of the problem itself."""
-        return self.conversation[self._at].text
+        return self.conversation[self.at].text
 
     @property
     def earlier(self) -> tuple[LoggedTurn, ...]:
         """What stands before it."""
-        return self.conversation[: self._at]
+        return self.conversation[: self.at]
 
     @property
     def later(self) -> tuple[LoggedTurn, ...]:
         """What stands after it: calls of tools and their results."""
-        return self.conversation[self._at + 1 :]
+        return self.conversation[self.at + 1 :]
 
     @property
-    def _at(self) -> int:
+    def at(self) -> int:
+        """The place of the problem itself in the conversation."""
         places = [at for at, turn in enumerate(self.conversation) if turn.role == "user"]
         return places[-1] if places else len(self.conversation) - 1
 

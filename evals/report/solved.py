@@ -12,9 +12,10 @@ from evals.report.text import Clip, count, duration, environment, first_of, mome
 from evals.report.transcripts import Transcript, read_transcript
 from evals.report.views import Badge, checked, unscored_rounds
 from evals.report.words import Facts, brief, machine_facts, model_facts, settings
+from rsa.answers.calls import in_words
 from rsa.events import LimitHit
 from rsa.results import Round, RunResult, Vote
-from rsa.runlog import read_events
+from rsa.runlog import LoggedTurn, read_events
 from rsa.unanswered import unanswered
 from rsa.words import plural
 
@@ -57,8 +58,10 @@ def _context(run: Transcript, limits: Sequence[LimitHit]) -> dict[str, Any]:
         "sentences": _sentences(run.result) if run.result else (),
         "warnings": (*unfinished, *run.warnings, *hits),
         "problem": first_of(run.record.problem, PROBLEM_CHARACTERS),
-        "earlier": _earlier(run),
-        "pictures": tuple(picture(path) for path in run.images[-1]),
+        "earlier": _turns(run.record.earlier, run.images),
+        "pictures": tuple(picture(path) for path in run.images[run.record.at]),
+        "later": _turns(run.record.later, run.images[run.record.at + 1 :]),
+        "tools": [tool.name for tool in run.record.tools],
         "text": first_of(run.result.text, PROBLEM_CHARACTERS) if run.result else None,
         "votes": [(_name(played), _bars(played.votes)) for played in run.rounds if played.votes],
         "costs": [(_name(played), _cost(played)) for played in run.rounds],
@@ -68,13 +71,16 @@ def _context(run: Transcript, limits: Sequence[LimitHit]) -> dict[str, Any]:
     }
 
 
-def _earlier(run: Transcript) -> list[tuple[str, Clip, list[Picture]]]:
-    """(who speaks, what they say, their pictures) of each turn before the problem."""
-    turns = zip(run.record.earlier, run.images, strict=False)  # the last images are the problem's own
+def _turns(turns: Sequence[LoggedTurn], images: Sequence[Sequence[Path]]) -> list[tuple[str, Clip, list[Picture]]]:
+    """(who speaks, what they say and call, their pictures) of each turn; more images are those of later turns."""
     return [
-        (turn.role.capitalize(), first_of(turn.text, PROBLEM_CHARACTERS), [picture(path) for path in images])
-        for turn, images in turns
+        (turn.role.capitalize(), first_of(_said(turn), PROBLEM_CHARACTERS), [picture(path) for path in shown])
+        for turn, shown in zip(turns, images, strict=False)
     ]
+
+
+def _said(turn: LoggedTurn) -> str:
+    return "\n".join(filter(None, [turn.text, f"Calls {in_words(turn.calls)}" if turn.calls else ""]))
 
 
 def _rounds(run: Transcript, agreeing: dict[int, set[int]], room: int) -> Any:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from processes import run
 from typer.testing import CliRunner
 
-from engine.api import GenerationRequest
+from engine.api import GenerationRequest, Tool, ToolCall
 from engine.errors import OutOfMemoryError
 from engine.scripted import Script, ScriptedEngine
 from evals.cli import report
@@ -449,6 +449,24 @@ def test_the_turns_before_a_problem_are_shown_in_order_with_their_pictures(tmp_p
     text = page_of(tmp_path / "run").text
     said = ["Earlier in the conversation", "System", "Answer in one line.", "User", "What is a rhombus?"]
     said += ["Image 1 of turn 2: ", "Assistant", "A parallelogram.", "The problem itself", "And a square?"]
+    places = [text.index(words, text.index(said[0])) for words in said]
+    assert places == sorted(places)
+
+
+def test_tools_calls_and_results_are_shown_and_the_vote_on_calls(tmp_path: Path) -> None:
+    call = ToolCall(id="c1", name="weather", arguments='{"city": "Paris"}')
+    later = [Turn("assistant", "I look.", calls=[call]), Turn("tool", "21 degrees", answers="c1")]
+    tools = [Tool(name="weather"), Tool(name="now")]
+    problem = Problem(
+        "Is it warm?", images=[b"\x89PNG of nothing"], earlier=[Turn("user", "Hi.")], later=later, tools=tools
+    )
+    spelled = '<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>'
+    rsa = MarkovianRSA(ScriptedEngine(Script("so", spelled)), n=2, c=1, t=0)
+    rsa.solve_sync(problem, out=tmp_path / "run")
+    text = page_of(tmp_path / "run").text
+    said = ["Earlier in the conversation", "Hi.", "The problem itself", "Is it warm?", "Image 1 of the problem: "]
+    said += ["Tools that could be called: weather, now", "Calls of tools, and their results", "I look."]
+    said += ['Calls weather(city="Paris")', "21 degrees", "Answers by round", 'weather(city="Rome")']
     places = [text.index(words, text.index(said[0])) for words in said]
     assert places == sorted(places)
 

@@ -12,6 +12,7 @@ from serving import Serving, serving
 
 from engine.api import GenerationRequest
 from engine.scripted import Script, ScriptedEngine
+from rsa.serve.settings import models_served
 
 pytestmark = pytest.mark.anyio
 
@@ -137,6 +138,19 @@ async def test_arguments_that_votes_leave_out(tmp_path: Path) -> None:
         joined = await server.chat(tools=TOOLS, **{**RSA, "rsa": {**RSA["rsa"], "uncompared": ["weather.days"]}})
     assert [vote["count"] for vote in apart["rsa"]["votes"]] == [1, 1, 1]
     assert [vote["count"] for vote in joined["rsa"]["votes"]] == [3]
+
+
+async def test_calls_come_through_a_server_behind_a_server(tmp_path: Path) -> None:
+    """Our client of servers takes calls from one that has taken them out of the text."""
+    async with serving(engine, tmp_path / "behind") as behind:
+        (far,) = models_served(["far=openai:scripted"], {"base_url": [f"{behind.url}/v1"]})
+        async with serving(engine, tmp_path / "before", models=[far]) as server:
+            for fields in ({}, RSA):
+                choice = await conversation(server, **{**fields, "model": "far"})
+                assert (choice["message"]["content"], choice["finish_reason"]) == ("It says weather: 21.", "stop")
+                message = (await server.chat(tools=TOOLS, **{**fields, "model": "far"}))["choices"][0]["message"]
+                assert message["content"] == "I look it up."
+                assert called(message) == [("weather", {"city": "Paris<br>", "days": 3}), ("now", {})]
 
 
 NAMED = {"type": "function", "function": {"name": "now"}}
