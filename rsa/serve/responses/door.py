@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import anyio
 from sse_starlette import ServerSentEvent
 from starlette.endpoints import HTTPEndpoint
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response as Reply
 from starlette.routing import BaseRoute, Route
 
@@ -38,6 +38,8 @@ async def create(request: Request) -> Reply:
     """A response: whole, streamed, or worked out in the background."""
     try:
         return await _created(request)
+    except ClientDisconnect:
+        raise
     except Exception as error:
         raise renamed(api_error(error)) from error
 
