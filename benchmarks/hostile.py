@@ -346,6 +346,6 @@ def _noise(random: Random) -> Hostile:
 
 def _large(random: Random) -> Hostile:
     path, body = _template(random)
-    size = random.choice((10**5, 3 * 10**6))
+    size = random.choice((10**4, 10**5, 10**5, 3 * 10**6))
     body["input" if path == "/v1/responses" else "model"] = size * "x"
     return of_json("large body", path, {**body, "store": False} if path == "/v1/responses" else body)

@@ -21,6 +21,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rsa.results import RunResult
 
+_LONGEST_WORD = 100
+"""Comparing takes time that grows with the square of a word's length, and strangers may send long ones."""
+
 
 class RSAError(Exception):
     """Base of all errors of this package."""
@@ -63,6 +66,8 @@ class NoCandidatesError(RSAError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"`, or the empty string if nothing known is near `word`."""
+    """`"; did you mean 'x'?"`, or the empty string if nothing known is near `word`. Quick, however long that is."""
+    if len(word) > _LONGEST_WORD:
+        return ""
     near = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""

@@ -20,11 +20,14 @@ from rsa import errors as rsa_errors
 from rsa.serve.answering import RunEndedError
 from rsa.serve.kinds import MARK
 from rsa.settings.config import Limits, RSAConfig
+from rsa.words import shortened
 
 SERVER_ERROR = "server_error"
 """The type of an error that is not the client's to mend."""
 RETRY_AFTER_S = "1"
 """The seconds to wait after an engine died: the next request opens it again."""
+LONGEST_MESSAGE = 1000
+"""Characters of what a client is told: a message may quote what it sent, which may be megabytes."""
 _logger = logging.getLogger("rsa.serve")
 _FIRST_WORD = re.compile(r"(?:unknown setting ')?(\w+(?:\.\w+)*)")
 
@@ -54,7 +57,9 @@ class ApiError(rsa_errors.RSAError):
 
     def body(self) -> dict[str, Any]:
         """The JSON of the response, and of an event that ends a stream."""
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+        message = shortened(self.message, LONGEST_MESSAGE)
+        param = None if self.param is None else shortened(self.param, LONGEST_MESSAGE)
+        return {"error": {"message": message, "type": self.type, "param": param, "code": self.code}}
 
     def response(self) -> JSONResponse:
         return JSONResponse(self.body(), self.status, self.headers)

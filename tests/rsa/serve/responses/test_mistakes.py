@@ -28,7 +28,7 @@ def sent(case: Json) -> bytes:
         return str(case["raw"]).encode()
     if "nest" in case:
         return b'{"model": "scripted", "input": ' + case["nest"] * b"[" + case["nest"] * b"]" + b"}"
-    body = {**BODY, **case.get("body", {})}
+    body = {**BODY, **case.get("body", {}), **{name: size * "x" for name, size in case.get("long", {}).items()}}
     body.pop(case.get("without"), None)
     return json.dumps(body).encode()
 
@@ -44,6 +44,7 @@ def wrong_with(case: Json, status: int, text: str) -> list[str]:
         "form": set(error) == {"message", "type", "param", "code"} and error["type"] == "invalid_request_error",
         "param": error["param"] == case.get("param"),
         "message": case["message"] in error["message"],
+        "length": len(error["message"]) <= 1000,
         "one line": not error["message"].endswith(".") and "\n" not in error["message"],
     }
     return [f"{case['says']}: {name}: {status} {error}" for name, right in expected.items() if not right]
