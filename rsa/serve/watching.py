@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from h11 import LocalProtocolError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -46,6 +47,8 @@ class Watched:
         seen = _Seen(scope, self._route_of, self._metrics, keep_body=self._log_prompts)
         try:
             await self._app(scope, seen.receiving(receive), seen.sending(send))
+        except LocalProtocolError:  # the client does not speak HTTP, as the server told it meanwhile
+            pass
         except Exception:
             seen.failed()  # who is outside of this answers it
             raise
