@@ -213,19 +213,24 @@ async def _problem(handle: RunHandle) -> dict[str, Any]:
 
 
 def _state(handle: RunHandle) -> dict[str, Any]:
-    return {"type": "state", "state": handle.summary.state, "error": handle.summary.error}
+    run = handle.summary
+    return {"type": "state", "state": run.state, "error": run.error, "seconds": _seconds(run)}
 
 
 def _row(summary: RunSummary) -> dict[str, Any]:
     kept = {"id", "name", "model", "title", "state", "n", "t", "answer", "check", "error"}
-    seconds = None if summary.finished_at is None else round(summary.finished_at - summary.created_at, 2)
     return {
         **summary.model_dump(mode="json", include=kept),
         "created_at_iso": datetime.fromtimestamp(summary.created_at, UTC).isoformat(timespec="seconds"),
-        "seconds": seconds,
+        "seconds": _seconds(summary),
         "tokens": summary.usage.completion_tokens,
         "votes": [{"answer": vote.answer, "count": vote.count, "of": vote.of} for vote in summary.votes[:1]],
     }
+
+
+def _seconds(summary: RunSummary) -> float | None:
+    """How long a run that has ended took, its waiting included."""
+    return None if summary.finished_at is None else round(summary.finished_at - summary.created_at, 2)
 
 
 @cache

@@ -16,7 +16,6 @@ export class Candidates {
   }
 
   update(run) {
-    const budget = run.started?.beta ?? 0;
     keyed(this.holder, run.rounds.toReversed(), (round) => round.key, () => this.makeRound(), (section, round) => {
       const newest = round === run.rounds.at(-1);
       if (section.newest !== newest) {
@@ -26,7 +25,7 @@ export class Candidates {
       say(section.parts.name, nameOf(round));
       say(section.parts.counts, this.counts(round, run));
       keyed(section.parts.list, round.candidates, (candidate) => candidate.index, () => this.makeCandidate(round), (item, candidate) =>
-        update(item, candidate, budget),
+        update(item, candidate, run),
       );
     });
   }
@@ -117,10 +116,11 @@ export class Candidates {
   }
 }
 
-function update(item, candidate, budget) {
+function update(item, candidate, run) {
   const { parts } = item;
+  const budget = run.started?.beta ?? 0;
   item.candidate = candidate;
-  const [tone, sign, word] = statusOf(doing(candidate));
+  const [tone, sign, word] = statusOf(doing(candidate, run));
   say(parts.index, String(candidate.index));
   const badge = `badge ${tone}`;
   if (parts.badge.className !== badge) parts.badge.className = badge;

@@ -88,7 +88,7 @@ const TAKERS = {
     return event.answer === null ? "The run has ended without an answer." : `The answer is ${event.answer}.`;
   },
   state(run, event) {
-    Object.assign(run, { state: event.state, error: event.error });
+    Object.assign(run, { state: event.state, error: event.error, seconds: event.seconds });
     return event.error ? `The run ${event.state}: ${event.error}` : null;
   },
 };
@@ -112,7 +112,8 @@ export const tokens = (run) => sum(run.rounds.map(tokensOf));
 /** Seconds since its start, by the page's clock between two events. */
 export function elapsed(run) {
   if (run.result) return run.result.wall_s;
-  return ended(run) || !run.started ? run.at : run.at + (performance.now() - run.seen) / 1000;
+  if (ended(run)) return Math.max(run.seconds ?? 0, run.at);
+  return !run.started ? run.at : run.at + (performance.now() - run.seen) / 1000;
 }
 
 /** Tokens a second over the last few seconds; of a run that ended, over all of it. */
@@ -129,9 +130,9 @@ function sample(run) {
   while (run.at - run.samples[0].at > SPEED_WINDOW_S) run.samples.shift();
 }
 
-/** What a candidate is doing, or how it ended. */
-export function doing(candidate) {
-  if (candidate.status) return candidate.status;
+/** What a candidate of a run is doing, or how it ended. */
+export function doing(candidate, run) {
+  if (candidate.status || ended(run)) return candidate.status ?? "cancelled";
   return candidate.tokens ? candidate.section : candidate.promptTokens ? "reading" : "waiting";
 }
 

@@ -111,6 +111,7 @@ class RunView {
   }
 
   render() {
+    this.sections();
     this.head();
     this.notices();
     this.glance();
@@ -119,6 +120,15 @@ class RunView {
     this.candidates.update(this.run);
     this.problem();
     this.facts();
+  }
+
+  /** Nothing is shown of what there is nothing of: a run may wait, or fail before it begins. */
+  sections() {
+    const { parts, run } = this;
+    show(parts["glance-section"], Boolean(run.started));
+    show(parts["facts-section"], Boolean(run.started));
+    show(parts.pair, run.rounds.length > 0);
+    show(parts["candidates-section"], run.rounds.length > 0);
   }
 
   head() {
@@ -167,7 +177,7 @@ class RunView {
     if (ended(run)) return "What it had until then is below.";
     const round = current(run);
     if (!round) return run.state === "queued" ? "Others are before it, or its model is being opened." : "";
-    const states = round.candidates.map(doing);
+    const states = round.candidates.map((candidate) => doing(candidate, run));
     const many = (state) => states.filter((each) => each === state).length;
     const told = [[many("reasoning"), "think"], [many("answer"), "answer"], [many("reading") + many("waiting"), "wait"]].filter(([number]) => number);
     const still = told.map(([number, verb]) => `${number} ${number === 1 ? `${verb}s` : verb}`).join(", ");
@@ -192,7 +202,7 @@ class RunView {
       ["Time", duration(elapsed(run)), limits.deadline_s ? `of ${duration(limits.deadline_s)} at most` : `since ${moment(this.summary.created_at_iso)}`],
       ["Speed", `${count(Math.round(speed(run)))} tok/s`, ended(run) ? "over the whole run" : "over the last 5 s"],
       ["Round", round ? nameOf(round).replace("Round ", "") : "–", run.started ? `of ${run.started.t}` : ""],
-      ["Prompts", count(run.rounds.reduce((sum, each) => sum + each.candidates.reduce((part, c) => part + (c.promptTokens ?? 0), 0), 0)), "tokens read"],
+      ["Prompts", count(run.rounds.reduce((sum, each) => sum + each.candidates.reduce((part, c) => part + (c.promptTokens ?? 0), 0), 0)), "tokens in them"],
     ];
     keyed(parts.glance, rows, ([name]) => name, ([name]) => el("div", {}, el("dt", {}, name), el("dd", {}, el("span"), el("small"))), (item, [, value, note]) => {
       say(item.querySelector("span"), value);
