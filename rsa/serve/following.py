@@ -122,6 +122,8 @@ class Story:
         return told.model_copy(update={"at_s": 0.0}) == event.model_copy(update={"at_s": 0.0})
 
     def _add(self, event: Event) -> None:
+        if isinstance(event, CandidateFinished):  # of a round that ended before as a whole: it ends anew
+            self._seen.pop(("round_finished", event.kind, event.candidate.round), None)
         self._seen[event.key] = event
         self._events.append(event)
         self._last = len(self._events)
