@@ -58,12 +58,21 @@ def fault_of(schema: Any) -> str | None:
 def types_of(tool: Tool | None, argument: str) -> frozenset[str]:
     """JSON types that the schema allows an argument of this name; empty where it says nothing of it."""
     properties = tool.parameters.get("properties") if tool is not None else None
-    return _types(properties.get(argument), 0) if isinstance(properties, dict) else frozenset()
-
-
-def _types(schema: Any, depth: int) -> frozenset[str]:
-    if not isinstance(schema, dict) or depth > _DEEPEST:
+    if tool is None or not isinstance(properties, dict):
         return frozenset()
+    return _types(properties.get(argument), tool.parameters, set())
+
+
+def _types(schema: Any, whole: dict[str, Any], followed: set[str]) -> frozenset[str]:
+    """Types of a part of a whole schema. `followed`: references that were, each once, whoever refers to it."""
+    if not isinstance(schema, dict):
+        return frozenset()
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        if reference in followed:
+            return frozenset()
+        followed.add(reference)
+        return _types(_referred(reference, whole), whole, followed)
     told = schema.get("type")
     if isinstance(told, str):
         return frozenset([told])
@@ -73,7 +82,17 @@ def _types(schema: Any, depth: int) -> frozenset[str]:
         values = schema["enum"] if isinstance(schema.get("enum"), list) else [schema.get("const")]
         return frozenset(_type_of(value) for value in values)
     branches = [each for key in ("anyOf", "oneOf", "allOf") for each in schema.get(key) or []]
-    return frozenset().union(*(_types(branch, depth + 1) for branch in branches))
+    return frozenset().union(*(_types(branch, whole, followed) for branch in branches))
+
+
+def _referred(reference: str, whole: dict[str, Any]) -> Any:
+    """What `#/$defs/Color` stands for; None for what is not there, or in another document."""
+    if not reference.startswith("#/"):
+        return None
+    found: Any = whole
+    for part in reference[2:].split("/"):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
 
 
 def _type_of(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""LangChain's tests of chat models, run against a server by tests/examples/test_agents.py in a process of its own.
+"""LangChain's tests of chat models against a server; tests/rsa/serve/test_langchain_suite.py runs them, in a process.
 
 What does not apply: structured output and JSON mode, for nothing here holds a model to a schema; audio, PDFs, and
 Anthropic's forms of messages. Of images it wants one from the network.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any, Self
 
 import anyio
@@ -18,17 +19,20 @@ from engine.api import (
     ModelInfo,
     Restarted,
     TokenChunk,
+    Tool,
     Usage,
 )
 from engine.errors import EngineError
 from engine.scripted import Script, ScriptedEngine
-from rsa.serve.answering import AnswerDelta, Finished, Part, ReasoningDelta
+from rsa.serve.answering import AnswerDelta, Finished, Part, ReasoningDelta, ToolCalls
 from rsa.serve.completions import PlainAnswering
 from rsa.serve.guard import Slots
 from rsa.serve.metrics import Metrics
 from rsa.serve.models import Served
+from rsa.serve.offers import Offer
 from rsa.serve.settings import ServedModel
 from rsa.serve.wishes import Wishes
+from rsa.tools.reading import read_calls
 
 HELLO = (Message(role="user", text="Hello"),)
 WORDS = st.lists(st.sampled_from(["a", "bc ", "\n", "d", "  ", "é"]), max_size=6)
@@ -66,14 +70,14 @@ class Told:
     def conclude(self, request_id: str) -> None: ...
 
 
-async def parts_of(engine: Any, *, deltas: bool = True, choices: int = 1) -> list[Part]:
+async def parts_of(engine: Any, *, deltas: bool = True, choices: int = 1, offer: Offer | None = None) -> list[Part]:
     async def open_engine(_: str) -> Any:
         return engine
 
     served = Served([ServedModel(name="m", opens="x/y")], open_engine=open_engine)
     ticket, metrics = Slots(1, 0).ticket(), Metrics()
     wishes = Wishes(choices=choices)
-    answering = PlainAnswering(served, "m", HELLO, wishes, deltas=deltas, ticket=ticket, metrics=metrics)
+    answering = PlainAnswering(served, "m", HELLO, wishes, offer=offer, deltas=deltas, ticket=ticket, metrics=metrics)
     async with anyio.create_task_group() as group:
         group.start_soon(answering.work)
         found: list[Part] = []
@@ -117,6 +121,24 @@ def test_an_engine_that_begins_anew_is_told_once(reasoning: list[str], answer: l
     assert "".join(part.text for part in parts if isinstance(part, AnswerDelta)) == last.text
     assert last.text == "".join(answer).lstrip()
     assert last.reasoning == "".join(reasoning)
+
+
+SPELLED = ["<tool_call>", "</tool_call>", '{"name": "now"}', "<function=now>", "</function>", "a", " ", "\n", "<"]
+
+
+@given(st.lists(st.sampled_from(SPELLED), max_size=8), st.lists(st.integers(0, 9), max_size=2), st.booleans())
+def test_calls_of_a_stream_are_those_of_the_whole_answer(answer: list[str], breaks: list[int], parallel: bool) -> None:
+    whole = chunks(["so"], answer)
+    events = [event for at in breaks for event in (*whole[:at], Restarted("0"))]
+    told = Told([*events, *whole, completion(["so"], answer)])
+    parts = anyio.run(partial(parts_of, told, offer=Offer((Tool(name="now"),), parallel)))
+    last = parts[-1]
+    assert isinstance(last, Finished)
+    assert "".join(part.text for part in parts if isinstance(part, AnswerDelta)) == last.text
+    assert tuple(call for part in parts if isinstance(part, ToolCalls) for call in part.calls) == last.calls
+    found = read_calls("".join(answer).lstrip(), [Tool(name="now")])
+    assert [call.name for call in last.calls] == [call.name for call in found.calls][: None if parallel else 1]
+    assert (last.text, last.finish_reason) == (found.text, "tool_calls" if found.calls else "stop")
 
 
 @pytest.mark.anyio
