@@ -40,11 +40,11 @@ class IdTokenizer(ChatTokenizer):
         return "".join(f" {i}" for i in token_ids)
 
 
-def engine_on(folder: Path, **options: Any) -> MLXEngine:
-    """An engine on a ZAYA1 checkpoint, without its tokenizer."""
+def engine_on(folder: Path, *, kv_bits: int | None = None, **options: Any) -> MLXEngine:
+    """An engine on a ZAYA1 checkpoint, without its tokenizer; keys and values in `kv_bits`."""
 
     def load_model() -> LoadedModel:
-        model = FAMILY.load(ModelFolder(folder))
+        model = FAMILY.load(ModelFolder(folder), kv_bits=kv_bits)
         return LoadedModel(model, IdTokenizer(), ModelInfo(name=folder.name, thinks=False))
 
     return MLXEngine(load_model, **options)

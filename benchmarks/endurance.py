@@ -5,8 +5,9 @@
 Runs the scheduler by hand on a ZAYA1 checkpoint (nano, or one that benchmarks/random_checkpoint.py wrote). Prompts and
 completions have lengths drawn from a seed; whoever ends is replaced, so that rows of any age decode together. The run
 is told in tenths, all from the same draws: median milliseconds of a step, tokens a second, what MLX holds beyond
-weights and caches at the end of the tenth and what it held at most, the process, and the operations that one step hands
-to the device. The last line says whether memory and graph were flat from the second tenth on: the first warms up.
+weights and caches at the end of the tenth and what it held at most, the caches over what their rows' tokens need (in
+the median step), the process, and the operations that one step hands to the device. The last line says whether memory
+and graph were flat from the second tenth on: the first warms up.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from common import NANO, IdTokenizer, median, prompt_of, report, request
 
 from engine.backend import load_mlx
 from engine.families.zaya.family import FAMILY
+from engine.families.zaya.model import Model
 from engine.files.folder import ModelFolder
 from engine.mlx.row import Row
 from engine.mlx.scheduler import Scheduler
@@ -93,23 +95,28 @@ def resident_mb() -> float:
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def endure(load: Load, steps: int, weight_bytes: int) -> list[dict[str, Any]]:
+def endure(load: Load, steps: int, model: Model) -> list[dict[str, Any]]:
     import mlx.core as mx
+
+    weights = model.weight_bytes
 
     def beyond(held: int) -> float:
         prefixes = load.scheduler._prefiller.prefixes.nbytes
-        return (held - weight_bytes - load.scheduler._batch.nbytes - prefixes) / 1e6
+        return (held - weights - load.scheduler._batch.nbytes - prefixes) / 1e6
 
     table = []
     for part in range(PARTS):
-        times, tokens, most, began = list[float](), 0, 0.0, time.perf_counter()
+        times, shares, tokens, most, began = list[float](), list[float](), 0, 0.0, time.perf_counter()
         for _ in range(steps // PARTS):
             load.refill()
             mx.reset_peak_memory()
             started = time.perf_counter()
             load.scheduler.step()
             times.append(time.perf_counter() - started)
-            tokens += len(load.scheduler._batch.rows)
+            batch = load.scheduler._batch
+            tokens += len(batch.rows)
+            if batch.rows:
+                shares.append(batch.nbytes / sum(model.cache_bytes(row.length) for row in batch.rows))
             most = max(most, beyond(mx.get_peak_memory()))
         mx.synchronize()
         held = beyond(mx.get_active_memory())
@@ -117,7 +124,7 @@ def endure(load: Load, steps: int, weight_bytes: int) -> list[dict[str, Any]]:
             {
                 "steps to": (part + 1) * (steps // PARTS), "ms/step": 1000 * median(times),
                 "tokens/s": tokens / (time.perf_counter() - began), "MB held": held, "MB at most": most,
-                "process MB": resident_mb(), "operations/step": operations(load),
+                "caches/needed": median(shares), "process MB": resident_mb(), "operations/step": operations(load),
             }
         )  # fmt: skip
         print(table[-1], file=sys.stderr, flush=True)
@@ -151,7 +158,7 @@ def main() -> None:
     model = FAMILY.load(ModelFolder(args.model), kv_bits=args.kv_bits)
     scheduler = Scheduler(model, max_rows=args.rows, kv_bytes=KV_BYTES, prefill_chunk=512, context_tokens=None)
     load = Load(scheduler, args.rows, tuple(args.prompt), tuple(args.tokens))
-    table = endure(load, args.steps, model.weight_bytes)
+    table = endure(load, args.steps, model)
     warm = table[1:]
     graphs = {row["operations/step"] for row in warm}
     grown = warm[-1]["MB held"] - warm[0]["MB held"]

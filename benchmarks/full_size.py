@@ -1,7 +1,7 @@
 """Decode and prefill of a ZAYA1-VL checkpoint on a GPU, against mlx-vlm's language model in the same run.
 
     python benchmarks/random_checkpoint.py FOLDER --size full
-    python benchmarks/full_size.py FOLDER [--peer SITE] [--rows-and-context 1x1024 16x1024 64x1024 64x8192]
+    python benchmarks/full_size.py FOLDER [--peer SITE] [--kv-bits 8] [--rows-and-context 1x1024 16x1024 ...]
 
 SITE is a folder with mlx_vlm in it (`pip install --no-deps --target SITE mlx-vlm==0.7.10`). Milliseconds of the median
 step: ours of the whole engine, rows of different prompts; the peer's of its model with mlx-lm's batch cache and
@@ -38,8 +38,8 @@ def requests(rows: int, context: int, new: int, top_p: float, first: int = 7) ->
     ]
 
 
-def ours(folder: Path, cases: list[tuple[int, int]]) -> dict[str, float]:
-    engine, found, times = engine_on(folder), {}, list[tuple[float, int]]()
+def ours(folder: Path, cases: list[tuple[int, int]], kv_bits: int | None) -> dict[str, float]:
+    engine, found, times = engine_on(folder, kv_bits=kv_bits), {}, list[tuple[float, int]]()
     original = DecodeBatch.step
 
     def step(self: DecodeBatch) -> list[Any]:
@@ -118,9 +118,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--peer", type=Path, help="a folder with mlx_vlm in it")
     parser.add_argument("--rows-and-context", nargs="+", default=["1x1024", "16x1024", "64x1024", "64x8192"])
+    parser.add_argument("--kv-bits", type=int, choices=(8,), help="of our keys and values")
     args = parser.parse_args()
     cases = [(int(rows), int(context)) for rows, context in (case.split("x") for case in args.rows_and_context)]
-    mine = ours(args.folder, cases)
+    mine = ours(args.folder, cases, args.kv_bits)
     theirs = peers(mlx_vlm_model(args.folder, args.peer).language_model, cases) if args.peer else {}
     table = []
     for what, value in mine.items():
