@@ -29,8 +29,9 @@ def mcp(
 ) -> None:
     """Let agents call `solve` by the Model Context Protocol.
 
-    Without --http it speaks with the client that started it, on standard input and output: put `rsa mcp` into the
-    client's list of servers. Everything else goes to standard error.
+    Without --http it speaks with the client that started it, on standard input and output.
+
+    Put `rsa mcp` into the client's list of servers; everything else goes to standard error.
     """
     with errors_for_people("host", "port", "runs", "model"):
         import anyio
