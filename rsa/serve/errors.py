@@ -28,6 +28,12 @@ RETRY_AFTER_S = "1"
 """The seconds to wait after an engine died: the next request opens it again."""
 LONGEST_MESSAGE = 1000
 """Characters of what a client is told: a message may quote what it sent, which may be megabytes."""
+_NOWHERE = {
+    404: ("not_found", "there is nothing at {where}: /openapi.json says what there is"),
+    405: ("method_not_allowed", "{where} takes no {method}: /openapi.json says what it takes"),
+}
+"""What a client is told, and by which word, where no route answers."""
+_SHOWN_CHARACTERS = 80
 _logger = logging.getLogger("rsa.serve")
 _FIRST_WORD = re.compile(r"(?:unknown setting ')?(\w+(?:\.\w+)*)")
 
@@ -84,8 +90,12 @@ def api_error(error: Exception) -> ApiError:
             return ApiError(500, "an error inside the server, whose log says more", type=SERVER_ERROR)
 
 
-async def answer_error(_: Request, error: Exception) -> JSONResponse:
+async def answer_error(request: Request, error: Exception) -> JSONResponse:
     """Starlette's handler of exceptions."""
+    if isinstance(error, HTTPException) and error.status_code in _NOWHERE:
+        code, said = _NOWHERE[error.status_code]
+        message = said.format(where=shortened(request.url.path, _SHOWN_CHARACTERS), method=request.method)
+        return ApiError(error.status_code, message, code=code, headers=error.headers).response()
     return api_error(error).response()
 
 

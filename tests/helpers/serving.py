@@ -19,6 +19,7 @@ import anyio
 import anyio.lowlevel
 import httpx2
 import processes
+from starlette.applications import Starlette
 
 from engine.api import Engine
 from rsa.compose import open_in_thread
@@ -88,7 +89,12 @@ async def event_data(response: httpx2.Response) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def serving(
-    make_engine: Callable[[], Engine], runs: Path, *, models: Sequence[ServedModel] = (), **settings: Any
+    make_engine: Callable[[], Engine],
+    runs: Path,
+    *,
+    models: Sequence[ServedModel] = (),
+    create: Callable[[ServeSettings, Served], Starlette] = create_app,
+    **settings: Any,
 ) -> AsyncIterator[Serving]:
     """A server of the model `scripted`, whose engine `make_engine` makes whenever one is opened, and of others."""
 
@@ -96,7 +102,7 @@ async def serving(
         return make_engine() if opens == SCRIPTED.opens else await open_in_thread(opens, **options)
 
     chosen = ServeSettings(models=(SCRIPTED, *models), runs=runs, **settings)
-    app = create_app(chosen, Served(chosen.models, open_engine=open_engine))
+    app = create(chosen, Served(chosen.models, open_engine=open_engine))
     started = anyio.Event()
     with listen("127.0.0.1", 0) as listener:
         server = Server(app, chosen, lambda _: started.set())

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from rsa.serve.app import guard
 from rsa.serve.mcp.solving import Solving
 from rsa.serve.mcp.tasks import Tasks
+from rsa.serve.models import Served
 from rsa.serve.running import Server, folder_of_runs, listen
 from rsa.serve.service import Service
 from rsa.serve.settings import ServeSettings
@@ -92,9 +93,9 @@ def serve_http(settings: ServeSettings, tell: Callable[[str], None]) -> signal.S
         return server.signal
 
 
-def create_mcp_app(settings: ServeSettings, service: Service | None = None) -> Starlette:
-    """The application over HTTP. `service`: entered and left with the application."""
-    service = service or Service(settings)
+def create_mcp_app(settings: ServeSettings, served: Served | None = None) -> Starlette:
+    """The application over HTTP; see `rsa.serve.app.create_app`."""
+    service = Service(settings, served)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -17,14 +17,14 @@ from mcp.client import ClaimContext, ClientExtension, ResultClaim, advertise
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, Request, RequestParams, Result
+from serving import serving
 
 from engine.errors import ModelError
 from engine.scripted import Script, ScriptedEngine
 from rsa import MarkovianRSA
-from rsa.serve.mcp.serving import create_mcp_app, mcp_server
+from rsa.serve.mcp.serving import PATH, create_mcp_app, mcp_server
 from rsa.serve.mcp.tasks import TASKS
 from rsa.serve.models import Served
-from rsa.serve.running import Server, listen, url_of
 from rsa.serve.service import Service
 from rsa.serve.settings import ServedModel, ServeSettings
 
@@ -37,7 +37,7 @@ PNG = bytes.fromhex("89504e470d0a1a0a")
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class Offering:
     """A server over HTTP in this event loop: its URL, its runs, and the engines that were opened."""
 
     url: str
@@ -50,23 +50,15 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(runs: Path, script: Any = SCRIPT, *, images: bool = False, **more: Any) -> AsyncIterator[Serving]:
-    settings = ServeSettings(models=(ServedModel(name="scripted", opens="scripted:x"),), runs=runs, **more)
+async def offering(runs: Path, script: Any = SCRIPT, *, images: bool = False, **more: Any) -> AsyncIterator[Offering]:
     engines: list[ScriptedEngine] = []
 
-    async def open_engine(_: str, **options: Any) -> ScriptedEngine:
+    def make_engine() -> ScriptedEngine:
         engines.append(ScriptedEngine(script, images=images))
         return engines[-1]
 
-    service = Service(settings, Served(settings.models, open_engine=open_engine))
-    started = anyio.Event()
-    with listen("127.0.0.1", 0) as listener:
-        server = Server(create_mcp_app(settings, service), settings, lambda _: started.set())
-        async with anyio.create_task_group() as group:
-            group.start_soon(server._serve, [listener])
-            await started.wait()
-            yield Serving(f"{url_of(listener)}/mcp", service, engines)
-            server.should_exit = True
+    async with serving(make_engine, runs, create=create_mcp_app, **more) as server:
+        yield Offering(server.url + PATH, server.service, engines)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -84,7 +76,7 @@ def said(result: CallToolResult) -> str:
 
 
 async def test_what_is_offered(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server, Client(server.url) as client:
+    async with offering(tmp_path) as server, Client(server.url) as client:
         (tool,) = (await client.list_tools()).tools
         assert "scripted" in (client.instructions or "")
     assert tool.name == "solve"
@@ -96,7 +88,7 @@ async def test_what_is_offered(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_a_call_answers_as_the_library_does(tmp_path: Path, mode: Literal["auto", "legacy"]) -> None:
-    async with serving(tmp_path) as server, Client(server.url, mode=mode) as client:
+    async with offering(tmp_path) as server, Client(server.url, mode=mode) as client:
         found = await client.call_tool("solve", CALL)
     result = await MarkovianRSA(ScriptedEngine(SCRIPT), n=3, c=2, t=1).solve("What is 2 + 2?", seed=5)
     assert not found.is_error
@@ -118,7 +110,7 @@ async def test_progress_grows_to_its_total_and_says_how_the_vote_forms(
     async def note(progress: float, total: float | None, message: str | None) -> None:
         steps.append((progress, total, message))
 
-    async with serving(tmp_path) as server, Client(server.url, mode=mode) as client:
+    async with offering(tmp_path) as server, Client(server.url, mode=mode) as client:
         await client.call_tool("solve", CALL, progress_callback=note)
         await until(lambda: bool(steps) and steps[-1][0] == 6)
     assert {total for _, total, _ in steps} == {6}
@@ -132,7 +124,7 @@ async def test_progress_grows_to_its_total_and_says_how_the_vote_forms(
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_a_call_that_is_given_up_frees_its_rows(tmp_path: Path, mode: Literal["auto", "legacy"]) -> None:
     async with (
-        serving(tmp_path, HELD) as server,
+        offering(tmp_path, HELD) as server,
         Client(server.url, mode=mode) as client,
         anyio.create_task_group() as group,
     ):
@@ -148,7 +140,7 @@ async def test_a_call_that_is_given_up_frees_its_rows(tmp_path: Path, mode: Lite
 
 async def test_calls_share_the_engine(tmp_path: Path) -> None:
     async with (
-        serving(tmp_path, HELD) as server,
+        offering(tmp_path, HELD) as server,
         Client(server.url) as one,
         Client(server.url) as other,
         anyio.create_task_group() as group,
@@ -162,7 +154,7 @@ async def test_calls_share_the_engine(tmp_path: Path) -> None:
 
 async def test_images_are_seen(tmp_path: Path) -> None:
     url = "data:image/png;base64," + base64.b64encode(PNG).decode()
-    async with serving(tmp_path, images=True) as server, Client(server.url) as client:
+    async with offering(tmp_path, images=True) as server, Client(server.url) as client:
         assert not (await client.call_tool("solve", {**CALL, "images": [url]})).is_error
         images = [image.data for image in server.engine.requests[0].messages[-1].images]
     assert images == [PNG]
@@ -187,7 +179,7 @@ async def test_a_client_on_this_machine_may_name_files(tmp_path: Path) -> None:
 
 async def test_over_http_the_guard_of_the_server_stands_before_it(tmp_path: Path) -> None:
     headers = {"Authorization": "Bearer open"}
-    async with serving(tmp_path, api_keys=("open",)) as server, httpx2.AsyncClient(headers=headers) as known:
+    async with offering(tmp_path, api_keys=("open",)) as server, httpx2.AsyncClient(headers=headers) as known:
         async with Client(streamable_http_client(server.url, http_client=known)) as client:
             assert not (await client.call_tool("solve", CALL)).is_error
         async with httpx2.AsyncClient() as stranger:
@@ -198,7 +190,7 @@ async def test_over_http_the_guard_of_the_server_stands_before_it(tmp_path: Path
 
 async def test_a_call_too_many_is_told_so(tmp_path: Path) -> None:
     async with (
-        serving(tmp_path, HELD, concurrent=1, queue=0) as server,
+        offering(tmp_path, HELD, concurrent=1, queue=0) as server,
         Client(server.url) as client,
         anyio.create_task_group() as group,
     ):
@@ -230,7 +222,7 @@ async def test_a_call_too_many_is_told_so(tmp_path: Path) -> None:
     ],
 )
 async def test_mistakes_are_told_in_a_line(tmp_path: Path, arguments: dict[str, Any], why: str) -> None:
-    async with serving(tmp_path) as server, Client(server.url) as client:
+    async with offering(tmp_path) as server, Client(server.url) as client:
         found = await client.call_tool("solve", arguments)
         still = await client.call_tool("solve", CALL)
     assert found.is_error
@@ -243,7 +235,7 @@ async def test_what_the_engine_cannot_do_is_told(tmp_path: Path) -> None:
     def broken(_: object) -> Script:
         raise ModelError("the weights are gone: download the model again")
 
-    async with serving(tmp_path, broken) as server, Client(server.url) as client:
+    async with offering(tmp_path, broken) as server, Client(server.url) as client:
         found = await client.call_tool("solve", CALL)
     assert found.is_error
     assert said(found) == "the weights are gone: download the model again"
@@ -314,7 +306,7 @@ async def begun(client: Client) -> str:
 
 async def test_a_task_ends_in_what_the_call_gives_without(tmp_path: Path) -> None:
     polling = Polling()
-    async with serving(tmp_path) as server, Client(server.url) as plain:
+    async with offering(tmp_path) as server, Client(server.url) as plain:
         async with Client(server.url, extensions=[polling]) as client:
             task = await client.call_tool("solve", CALL)
         call = await plain.call_tool("solve", CALL)
@@ -330,7 +322,7 @@ async def test_a_task_ends_in_what_the_call_gives_without(tmp_path: Path) -> Non
 
 
 async def test_a_task_can_be_asked_for_and_cancelled(tmp_path: Path) -> None:
-    async with serving(tmp_path, HELD) as server, Client(server.url, extensions=[Polling()]) as client:
+    async with offering(tmp_path, HELD) as server, Client(server.url, extensions=[Polling()]) as client:
         task_id = await begun(client)
         await until(lambda: bool(server.engines) and server.engine.active == 3)
         state = await ask(client.session, "tasks/get", task_id)
@@ -345,21 +337,21 @@ async def test_a_task_can_be_asked_for_and_cancelled(tmp_path: Path) -> None:
 
 
 async def test_a_task_goes_on_without_its_client_and_is_found_by_the_next_server(tmp_path: Path) -> None:
-    async with serving(tmp_path, HELD) as server:
+    async with offering(tmp_path, HELD) as server:
         async with Client(server.url, extensions=[Polling()]) as client:
             task_id = await begun(client)
         run = await server.service.runs.get(task_id)
         await until(lambda: bool(server.engines) and server.engine.active == 3)
         server.engine.release()
         await run.over()
-    async with serving(tmp_path) as server, Client(server.url, extensions=[Polling()]) as client:
+    async with offering(tmp_path) as server, Client(server.url, extensions=[Polling()]) as client:
         state = await ask(client.session, "tasks/get", task_id)
     assert state.status == "completed"
     assert (state.result or {})["structuredContent"]["answer"] == "4"
 
 
 async def test_tasks_are_for_those_who_take_them_alone_and_other_runs_are_none(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server, Client(server.url, extensions=[advertise("org.example/other")]) as client:
+    async with offering(tmp_path) as server, Client(server.url, extensions=[advertise("org.example/other")]) as client:
         found = await client.call_tool("solve", CALL)
         assert found.result_type == "complete"
         for task_id in ((found.structured_content or {})["run_id"], "run_20260101000000abcdefabcdef", "../x"):
@@ -368,7 +360,7 @@ async def test_tasks_are_for_those_who_take_them_alone_and_other_runs_are_none(t
 
 
 async def test_a_task_that_cannot_be_is_a_result_that_says_so(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server, Client(server.url, extensions=[Polling()]) as client:
+    async with offering(tmp_path) as server, Client(server.url, extensions=[Polling()]) as client:
         found = await client.call_tool("solve", {"problem": "x", "n": 4, "c": 5})
     assert found.is_error
     assert "c = 5 is more than n = 4" in said(found)

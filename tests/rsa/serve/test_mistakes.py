@@ -41,6 +41,19 @@ async def test_each_names_its_field(tmp_path: Path, stream: bool) -> None:
 
 
 @pytest.mark.anyio
+async def test_where_there_is_nothing_it_says_so(tmp_path: Path) -> None:
+    async with serving(engine, tmp_path) as server:
+        nothing = await server.client.get("/v2/chat")
+        wrong = await server.client.delete("/v1/chat/completions")
+        long = await server.client.get("/" + "x" * 5000)
+    assert (nothing.status_code, nothing.json()["error"]["code"]) == (404, "not_found")
+    assert nothing.json()["error"]["message"] == "there is nothing at /v2/chat: /openapi.json says what there is"
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert wrong.json()["error"]["message"].startswith("/v1/chat/completions takes no DELETE: ")
+    assert len(long.json()["error"]["message"]) < 200
+
+
+@pytest.mark.anyio
 async def test_what_only_the_model_can_tell(tmp_path: Path) -> None:
     """Faults that show when the engine is asked are an HTTP status too, streamed or not."""
     image = "data:image/png;base64,iVBORw0KGgo="
