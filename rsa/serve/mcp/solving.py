@@ -13,7 +13,7 @@ from pydantic import Field
 from engine.errors import EngineError
 from rsa.errors import ProblemError, RSAError
 from rsa.problem import ImageLike, Problem
-from rsa.serve.errors import api_error
+from rsa.serve.errors import LONGEST_MESSAGE, api_error
 from rsa.serve.mcp.records import Solved
 from rsa.serve.mcp.steps import Steps
 from rsa.serve.models import Route
@@ -23,6 +23,7 @@ from rsa.serve.service import Service
 from rsa.serve.wishes import MOST, Wishes, run_config
 from rsa.settings.config import Select
 from rsa.settings.methods import Method
+from rsa.words import shortened
 
 _LIMITS = ("total_tokens", "deadline_s")
 PROBLEM_CHARACTERS = 1_000_000
@@ -144,7 +145,8 @@ class Solving:
 def fault(error: Exception) -> CallToolResult:
     """What the model that called is told in a line, to mend it."""
     said = api_error(error).message.removeprefix("rsa.")  # settings are the tool's own arguments
-    return CallToolResult(content=[TextContent(type="text", text=said)], is_error=True)
+    text = shortened(" ".join(said.split()), LONGEST_MESSAGE)
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
 
 async def solved(handle: RunHandle) -> CallToolResult:

@@ -216,6 +216,7 @@ async def test_a_call_too_many_is_told_so(tmp_path: Path) -> None:
         ({"problem": "x", "method": "vote", "t": 2}, "t = 2 contradicts method = vote, which means t = 0"),
         ({"problem": "x", "profile": "../../etc"}, "profile = '../../etc' is not known. There are apex-high"),
         ({"problem": "x", "model": "scriptd"}, "no model is called 'scriptd' here; did you mean 'scripted'"),
+        ({"problem": "x", "model": "long\n" * 10**5}, "no model is called 'long"),
         ({"problem": "x", "images": ["file:///etc/passwd"]}, "file:///etc/passwd is no URL that is opened here"),
         ({"problem": "x", "image_files": ["/etc/passwd"]}, "image_files are files of the server's machine: over HTTP"),
         ({"problem": "x", "images": ["data:image/png;base64,AAAA"]}, "is empty or no image of a known kind"),
@@ -228,6 +229,7 @@ async def test_mistakes_are_told_in_a_line(tmp_path: Path, arguments: dict[str, 
     assert found.is_error
     assert why in said(found)
     assert "\n" not in said(found)
+    assert len(said(found)) <= 1000
     assert not still.is_error
 
 
