@@ -268,7 +268,10 @@ class Runs:
             _logger.log(_level(error), "run %s failed: %s", handle.id, error, exc_info=_bug(error))
         place.close()
         with anyio.CancelScope(shield=True):
-            await self._end(handle, state)
+            try:
+                await self._end(handle, state)
+            except Exception:  # out of its task, it would end all others
+                _logger.exception("the end of run %s could not be put in order", handle.id)
 
     async def _run(self, handle: RunHandle, order: Order, place: Place, new: bool) -> None:
         if new:
@@ -313,9 +316,10 @@ class Runs:
             await anyio.to_thread.run_sync(_write_end, handle.folder, handle.summary)
         except RunFolderError as error:
             _logger.error("run %s: %s", handle.id, error)
-        del self._live[handle.id]
-        self._observer.ended(handle)
-        handle._story.end(handle.folder)
+        finally:
+            del self._live[handle.id]
+            handle._story.end(handle.folder)
+            self._observer.ended(handle)
 
 
 def _found(folder: Path) -> RunSummary | None:

@@ -49,6 +49,7 @@ class RunAnswering(Answering):
                     yield AnswerDelta(answer.text)
                 if deltas and answer.calls:
                     yield ToolCalls(answer.calls)
+                await self._handle.over()  # whoever has the answer finds the run finished, in its folder too
                 yield answer
                 return
             if text := lines.feed(event):

@@ -184,6 +184,21 @@ async def test_an_engine_that_died_is_told_and_comes_back(tmp_path: Path) -> Non
         assert server.service.served.opened("scripted") is engines[1]
 
 
+async def test_a_bug_in_one_run_leaves_the_others_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    async with serving(engine, tmp_path) as server:
+        for name in ("told", "ended"):
+            with monkeypatch.context() as patched:
+                patched.setattr(server.service, name, broken)
+                response = await server.post("/v1/chat/completions", chat_body("Think.", **RSA))
+            assert response.status_code == (500 if name == "told" else 200)
+            assert "a bug" not in response.text
+            assert server.service.runs.live == []
+        assert (await server.chat(**RSA))["rsa"]["answer"] == "4"
+
+
 async def test_lists_show_the_newest_first(tmp_path: Path) -> None:
     async with serving(engine, tmp_path) as server:
         for number in range(3):
