@@ -352,6 +352,18 @@ async def test_a_task_goes_on_without_its_client_and_is_found_by_the_next_server
     assert (state.result or {})["structuredContent"]["answer"] == "4"
 
 
+async def test_the_next_server_goes_on_with_a_task(tmp_path: Path) -> None:
+    async with offering(tmp_path, HELD) as server:
+        async with Client(server.url, extensions=[Polling()]) as client:
+            task_id = await begun(client)
+        await until(lambda: bool(server.engines) and server.engine.active == 3)
+    async with offering(tmp_path) as server, Client(server.url, extensions=[Polling()]) as client:
+        await (await server.service.runs.get(task_id)).over()
+        state = await ask(client.session, "tasks/get", task_id)
+    assert state.status == "completed"
+    assert (state.result or {})["structuredContent"]["answer"] == "4"
+
+
 async def test_tasks_are_for_those_who_take_them_alone_and_other_runs_are_none(tmp_path: Path) -> None:
     async with offering(tmp_path) as server, Client(server.url, extensions=[advertise("org.example/other")]) as client:
         found = await client.call_tool("solve", CALL)
