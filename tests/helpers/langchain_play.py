@@ -21,7 +21,7 @@ def script(request: GenerationRequest) -> Script:
 
 
 def _value(schema: dict[str, Any], text: str) -> Any:
-    """What the text has of the type: its last number, or what stands in quotes."""
+    """What the text has of the type: its last number in parentheses, or what stands in quotes."""
     if schema.get("type") in ("integer", "number"):
-        return int((re.findall(r"\d+", text) or ["1"])[-1])
+        return int((re.findall(r"\((\d+)\)", text) or ["1"])[-1])
     return (re.findall(r"'([^']+)'", text) or ["a text"])[0]

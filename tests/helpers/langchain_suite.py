@@ -17,7 +17,9 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 
 
 class OurServer:
-    """What both suites are told of it."""
+    """What both suites are told of it. `name`: of what is asked."""
+
+    name = os.environ["MODEL"]
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
@@ -26,7 +28,7 @@ class OurServer:
     @property
     def chat_model_params(self) -> dict[str, Any]:
         server = {"base_url": os.environ["OPENAI_BASE_URL"], "api_key": "none"}
-        return {"model": os.environ["MODEL"], **server, "stream_usage": True}
+        return {"model": self.name, **server, "stream_usage": True}
 
     @property
     def has_structured_output(self) -> bool:
@@ -38,19 +40,25 @@ class OurServer:
 
     @property
     def model_override_value(self) -> str:
-        return os.environ["MODEL"]
+        return self.name
 
 
 class TestUnits(OurServer, ChatModelUnitTests):
     @property
     def init_from_env_params(self) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
         env = {"OPENAI_API_KEY": "a key", "OPENAI_API_BASE": os.environ["OPENAI_BASE_URL"]}
-        return env, {"model": os.environ["MODEL"]}, {"openai_api_base": os.environ["OPENAI_BASE_URL"]}
+        return env, {"model": self.name}, {"openai_api_base": os.environ["OPENAI_BASE_URL"]}
 
     @pytest.mark.xfail(reason="there is no snapshot of ChatOpenAI here to compare it with")
     def test_serdes(self, model: BaseChatModel, snapshot: Any) -> None:
         super().test_serdes(model, snapshot)
 
 
-class TestIntegration(OurServer, ChatModelIntegrationTests):
+class TestModel(OurServer, ChatModelIntegrationTests):
     """All of it that is not skipped by what `OurServer` says."""
+
+
+class TestRuns(OurServer, ChatModelIntegrationTests):
+    """The same, of runs on the model."""
+
+    name = f"{os.environ['MODEL']}:rsa"

@@ -26,4 +26,4 @@ def test_the_suite_of_langchain(tmp_path: Path) -> None:
         told = {**environment, "OPENAI_BASE_URL": url, "MODEL": "play"}
         done = processes.run(command, env=told, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-6000:]
-    assert int((re.findall(r"(\d+) passed", done.stdout) or ["0"])[0]) >= 40, done.stdout[-1000:]
+    assert int((re.findall(r"(\d+) passed", done.stdout) or ["0"])[0]) >= 70, done.stdout[-1000:]
