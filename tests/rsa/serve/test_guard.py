@@ -28,7 +28,8 @@ from rsa.serve.settings import keys_in
 pytestmark = pytest.mark.anyio
 KEYS = ("first-key", "second-key")
 ANSWER = Script(reasoning="2 and 2 make 4", answer=r"\boxed{4}")
-ENDLESS = Script(reasoning="on and on ", never_ends=True, tokens_per_step=1)
+# Not the same words again and again: a candidate that repeats itself is cut off.
+ENDLESS = Script(reasoning=" ".join(str(number) for number in range(20_000)), never_ends=True, tokens_per_step=1)
 HELD = Script(reasoning="2 and 2 make 4", held=True)
 
 

@@ -14,7 +14,8 @@ from serving import Serving, chat_body, serving
 
 from engine.scripted import Script, ScriptedEngine
 
-ENDLESS = Script(reasoning="on and on ", never_ends=True, tokens_per_step=1)
+# Not the same words again and again: a candidate that repeats itself is cut off.
+ENDLESS = Script(reasoning=" ".join(str(number) for number in range(20_000)), never_ends=True, tokens_per_step=1)
 RUN = {"model": "scripted:rsa", "rsa": {"n": 3, "t": 1, "c": 2, "beta": 10**9}}
 pytestmark = pytest.mark.anyio
 

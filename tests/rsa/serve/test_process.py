@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = {"n": 4, "c": 2, "t": 1, "beta": 200, "tau": 64}
 SEED = 11
 ENDLESS = """
 from engine.scripted import Script
-script = Script(reasoning="on and on ", never_ends=True, tokens_per_step=1)
+script = Script(reasoning=" ".join(str(number) for number in range(20_000)), never_ends=True, tokens_per_step=1)
 """
 
 
