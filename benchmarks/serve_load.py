@@ -1,15 +1,16 @@
 """`rsa serve` under load: many clients at once, its speed against the engine's alone, and its memory over a while.
 
-python benchmarks/serve_load.py [--clients 200] [--requests 2] [--tokens 48] [--rounds 5] [--soak SECONDS]
+python benchmarks/serve_load.py [--clients 200] [--spread 10] [--tokens 48] [--rounds 5] [--soak SECONDS]
 
 Everything is asked of a real process on loopback that serves `nano`. Clients are written on bare sockets: 200 of a real
 library would take more of a small machine than the server does.
 
-clients   all begin at the same moment, and each reads a stream to its end; then they do so again. An answer is lost if
-          its stream breaks off, or has no `finish_reason` or no `[DONE]`. `first byte`: of the body, a chunk of the
-          stream, since the request was sent.
+clients   all begin at the same moment, and each reads a stream to its end; then as many begin one after the other. An
+          answer is lost if its stream breaks off, or has no `finish_reason` or no `[DONE]`. `first byte`: of the body,
+          a chunk of the stream, since the connection was asked for.
 speed     16 completions of one request, as one stream, against the same requests on an engine in this process, turn
-          about; `loss` is the median over the rounds of what the server takes longer. The tokens must be the same.
+          about; the tokens must be the same. `loss` is how much slower the server is; the processor's seconds tell
+          that, too, where a busy machine makes the clock a poor witness.
 soak      streams, runs, clients that leave and requests that are wrong, for so many seconds; the server's memory is
           read from `/metrics` all the while.
 """
@@ -45,6 +46,7 @@ PROBLEMS = [f"Use {a}, {b}, {a + 3} and 2 once each to make 24." for a in range(
 URL = re.compile(r"http://\S+")
 ROWS = 16
 SAMPLE_S = 5.0
+CPU = "process_cpu_seconds_total"
 CHAT = "/v1/chat/completions"
 
 
@@ -115,13 +117,14 @@ def chat(problem: str, tokens: int, **more: Any) -> dict[str, Any]:
 # ---- many clients ------------------------------------------------------------------------------------------------
 
 
-async def many_clients(url: str, clients: int, requests: int, tokens: int) -> list[dict[str, Any]]:
-    """Waves of clients; a row of the table for each."""
+async def many_clients(url: str, clients: int, spread_s: float, tokens: int) -> list[dict[str, Any]]:
+    """Clients that all begin at once, then as many that begin one after the other; a row of the table for each."""
     rows = []
-    for wave in range(requests):
+    for wave, over_s in enumerate((0.0, spread_s)):
         answers: list[Answer] = []
 
-        async def one(number: int, answers: list[Answer] = answers, wave: int = wave) -> None:
+        async def one(number: int, answers: list[Answer] = answers, wave: int = wave, over_s: float = over_s) -> None:
+            await anyio.sleep(over_s * number / clients)
             body = chat(PROBLEMS[number % len(PROBLEMS)], tokens, seed=number + 1000 * wave)
             answers.append(await ask(url, CHAT, body))
 
@@ -133,7 +136,7 @@ async def many_clients(url: str, clients: int, requests: int, tokens: int) -> li
         first = sorted(answer.first_s * 1000 for answer in answers)
         rows.append(
             {
-                "wave": wave,
+                "begin within, s": over_s,
                 "clients": clients,
                 "lost": sum(not answer.whole for answer in answers),
                 "first byte, ms: median": statistics.median(first),
@@ -166,25 +169,20 @@ async def speed(url: str, tokens: int, rounds: int) -> list[dict[str, Any]]:
     try:
         for turn in range(rounds + 1):
             problem, seed = PROBLEMS[turn % len(PROBLEMS)], 100 * turn
-            began = time.perf_counter()
+            began, before = time.perf_counter(), time.process_time()
             alone = await completions(engine, problem, tokens, seed)
-            alone_s = time.perf_counter() - began
+            alone_s, alone_cpu_s = time.perf_counter() - began, time.process_time() - before
+            used = await gauge(url, CPU)
             body = chat(problem, tokens, seed=seed, n=ROWS, stream_options={"include_usage": True})
             answer = await ask(url, CHAT, body)
             assert answer.whole, answer
+            used = await gauge(url, CPU) - used
             generated = sum(each.usage.completion_tokens for each in alone)
             assert usage_of(answer)["completion_tokens"] == generated, "not the same tokens"
             if turn:
                 ours, theirs = generated / alone_s, generated / answer.seconds
-                rows.append(
-                    {
-                        "round": turn,
-                        "tokens": generated,
-                        "engine, tokens/s": ours,
-                        "server": theirs,
-                        "loss": 1 - theirs / ours,
-                    }
-                )
+                row = {"round": turn, "tokens": generated, "engine, tokens/s": ours, "server": theirs}
+                rows.append({**row, "loss": 1 - theirs / ours, "engine, CPU s": alone_cpu_s, "server, CPU s": used})
     finally:
         await engine.aclose()
     return rows
@@ -283,7 +281,7 @@ async def run(args: argparse.Namespace) -> None:
             report("serve: soak", [await soak(url, args.soak, args.users)], users=args.users)
             return
         report("serve: one client at a time", [await few_clients(url, 20)])
-        rows = await many_clients(url, args.clients, args.requests, args.tokens)
+        rows = await many_clients(url, args.clients, args.spread, args.tokens)
         report("serve: many clients", rows, tokens=args.tokens)
         found = await speed(url, 4 * args.tokens, args.rounds)
         report("serve: speed", found, rows_at_once=ROWS, median_loss=statistics.median(row["loss"] for row in found))
@@ -292,7 +290,9 @@ async def run(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=200)
-    parser.add_argument("--requests", type=int, default=2, help="waves of clients")
+    parser.add_argument(
+        "--spread", type=float, default=10.0, help="seconds over which the second lot of clients begins"
+    )
     parser.add_argument("--tokens", type=int, default=48, help="of each completion, at most")
     parser.add_argument("--rounds", type=int, default=5, help="of the comparison with the engine")
     parser.add_argument("--soak", type=float, default=0.0, help="seconds; nothing else is measured then")
