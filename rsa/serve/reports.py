@@ -34,9 +34,11 @@ class Reports:
     """Writes reports, one at a time, and keeps under which addresses they can be read.
 
     write_report  None: the one of the entry-point group.
+    clock         seconds, for how long a ticket is good.
     """
 
-    def __init__(self, write_report: Writer | None = None) -> None:
+    def __init__(self, write_report: Writer | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._given = write_report
         self._lock = anyio.Lock()
         self._tickets: dict[str, tuple[float, Path]] = {}
@@ -52,7 +54,7 @@ class Reports:
             raise ApiError(404, "nothing that is installed here writes reports", code="no_reports")
         async with self._lock:  # matplotlib draws one at a time
             path = await anyio.to_thread.run_sync(self._write, folder)
-        now = time.monotonic()
+        now = self._clock()
         self._tickets = {name: kept for name, kept in self._tickets.items() if kept[0] > now}
         while len(self._tickets) >= _MOST_TICKETS:
             del self._tickets[next(iter(self._tickets))]
@@ -63,7 +65,7 @@ class Reports:
     def find(self, ticket: str) -> Path:
         """The report of a ticket. Raises ApiError (404)."""
         until, path = self._tickets.get(ticket, (0.0, Path()))
-        if until <= time.monotonic() or not path.is_file():
+        if until <= self._clock() or not path.is_file():
             raise ApiError(404, "there is no such report any more: open it from its run again")
         return path
 

@@ -12,10 +12,9 @@ import pytest
 
 from engine.api import Completion, Usage
 from rsa.results import Tail
-from rsa.serve import reports as reports_module
 from rsa.serve.errors import ApiError
 from rsa.serve.feed import ANSWER_CHARACTERS, PROGRESS_EVERY_S, TEXT_CHARACTERS, Feed, text_of
-from rsa.serve.reports import Reports
+from rsa.serve.reports import TICKET_S, Reports
 
 
 def test_a_whole_run_is_small(tell: Callable[..., Any]) -> None:
@@ -94,10 +93,9 @@ def write(folder: Path) -> Path:
 
 
 @pytest.mark.anyio
-async def test_a_report_is_found_by_its_ticket_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_report_is_found_by_its_ticket_for_a_while(tmp_path: Path) -> None:
     now = [100.0]
-    monkeypatch.setattr(reports_module.time, "monotonic", lambda: now[0])
-    reports = Reports(write)
+    reports = Reports(write, clock=lambda: now[0])
     ticket, other = await reports.write(tmp_path), await reports.write(tmp_path)
     assert ticket != other
     assert len(ticket) >= 32
@@ -105,7 +103,7 @@ async def test_a_report_is_found_by_its_ticket_for_a_while(tmp_path: Path, monke
     for wrong in ("", "x", ticket[:-1], "../" + ticket):
         with pytest.raises(ApiError, match="no such report"):
             reports.find(wrong)
-    now[0] += reports_module.TICKET_S
+    now[0] += TICKET_S
     with pytest.raises(ApiError, match="no such report"):
         reports.find(ticket)
 
@@ -129,7 +127,7 @@ async def test_reports_are_written_one_at_a_time(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_without_a_writer_there_are_no_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reports_module.metadata, "entry_points", lambda **_: ())
+    monkeypatch.setattr("rsa.serve.reports.metadata.entry_points", lambda **_: ())
     reports = Reports()
     assert not reports.available
     with pytest.raises(ApiError, match="nothing that is installed here writes reports"):
