@@ -1,4 +1,5 @@
-"""The program of a worker that is a process of the driver's machine: `python -m evals.workers`.
+"""The program of a worker that is a process of the driver's machine: `python -m evals.workers SCRATCH`, where
+SCRATCH is a folder that is removed when it has ended, however it does.
 
 It reads frames from standard input, first its job and then tasks, and writes frames of messages to standard output;
 what libraries print goes to standard error. When its input ends, so does it: the driver is done, or dead.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+from pathlib import Path
 from typing import IO, Any
 
 import anyio
@@ -28,7 +30,7 @@ def read(source: IO[bytes]) -> Any:
     return pickle.loads(data) if data else None
 
 
-async def work(source: IO[bytes], target: IO[bytes]) -> None:
+async def work(source: IO[bytes], target: IO[bytes], scratch: Path) -> None:
     """Be a worker between two pipes."""
 
     def write(messages: list[Message]) -> None:
@@ -47,7 +49,7 @@ async def work(source: IO[bytes], target: IO[bytes]) -> None:
             outbox.put(Broken(ConfigError(why)))
             return
         if job is not None:
-            await serve(job, receive, outbox.put)
+            await serve(job, receive, outbox.put, scratch)
 
 
 def main() -> None:
@@ -55,7 +57,7 @@ def main() -> None:
     target = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
-        anyio.run(work, sys.stdin.buffer, target)
+        anyio.run(work, sys.stdin.buffer, target, Path(sys.argv[1]))
     except BrokenPipeError:  # nobody is there to be told
         os._exit(1)
     os._exit(0)  # a thread may still wait for input

@@ -50,15 +50,16 @@ class Processes:
         found = self.devices.found()
         named = [(f"worker {number} ({device.name})", device) for number, device in enumerate(found, 1)]
         with TemporaryDirectory(prefix="rsa-workers-") as scratch:  # processes that are killed leave things behind
-            yield [ProcessChannel(name, {**device.environment, "TMPDIR": scratch}) for name, device in named]
+            yield [ProcessChannel(name, device.environment, scratch) for name, device in named]
 
 
 class ProcessChannel:
-    """The way to a process on this machine: frames through its pipes."""
+    """The way to a process on this machine: frames through its pipes. It keeps its run folders in `scratch`."""
 
-    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, environment: Mapping[str, str], scratch: str) -> None:
         self.name = name
         self._environment = environment
+        self._scratch = scratch
         self._process: Process | None = None
         self._messages: BufferedByteReceiveStream | None = None
         self._said: IO[bytes] | None = None
@@ -74,7 +75,7 @@ class ProcessChannel:
             ) from None
         self._said = TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         self._process = await anyio.open_process(
-            [sys.executable, "-P", "-m", "evals.workers"],
+            [sys.executable, "-P", "-m", "evals.workers", self._scratch],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

@@ -36,11 +36,15 @@ Send = Callable[[Message], None]
 """A function that sends a message sooner or later, in order, without waiting."""
 
 
-async def serve(job: Job, receive: Receive, send: Send) -> None:
-    """Be a worker until there are no more tasks. Raises nothing: what goes wrong is the last message, `Broken`."""
+async def serve(job: Job, receive: Receive, send: Send, scratch: Path | None = None) -> None:
+    """Be a worker until there are no more tasks. Raises nothing: what goes wrong is the last message, `Broken`.
+
+    scratch  where its run folders are while it works; None: among what is temporary on this machine. It is an argument
+             because TMPDIR is MLX's as well, which keeps its compiled kernels there.
+    """
     try:
         async with AsyncExitStack() as stack:
-            worker = await _Worker.opened(job, send, stack)
+            worker = await _Worker.opened(job, send, stack, scratch)
             await worker.run(receive)
     except Exception as error:
         send(Broken(_explained(error)))
@@ -56,13 +60,13 @@ class _Worker:
         self._trouble: Exception | None = None
 
     @classmethod
-    async def opened(cls, job: Job, send: Send, stack: AsyncExitStack) -> _Worker:
+    async def opened(cls, job: Job, send: Send, stack: AsyncExitStack, scratch: Path | None) -> _Worker:
         """A worker whose engine runs; what it needs is closed with the stack. Raises ConfigError, EngineError, ..."""
         engine = await anyio.to_thread.run_sync(partial(open_engine, job.model, **job.options))
         stack.push_async_callback(engine.aclose)
         math = await stack.enter_async_context(MathWorkers())
         scorer = await stack.enter_async_context(make_scorer(job.benchmark, math))
-        scratch = stack.enter_context(TemporaryDirectory(prefix="rsa-worker-"))
+        folder = stack.enter_context(TemporaryDirectory(prefix="rsa-worker-", dir=scratch))
         meter = EngineLoad()
         solver = Solver(
             engine,
@@ -74,7 +78,7 @@ class _Worker:
             sync="end",  # the driver keeps the log
         )
         send(Opened(engine.model, versions_of(*PACKAGES)))
-        return cls(solver, meter, Path(scratch), send)
+        return cls(solver, meter, Path(folder), send)
 
     async def run(self, receive: Receive) -> None:
         """All tasks that come. Raises what the first one raises that does not fail alone."""

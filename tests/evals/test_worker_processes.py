@@ -217,7 +217,7 @@ def test_what_became_of_a_process_is_said(
     benchmark = Benchmark(name="mine", metric="math", questions=[])
 
     async def main() -> None:
-        channel = ProcessChannel("worker 1", {})
+        channel = ProcessChannel("worker 1", {}, "")
         try:
             await channel.open(Job(MODEL, {}, benchmark, RSAConfig()))
             await channel.receive()
