@@ -13,6 +13,9 @@ import anyio.lowlevel
 
 T = TypeVar("T")
 
+_RUN = 64
+"""Items that a task takes before it lets others run: a turn of the event loop costs ten times as much as an item."""
+
 
 def _loop_caller() -> Callable[[Callable[[], object]], object]:
     """A function that, from any thread, has the running event loop call something soon."""
@@ -35,10 +38,20 @@ class Mailbox(Generic[T]):
         self._call_soon = _loop_caller()
         self._wake = anyio.Event()
         self._wake_is_due = False
+        self._taken = 0  # since others ran
 
     def put(self, item: T) -> None:
         """Add an item; callable from any thread. Items for a loop that is gone are dropped."""
+        self.add(item)
+        self.notify()
+
+    def add(self, item: T) -> None:
+        """Add an item without waking the reader: `notify` must follow."""
         self._items.append(item)
+
+    def notify(self) -> None:
+        """Wake the reader, who takes what was added. Once for many items: it wakes at once, and then has Python's lock
+        while the thread that puts would go on."""
         if not self._wake_is_due:
             self._wake_is_due = True
             with contextlib.suppress(Exception):  # RuntimeError (asyncio), trio.RunFinishedError: the loop has ended
@@ -47,9 +60,12 @@ class Mailbox(Generic[T]):
     async def get(self) -> T:
         """Take the next item, waiting for it if need be."""
         while not self._items:
+            self._taken = 0
             self._wake = anyio.Event()
             await self._wake.wait()
-        await anyio.lowlevel.checkpoint()
+        if self._taken == 0:
+            await anyio.lowlevel.checkpoint()
+        self._taken = (self._taken + 1) % _RUN
         return self._items.popleft()
 
     def _wake_up(self) -> None:

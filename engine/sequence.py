@@ -278,8 +278,9 @@ class Sequence:
             self._opened = True
         self._tag.append((token, text))
         close = self._tokenizer.think_close
-        held = tuple(token for token, _ in self._tag)
-        if close and held == close:
+        # Asked of every token, and mostly it is a part of no tag.
+        held = tuple(token for token, _ in self._tag) if token in close else ()
+        if held and held == close:
             self._close_reasoning()
         else:
             self._release_tag(keep=_overlap(held, close))

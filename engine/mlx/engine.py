@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import anyio
@@ -90,6 +91,7 @@ class MLXEngine:
         self._ready: queue.SimpleQueue[tuple[ChatTokenizer, ModelInfo, ImageStore | None] | Exception] = (
             queue.SimpleQueue()
         )
+        self._posted: set[Mailbox[Any]] = set()  # those whose readers are still to be woken
         self._closed = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="mlx-engine", daemon=True)
@@ -153,6 +155,11 @@ class MLXEngine:
             if self._closed:
                 raise EngineClosedError("the engine is closed: open a new one")
             self._commands.put(command)
+
+    def post(self, mailbox: Mailbox[Any], event: object) -> None:
+        """Put an event where its reader will find it, who is woken when the step is over; for the worker."""
+        mailbox.add(event)
+        self._posted.add(mailbox)
 
     async def prepare(self, requests: Sequence[GenerationRequest]) -> dict[ImagePart, PreparedImage]:
         """Make patches of all images, in threads beside the worker. Raises ImageError for what is no usable image,
@@ -228,7 +235,14 @@ class MLXEngine:
                     scheduler.step()
             except Exception as error:  # the worker outlives a command or a step that fails, its rows do not
                 scheduler.fail_all(explain(error))
+            self._wake_readers()
         scheduler.fail_all(EngineClosedError("the engine was closed while this request ran"))
+        self._wake_readers()
+
+    def _wake_readers(self) -> None:
+        for mailbox in self._posted:
+            mailbox.notify()
+        self._posted.clear()
 
     def _make_scheduler(self, loaded: LoadedModel) -> Scheduler:
         kv_bytes = self._kv_bytes if self._kv_bytes is not None else int(free_memory_bytes() * MEMORY_SHARE)
@@ -247,6 +261,8 @@ class MLXEngine:
     def _run_commands(self, scheduler: Scheduler) -> bool:
         """Run what waits, or wait for something while there is nothing to generate. False: closed."""
         while True:
+            if scheduler.idle:
+                self._wake_readers()
             try:
                 command = self._commands.get(block=scheduler.idle)
             except queue.Empty:
@@ -307,7 +323,7 @@ class MLXStream:
     def _submit(self, scheduler: Scheduler) -> None:
         """On the worker: check the requests and queue them, or say what is wrong."""
         try:
-            rows = self._engine.rows_of(self._requests, self._events.put, self._prepared)
+            rows = self._engine.rows_of(self._requests, partial(self._engine.post, self._events), self._prepared)
         except Exception as error:
             self._events.put(_Rejected(explain(error)))
             return

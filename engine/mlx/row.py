@@ -18,6 +18,7 @@ class Row(Sequence):
     emit        where the events of its request go; called on the engine's thread.
     images      of the prompt, in the order of their places.
     number      in the order in which rows came; the scheduler sets it, and lets the lower go first.
+    budget      the most tokens that it may write; the scheduler sets it.
     error       what ended it, if it came to grief.
     """
 
@@ -41,7 +42,7 @@ class Row(Sequence):
         self.prompt_ids = prompt_ids
         self.emit = emit
         self.images = images
-        self.number = 0
+        self.number = self.budget = 0
         self.error: EngineError | None = None
 
     @property

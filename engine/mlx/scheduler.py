@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from time import monotonic
 
 import mlx.core as mx
@@ -87,7 +86,7 @@ class Scheduler:
         """Queue rows, those of one prompt together, in order of their first. What can never run fails at once."""
         new = list(rows)
         for row in new:
-            row.number = self._submitted
+            row.number, row.budget = self._submitted, self._budget(row)
             self._submitted += 1
         self._line_up(new)
 
@@ -187,7 +186,7 @@ class Scheduler:
         """Tell how a row ended. One that did by itself tells of others' lengths, and shows that there is memory: one
         more may run than before."""
         if row.finish_reason != "cancelled":
-            self._likely.learn(len(row.token_ids), self._budget(row))
+            self._likely.learn(len(row.token_ids), row.budget)
             self._most_rows = min(self._most_rows + 1, self.max_rows)
         row.send_end()
 
@@ -228,14 +227,14 @@ class Scheduler:
 
     def _together(self) -> list[Group]:
         """The first groups in line for which there is room, as many as share a pass."""
-        if not self._queue or not self._has_room(self._queue[0].waiting[0]):
+        if not self._queue:
             return []
-        groups = [self._queue[0]]
-        for group in islice(self._queue, 1, None):
-            prefills = [each.prefill for each in groups]
-            if not self._prefiller.may_share(prefills, group.prefill):
+        lengths = self._lengths()
+        groups = list[Group]()
+        for group in self._queue:
+            if groups and not self._prefiller.may_share([each.prefill for each in groups], group.prefill):
                 break
-            if not self._has_room(group.waiting[0], [each.waiting[0] for each in groups]):
+            if not self._take_room(group.waiting[0], lengths):
                 break
             groups.append(group)
         return groups
@@ -250,9 +249,10 @@ class Scheduler:
         """Start what there is room for, of prompts that are computed; `caches` have a row for each."""
         rows: list[Row] = []
         places: list[int] = []
+        lengths = self._lengths()
         for place, group in enumerate(groups):
             for row in group.waiting:
-                if not self._has_room(row, beside=rows):
+                if not self._take_room(row, lengths):
                     self._prefiller.keep_row(group.prefill, caches, place)  # if it fails, no row has left the queue
                     break
                 rows.append(row)
@@ -293,15 +293,20 @@ class Scheduler:
         self._prefiller.prefixes.shrink(free)
         return free
 
-    def _has_room(self, row: Row, beside: Sequence[Row] = ()) -> bool:
-        """True if this row may run with those of the batch and `beside`; alone, any may."""
-        rows = [*self._batch.rows, *beside, row]
-        if len(rows) == 1:
-            return True
-        return len(rows) <= self._most_rows and self._cost.fit(map(self._likely_tokens, rows), self._kv_bytes)
+    def _lengths(self) -> list[int]:
+        """The likely length of each row of the batch."""
+        return [self._likely_tokens(row) for row in self._batch.rows]
+
+    def _take_room(self, row: Row, lengths: list[int]) -> bool:
+        """True if this row may run with those of likely `lengths`; its own is then one of them. Alone, any may."""
+        more = [*lengths, self._likely_tokens(row)]
+        if len(more) > 1 and not (len(more) <= self._most_rows and self._cost.fit(more, self._kv_bytes)):
+            return False
+        lengths.append(more[-1])
+        return True
 
     def _check_size(self, row: Row) -> None:
-        longest = row.prompt_tokens + self._budget(row)
+        longest = row.prompt_tokens + row.budget
         needed = self._cost.of_rows([longest])
         if needed > self._kv_bytes:
             raise OutOfMemoryError(
@@ -311,7 +316,7 @@ class Scheduler:
             )
 
     def _likely_tokens(self, row: Row) -> int:
-        return self._likely.of(row.prompt_tokens, len(row.token_ids), self._budget(row))
+        return self._likely.of(row.prompt_tokens, len(row.token_ids), row.budget)
 
     def _budget(self, row: Row) -> int:
         """The most tokens that a row may write."""
