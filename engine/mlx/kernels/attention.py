@@ -4,7 +4,7 @@ Keys and values of a layer lie in one array, the pool: [pages, 2, kv_heads, PAGE
 [B, M] names the pages of each row in order, `lengths` [B] how many tokens it has before the one that decodes now
 (negative: the place is empty). A row costs what it is long; nothing is padded or masked.
 
-Row b's keys are split among blocks, CHUNK to each (`attend`); a second kernel joins what they found (`join`).
+Row b's keys are split among blocks, a chunk to each (`attend`); a second kernel joins what they found (`join`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
+import numpy as np
 
 from engine.mlx.kernels.launch import Kernel
 
@@ -27,11 +28,11 @@ H200, us for chunks of 128 / 512 / 2048 keys: 16 rows of 8,000 101 / 85 / 78; 64
 
 _ATTEND = Kernel(
     name="paged_attention",
-    inputs=("q", "pool", "table", "lengths"),
+    inputs=("q", "pool", "table", "lengths", "ruler"),
     outputs=("found", "weights"),
     body="""
   // A warp reads 4 keys at a time; 8 lanes share a key, PER channels each. GROUP query heads read the same keys.
-  const int PER = D / 8, WARPS = 4, TURNS = 4, M = table_shape[1];
+  const int PER = D / 8, WARPS = 4, TURNS = 4, M = table_shape[1], CHUNK = ruler_shape[0];
   BLOCK_ARRAY(float, sums, 4 * GROUP * D);
   BLOCK_ARRAY(float, stats, 4 * GROUP * 2);
   const int row = BLOCK_Z, head = BLOCK_Y, keys = lengths[row] + 1, begin = BLOCK_X * CHUNK;
@@ -66,22 +67,33 @@ _ATTEND = Kernel(
     const int first = begin + WARP * 4 + turn * WARPS * 4;
     const BLOCK T* mine = ring + ((WARP * TURNS + turn % TURNS) * 8 + place) * D + part * 8;
     float k[PER], v[PER];
-    for (int i = 0; i < PER; i++) {
-      k[i] = float(mine[i / 8 * 64 + i % 8]);
-      v[i] = float(mine[4 * D + i / 8 * 64 + i % 8]);
+    for (int i = 0; i < PER / 8; i++) {
+      fetched8(mine + i * 64, k + i * 8);
+      fetched8(mine + 4 * D + i * 64, v + i * 8);
     }
+    // All heads side by side: one alone would wait for each of its own steps.
+    const bool beyond = first + place >= end;
+    float score[GROUP];
+    bool higher = false;
     for (int h = 0; h < GROUP; h++) {
-      float score = 0.0f;
-      for (int i = 0; i < PER; i++) score += query[h][i] * k[i];
-      for (int mask = 1; mask < 8; mask <<= 1) score += warp_xor(score, mask);
-      if (first + place >= end) score = -1e30f;
-      if (score > best[h]) {
-        const float less = power2(best[h] - score);
-        total[h] *= less;
+      float even = 0.0f, odd = 0.0f;
+      for (int i = 0; i < PER; i += 2) { even += query[h][i] * k[i]; odd += query[h][i + 1] * k[i + 1]; }
+      score[h] = even + odd;
+    }
+    for (int mask = 1; mask < 8; mask <<= 1)
+      for (int h = 0; h < GROUP; h++) score[h] += warp_xor(score[h], mask);
+    for (int h = 0; h < GROUP; h++) {
+      if (beyond) score[h] = -1e30f;
+      higher = higher || score[h] > best[h];
+    }
+    if (higher)
+      for (int h = 0; h < GROUP; h++) {
+        const float most = max(best[h], score[h]), less = power2(best[h] - most);
+        best[h] = most; total[h] *= less;
         for (int i = 0; i < PER; i++) sum[h][i] *= less;
-        best[h] = score;
       }
-      const float weight = score > -1e29f ? power2(score - best[h]) : 0.0f;
+    for (int h = 0; h < GROUP; h++) {
+      const float weight = beyond ? 0.0f : power2(score[h] - best[h]);
       total[h] += weight;
       for (int i = 0; i < PER; i++) sum[h][i] += weight * v[i];
     }
@@ -119,12 +131,12 @@ _ATTEND = Kernel(
 """,
 )
 
-JOIN = Kernel(
+_JOIN = Kernel(
     name="paged_attention_join",
-    inputs=("found", "weights", "lengths"),
+    inputs=("found", "weights", "lengths", "ruler"),
     outputs=("out",),
     body="""
-  const int row = BLOCK_Y, head = BLOCK_X / GROUP, h = BLOCK_X % GROUP;
+  const int row = BLOCK_Y, head = BLOCK_X / GROUP, h = BLOCK_X % GROUP, CHUNK = ruler_shape[0];
   const int splits = (lengths[row] + CHUNK) / CHUNK;
   const long from = (long)(row * KV + head) * found_shape[2] * GROUP + h;
   float most = -1e30f, all = 0.0f, x = 0.0f;
@@ -161,7 +173,7 @@ _STORE = Kernel(
 
 @dataclass(frozen=True)
 class Split:
-    """How rows are cut into chunks: chosen anew as they grow, rarely, since each choice is another kernel."""
+    """How rows are cut into chunks: chosen anew as they grow, rarely, since a step is traced for each."""
 
     chunk: int
     splits: int
@@ -188,22 +200,33 @@ def attend(q: mx.array, pool: mx.array, table: mx.array, lengths: mx.array, spli
 
     The token that decodes is in the pool already. Empty places give zeros. Scores and sums are float32.
     """
+    return attend_by(_ATTEND, q, pool, table, lengths, split)
+
+
+def attend_by(
+    kernel: Kernel, q: mx.array, pool: mx.array, table: mx.array, lengths: mx.array, split: Split
+) -> mx.array:
+    """`attend`, where `kernel` reads the pool."""
     batch, heads, d = q.shape
-    kv = pool.shape[2]
-    constants: dict[str, int | mx.Dtype] = {
-        "T": q.dtype, "D": d, "KV": kv, "GROUP": heads // kv, "PAGE": PAGE, "CHUNK": split.chunk,
-    }  # fmt: skip
+    kv, ruler = pool.shape[2], _ruler(split.chunk)
+    constants: dict[str, int | mx.Dtype] = {"T": q.dtype, "D": d, "KV": kv, "GROUP": heads // kv, "PAGE": PAGE}
     parts = (batch, kv, split.splits, heads // kv)
-    found, weights = _ATTEND(
-        q, pool, table, lengths,
+    found, weights = kernel(
+        q, pool, table, lengths, ruler,
         blocks=(split.splits, kv, batch), threads=32 * _WARPS, constants=constants,
         outputs=[((*parts, d), mx.float32), ((*parts, 2), mx.float32)],
     )  # fmt: skip
-    (out,) = JOIN(
-        found, weights, lengths,
+    (out,) = _JOIN(
+        found, weights, lengths, ruler,
         blocks=(heads, batch, 1), threads=d, constants=constants, outputs=[((batch, heads * d), q.dtype)],
     )  # fmt: skip
     return out
+
+
+def _ruler(chunk: int) -> mx.array:
+    """An array as long as a chunk, of which kernels read the shape alone. As a constant, each length would be another
+    kernel, and a kernel takes a second to compile."""
+    return mx.array(np.zeros(chunk, np.uint8))
 
 
 def store(

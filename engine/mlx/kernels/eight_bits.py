@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from engine.mlx.eight_bits import SCALE
-from engine.mlx.kernels.attention import JOIN, PAGE, Split
+from engine.mlx.kernels.attention import PAGE, Split, attend_by
 from engine.mlx.kernels.launch import Kernel
 
 _WARPS = 4
@@ -49,7 +49,7 @@ _PACK = Kernel(
 
 _ATTEND = Kernel(
     name="paged_attention_eight_bits",
-    inputs=("q", "pool", "table", "lengths"),
+    inputs=("q", "pool", "table", "lengths", "ruler"),
     outputs=("found", "weights"),
     helpers="""
 template <int N>
@@ -58,7 +58,7 @@ struct alignas(N) Bytes { uint8_t values[N]; };
     body="""
   // A warp reads 4 keys at a time; 8 lanes share a key, PER neighbouring channels each. What a turn needs is read while
   // the one before is computed. GROUP query heads read the same keys.
-  const int PER = D / 8, WARPS = 4, M = table_shape[1];
+  const int PER = D / 8, WARPS = 4, M = table_shape[1], CHUNK = ruler_shape[0];
   BLOCK_ARRAY(float, sums, 4 * GROUP * D);
   BLOCK_ARRAY(float, stats, 4 * GROUP * 2);
   const int row = BLOCK_Z, head = BLOCK_Y, keys = lengths[row] + 1, begin = BLOCK_X * CHUNK;
@@ -185,22 +185,7 @@ def pack(q: mx.array, scratch: mx.array, pool: mx.array, table: mx.array, length
 
 def attend(q: mx.array, pool: mx.array, table: mx.array, lengths: mx.array, split: Split) -> mx.array:
     """As `engine.mlx.kernels.attention.attend`."""
-    batch, heads, d = q.shape
-    kv = pool.shape[2]
-    constants: dict[str, int | mx.Dtype] = {
-        "T": q.dtype, "D": d, "KV": kv, "GROUP": heads // kv, "PAGE": PAGE, "CHUNK": split.chunk,
-    }  # fmt: skip
-    parts = (batch, kv, split.splits, heads // kv)
-    found, weights = _ATTEND(
-        q, pool, table, lengths,
-        blocks=(split.splits, kv, batch), threads=32 * _WARPS, constants=constants,
-        outputs=[((*parts, d), mx.float32), ((*parts, 2), mx.float32)],
-    )  # fmt: skip
-    (out,) = JOIN(
-        found, weights, lengths,
-        blocks=(heads, batch, 1), threads=d, constants=constants, outputs=[((batch, heads * d), q.dtype)],
-    )  # fmt: skip
-    return out
+    return attend_by(_ATTEND, q, pool, table, lengths, split)
 
 
 def store(

@@ -14,6 +14,11 @@ DEVICE void load8(const GLOBAL T* p, LOCAL float* to) {
   for (int i = 0; i < 8; i++) to[i] = float(from.values[i]);
 }
 template <typename T>
+DEVICE void fetched8(const BLOCK T* p, LOCAL float* to) {
+  const Eight<T> from = *(const BLOCK Eight<T>*)p;
+  for (int i = 0; i < 8; i++) to[i] = float(from.values[i]);
+}
+template <typename T>
 DEVICE void store8(const LOCAL float* from, GLOBAL T* to) {
   Eight<T> packed;
   for (int i = 0; i < 8; i++) packed.values[i] = T(from[i]);
@@ -92,7 +97,7 @@ METAL = Prelude(
 #define GLOBAL device
 #define BLOCK threadgroup
 #define LOCAL thread
-#define BLOCK_ARRAY(type, name, size) threadgroup type name[size]
+#define BLOCK_ARRAY(type, name, size) alignas(16) threadgroup type name[size]
 #define BARRIER() threadgroup_barrier(mem_flags::mem_threadgroup)
 #define DEVICE inline
 #define UNROLL(times) PRAGMA(clang loop unroll_count(times))
