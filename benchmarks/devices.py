@@ -1,9 +1,9 @@
 """One evaluation on one, two, four GPUs of a machine: tokens/s, what they differ in, and what the host does meanwhile.
 
-    python benchmarks/devices.py chain --model nano [--counts 1 2 4] [--kill] [--out DIR] [SETTINGS OF A RUN]
+    python benchmarks/devices.py chain --model nano [--counts 1 2 4] [--kill 4] [--out DIR] [SETTINGS OF A RUN]
 
-What is not known here goes to `rsa.RSAConfig`: `--n 16 --beta 1k`. `--kill` measures the largest number once more and
-kills one of its engines (SIGKILL) when half of the problems are done. A first evaluation of two problems compiles
+What is not known here goes to `rsa.RSAConfig`: `--n 16 --beta 1k`. `--kill` measures so many once more and kills one
+of their engines (SIGKILL) when half of the problems are done. A first evaluation of two problems compiles
 kernels and is not counted. Columns:
 
     tokens/s  all tokens, from the first engine that runs to the last problem; `full`: in the best stretch of a fifth of
@@ -158,10 +158,10 @@ def main() -> None:
     parser.add_argument("benchmark", help="a name or a TOML file")
     parser.add_argument("--model", default="nano")
     parser.add_argument("--method", default="rsa")
-    parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--counts", type=int, nargs="*", default=[1, 2, 4])
     parser.add_argument("--limit", type=int, default=200, help="problems")
     parser.add_argument("--in-flight", type=int, help="problems at once in each engine")
-    parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--kill", type=int, metavar="COUNT", help="so many GPUs, and one engine is killed")
     parser.add_argument("--out", type=Path, help="results folders are kept there; rows of earlier calls count, too")
     parser.add_argument("--no-warming", action="store_true", help="kernels were compiled before")
     args, others = parser.parse_known_args()
@@ -171,8 +171,8 @@ def main() -> None:
     out = args.out or Path(tempfile.mkdtemp(prefix="rsa-devices-"))
     rows = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
     if not args.no_warming:
-        anyio.run(measured, args, settings, max(args.counts), out / "warm", False)
-    for count, kill in [*((count, False) for count in args.counts), *([(max(args.counts), True)] if args.kill else [])]:
+        anyio.run(measured, args, settings, max([*args.counts, args.kill or 1]), out / "warm", False)
+    for count, kill in [*((count, False) for count in args.counts), *([(args.kill, True)] if args.kill else [])]:
         folder, before, began = out / f"{count}{'-killed' if kill else ''}", processor_s(), time.perf_counter()
         watch = anyio.run(measured, args, settings, count, folder, kill)
         host = host_load(before, time.perf_counter() - began, count)
