@@ -200,6 +200,8 @@ def test_a_metric_of_the_program_itself_is_refused_in_words() -> None:
         ("raise SystemExit('no room on the device')", r"ended with exit code 1: no room on the device"),
         ("print('to nobody')", r"ended with exit code 0"),
         ("import os; os.abort()", r"was killed by signal 6"),
+        # What is temporary is where it is here: MLX keeps compiled kernels there.
+        ("import os; raise SystemExit(os.environ['TMPDIR'])", r"ended with exit code 1: .*temporary"),
     ],
 )
 def test_what_became_of_a_process_is_said(
