@@ -21,10 +21,10 @@ PAGE = 256
 """Tokens of a page."""
 
 _WARPS = 4
-_ENOUGH_BLOCKS, _CHUNKS = 64, (128, 2048)
-"""Blocks of `attend` from which on smaller chunks only cost; and the smallest and the largest chunk. Measured on an
-H200, us for chunks of 128 / 512 / 2048 keys: 16 rows of 8,000 101 / 85 / 78; 64 rows of 1,000 61 / 52 / 47 (1024), of
-8,000 376 / 294 / 280."""
+_BLOCKS, _CHUNKS = 256, (128, 2048)
+"""Blocks of `attend` to aim at, two for each multiprocessor of a large GPU; and the shortest and the longest chunk.
+Measured on an H200, us for chunks of 512 / 1024 / 2048 keys with its launch: 64 rows of 1,024 49 / 55 / 46, of
+4,096 106 / 99 / 99, of 8,192 191 / 175 / 168; 16 rows of 8,192 65 / 60 / 91."""
 
 _ATTEND = Kernel(
     name="paged_attention",
@@ -173,7 +173,7 @@ _STORE = Kernel(
 
 @dataclass(frozen=True)
 class Split:
-    """How rows are cut into chunks: chosen anew as they grow, rarely, since a step is traced for each."""
+    """How rows are cut into chunks: chosen anew as they grow, by a quarter at most."""
 
     chunk: int
     splits: int
@@ -181,13 +181,12 @@ class Split:
     @classmethod
     def of(cls, rows: int, kv_heads: int, longest: int) -> Split:
         """For rows of which the longest has so many keys."""
-        chunk, largest = _CHUNKS
-        while chunk < largest and rows * kv_heads * -(-longest // chunk) > _ENOUGH_BLOCKS:
-            chunk *= 2
-        splits, step = -(-longest // chunk), 1
-        while splits > 8 * step:
-            step *= 2
-        return cls(chunk, -(-splits // step) * step)
+        shortest, largest = _CHUNKS
+        step = max(1 << longest.bit_length() >> 3, shortest)
+        reach = (longest // step + 1) * step  # few different ones: a step is traced for each choice
+        pieces = -(-_BLOCKS // (rows * kv_heads))
+        chunk = min(-(-reach // (pieces * shortest)) * shortest, largest)
+        return cls(chunk, -(-reach // chunk))
 
     @property
     def reach(self) -> int:
