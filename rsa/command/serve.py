@@ -55,7 +55,7 @@ def serve(
 
         from rsa.errors import ConfigError, did_you_mean
         from rsa.folders import folder_named
-        from rsa.serve.settings import Resume, ServeSettings, keys_in, models_served
+        from rsa.serve.settings import Resume, ServeSettings, keys_of, models_served, open_to_others
 
         if resume not in get_args(Resume):
             meant = did_you_mean(resume, get_args(Resume)) or "."
@@ -65,7 +65,7 @@ def serve(
             host=host,
             port=port,
             runs=folder_named(runs),
-            api_keys=(*(api_key or ()), *keys_in(api_key_file)),
+            api_keys=keys_of(api_key or (), api_key_file),
             hosts=tuple(allow_host or ()),
             origins=tuple(allow_origin or ()),
             resume=resume,
@@ -79,6 +79,8 @@ def serve(
             keep_alive_s=keep_alive,
             log_prompts=log_prompts,
         )
+        if open_to_others(settings):
+            say(f"warning: no key is asked for, and other machines may reach {host}: set RSA_API_KEY")
         from rsa.compose import fetch_if_missing
 
         with bars() as show:

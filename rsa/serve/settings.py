@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,10 +105,24 @@ def models_served(given: Sequence[str], servers: Mapping[str, Any]) -> tuple[Ser
     return tuple(named.values())
 
 
-def keys_in(file: Path | None) -> tuple[str, ...]:
-    """The keys in a file, one a line, without comments; none without a file. Raises ConfigError."""
-    if file is None:
-        return ()
+def keys_of(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
+    """The keys that are given, and those in a file, one a line, without comments. Raises ConfigError, also for a key
+    that is blank: who means to ask for one must not be left without."""
+    if not all(key.strip() for key in given):
+        raise ConfigError("`api_key` is blank: give a key, or leave it out")
+    return (*(key.strip() for key in given), *(_keys_in(file) if file is not None else ()))
+
+
+def open_to_others(settings: ServeSettings) -> bool:
+    """Whether other machines may reach the server, and no key is asked for."""
+    try:
+        local = ip_address(settings.host).is_loopback
+    except ValueError:
+        local = settings.host == "localhost"
+    return not local and not settings.api_keys
+
+
+def _keys_in(file: Path) -> tuple[str, ...]:
     try:
         lines = file.expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

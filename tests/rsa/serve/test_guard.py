@@ -23,7 +23,7 @@ from rsa.errors import ConfigError
 from rsa.serve.errors import ApiError
 from rsa.serve.guard import Keys, Slots
 from rsa.serve.logs import LOGGER, JSONLines
-from rsa.serve.settings import keys_in
+from rsa.serve.settings import ServeSettings, keys_of, open_to_others
 
 pytestmark = pytest.mark.anyio
 KEYS = ("first-key", "second-key")
@@ -87,16 +87,36 @@ async def test_each_key_opens_it_and_what_tells_nothing_is_open(tmp_path: Path) 
         assert (await server.client.get("/page/reports/none")).status_code == 404
 
 
-def test_keys_of_a_file(tmp_path: Path) -> None:
+def test_keys_are_given_and_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("# ours\nfirst-key\n\n  second-key  # hers\n")
-    assert keys_in(file) == KEYS
-    assert keys_in(None) == ()
+    assert keys_of((), file) == KEYS
+    assert keys_of([" third-key"], file) == ("third-key", *KEYS)
+    assert keys_of((), None) == ()
+    with pytest.raises(ConfigError, match="is blank"):
+        keys_of(["first-key", " "], None)
     file.write_text("# none\n")
     with pytest.raises(ConfigError, match="has no keys"):
-        keys_in(file)
+        keys_of((), file)
     with pytest.raises(ConfigError, match="cannot be read"):
-        keys_in(tmp_path / "missing")
+        keys_of((), tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "reached"),
+    [
+        ("127.0.0.1", (), False),
+        ("::1", (), False),
+        ("localhost", (), False),
+        ("0.0.0.0", (), True),
+        ("::", (), True),
+        ("192.168.0.7", (), True),
+        ("mine.test", (), True),
+        ("0.0.0.0", KEYS, False),
+    ],
+)
+def test_who_is_open_to_others_is_known(host: str, keys: tuple[str, ...], reached: bool) -> None:
+    assert open_to_others(ServeSettings(host=host, api_keys=keys)) == reached
 
 
 # ---- hosts and origins
