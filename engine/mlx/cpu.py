@@ -3,6 +3,9 @@
 `exp` here is a polynomial that the compiler can vectorise once `mx.compile` has fused it: 4 times as fast as
 `mx.exp` on x86 (57 against 221 us for 19,200 numbers) and closer to the truth (1.2e-7 against 3.8e-6 relative).
 Without a C++ compiler on the machine MLX runs the same steps one by one: slower, same numbers.
+
+For few numbers it is the operations that count, 9 us each, and MLX's own have fewer; they are as close to the truth, up
+to float32's rounding of what goes in.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ _LOG2_E = 1.44269504088896341
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # the first times a small whole number is exact
 _LOWEST = -87.0  # below it the result would be subnormal
 _MANTISSA_BITS, _EXPONENT_BIAS = 23, 127
+_FEW = 8192
+"""Numbers below which MLX's operations are faster; a step of one row of nano takes a sixth less time with them."""
 
 
 def on_cpu() -> bool:
@@ -32,6 +37,8 @@ def exp_nonpositive(x: mx.array) -> mx.array:
 
 def softmax(x: mx.array) -> mx.array:
     """Softmax over the last axis, float32."""
+    if x.size < _FEW:
+        return mx.softmax(x, axis=-1)
     e = exp_nonpositive(x - mx.max(x, axis=-1, keepdims=True))
     return e / mx.sum(e, axis=-1, keepdims=True)
 
@@ -39,6 +46,8 @@ def softmax(x: mx.array) -> mx.array:
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """silu(gate) * up, float32."""
     gate = gate.astype(mx.float32)
+    if gate.size < _FEW:
+        return gate * mx.sigmoid(gate) * up.astype(mx.float32)
     mantissa, exponent = _exp_parts(-mx.abs(gate))
     return _swiglu(gate, up.astype(mx.float32), mantissa, exponent.view(mx.float32))
 
