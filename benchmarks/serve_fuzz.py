@@ -21,6 +21,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -153,6 +155,25 @@ async def run_all(fuzz: Fuzz, clients: int) -> None:
             group.start_soon(fuzz.client)
 
 
+@contextmanager
+def served(folder: Path, play: str) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
+    """A server whose model `play` plays a script, its URL, and what it writes; leaving the block kills it."""
+    (folder / "play.py").write_text(play)
+    words = ["serve", "--port", "0", "--model", "play=scripted:play.py", "--runs", "runs"]
+    path = folder / "log"
+    with path.open("w") as log:
+        server = subprocess.Popen([sys.executable, "-m", "rsa", *words], cwd=folder, stderr=log, text=True)
+    try:
+        while not (found := URL.search(path.read_text())):
+            if server.poll() is not None:
+                raise SystemExit(path.read_text())
+            time.sleep(0.05)
+        yield server, found[0], path
+    finally:
+        server.kill()
+        server.wait()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=100_000)
@@ -160,26 +181,15 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--show", type=int, default=20, help="faults that are printed")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "play.py").write_text(PLAY)
-        words = ["serve", "--port", "0", "--model", "play=scripted:play.py", "--runs", "runs"]
-        with (folder / "log").open("w") as log:
-            server = subprocess.Popen([sys.executable, "-m", "rsa", *words], cwd=folder, stderr=log, text=True)
-        try:
-            while not (found := URL.search((folder / "log").read_text())):
-                time.sleep(0.05)
-            url = urlsplit(found[0])
-            fuzz = Fuzz(str(url.hostname), int(url.port or 0), asked.seed, asked.requests)
-            first = anyio.run(fuzz.exchange, RIGHT)
-            before, began = memory_mb(server), time.perf_counter()
-            anyio.run(run_all, fuzz, asked.clients)
-            seconds, after = time.perf_counter() - began, memory_mb(server)
-            ended = judged_at_the_end(fuzz, server, folder / "log", first)
-        finally:
-            server.kill()
-            server.wait()
-        told = (folder / "log").read_text(errors="replace")
+    with tempfile.TemporaryDirectory() as name, served(Path(name), PLAY) as (server, found, log):
+        url = urlsplit(found)
+        fuzz = Fuzz(str(url.hostname), int(url.port or 0), asked.seed, asked.requests)
+        first = anyio.run(fuzz.exchange, RIGHT)
+        before, began = memory_mb(server), time.perf_counter()
+        anyio.run(run_all, fuzz, asked.clients)
+        seconds, after = time.perf_counter() - began, memory_mb(server)
+        ended = judged_at_the_end(fuzz, server, log, first)
+        told = log.read_text(errors="replace")
     for fault in fuzz.amiss[: asked.show]:
         print(json.dumps(fault, indent=1))
     if ended["tracebacks"]:

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from rsa.serve.errors import ApiError, api_error
 from rsa.serve.records import read_query, read_request
+from rsa.serve.responses.events import LAST
 from rsa.serve.responses.live import Line
 from rsa.serve.responses.request import CreateResponse, ItemsQuery, RetrieveQuery
 from rsa.serve.responses.response import Answered, DeletedResponse, ItemList
@@ -125,6 +126,9 @@ def _stream(lines: AsyncIterator[Line], service: Service, leave: Callable[[], No
 
 
 async def _sent(lines: AsyncIterator[Line]) -> AsyncIterator[ServerSentEvent]:
+    """Without the mark of the end where the server ended first: the stream can be followed again."""
+    line = None
     async for line in lines:
         yield event(line.json, name=line.type)
-    yield DONE
+    if line is None or line.type in LAST:
+        yield DONE

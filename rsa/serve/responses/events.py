@@ -152,3 +152,5 @@ Event = Annotated[
     | ArgumentsDone,
     Field(discriminator="type"),
 ]
+LAST = ("response.completed", "response.incomplete", "response.failed")
+"""Types of events, one of which ends a stream."""

@@ -63,9 +63,9 @@ class Responses:
 
     async def begin(self, request: CreateResponse) -> tuple[LiveResponse, Answering]:
         """A new response, which is being written. Raises ApiError and the errors of requests that cannot be."""
+        live = LiveResponse(ResponseWriter(blank(request, new_id(), int(time.time()))))
         answering = self._service.ask(await self._asked(request))
         try:
-            live = LiveResponse(ResponseWriter(blank(request, new_id(), int(time.time()))))
             stored = StoredResponse(request=request, response=live.response, run_id=answering.run_id)
             self._live[live.response.id] = live
             lines = live.tell(live.writer.begin())
@@ -74,6 +74,7 @@ class Responses:
                 self.store.tell(live.response.id, [line.json for line in lines])
         except BaseException:
             answering.leave()
+            self._live.pop(live.response.id, None)
             raise
         self._group.start_soon(self._work, live, stored, answering)
         return live, answering
@@ -85,7 +86,10 @@ class Responses:
     async def read(self, response_id: str) -> Response:
         """A response as it stands. Raises ApiError (404)."""
         live = self._live.get(response_id)
-        return live.response if live is not None else (await self.stored(response_id)).response
+        if live is not None:
+            return live.response
+        stored = await self.stored(response_id)
+        return (await self._abandoned(stored))[1] if self._is_abandoned(stored.response) else stored.response
 
     async def stored(self, response_id: str) -> StoredResponse:
         """Raises ApiError (404)."""
@@ -97,7 +101,8 @@ class Responses:
         if live is None:
             return await self.read(response_id)
         live.cancel()
-        return await live.whole()
+        await live.over()
+        return live.response
 
     async def leave(self, live: LiveResponse) -> None:
         """Who asked for a response was never told of it: there is none."""
@@ -124,9 +129,28 @@ class Responses:
         if live is not None:
             return live.follow(after)
         stored = await self.stored(response_id)
-        told = await anyio.to_thread.run_sync(self.store.told, response_id)
-        events = [self._events.validate_json(line) for line in told] or replayed(stored.response)
+        if self._is_abandoned(stored.response):
+            events, _ = await self._abandoned(stored)
+        else:
+            events = await self._told(response_id) or replayed(stored.response)
         return _listed([Line.of(event) for event in events if event.sequence_number > after])
+
+    async def _told(self, response_id: str) -> list[Event]:
+        """The events that were told of a response in the background."""
+        told = await anyio.to_thread.run_sync(self.store.told, response_id)
+        return [self._events.validate_json(line) for line in told]
+
+    def _is_abandoned(self, response: Response) -> bool:
+        """Whether no server works on a response that has not ended; the one that is about to end left it for the
+        next."""
+        return not response.ended and not self._service.draining
+
+    async def _abandoned(self, stored: StoredResponse) -> tuple[list[Event], Response]:
+        """A response that an earlier server left unfinished and this one does not go on with: as far as it came."""
+        events = await self._told(stored.response.id)
+        writer = recalled(stored.response, events)
+        events += writer.fail("server_error", "the server ended before this was whole, and none has gone on with it")
+        return events, writer.response
 
     async def _asked(self, request: CreateResponse) -> Asked:
         before = await self._before(request.previous_response_id)
@@ -157,8 +181,7 @@ class Responses:
         """Go on with a response of an earlier server."""
         try:
             stored = await self.stored(response_id)
-            told = await anyio.to_thread.run_sync(self.store.told, response_id)
-            events = [self._events.validate_json(line) for line in told]
+            events = await self._told(response_id)
         except (RSAError, ValueError) as error:
             _logger.error("cannot go on with %s: %s", response_id, error)
             return

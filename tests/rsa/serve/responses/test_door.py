@@ -199,6 +199,28 @@ async def test_a_stream_of_the_background_goes_on_without_its_client(tmp_path: P
     assert check_stream([created, *rest])["status"] == "completed"
 
 
+@pytest.mark.parametrize("in_order", [False, True], ids=["at-once", "in-order"])
+@pytest.mark.parametrize("fields", [{}, RUN], ids=["model", "run"])
+async def test_the_next_server_goes_on_with_what_one_had_to_leave(tmp_path: Path, fields: Json, in_order: bool) -> None:
+    held = ScriptedEngine(SCRIPT, hold=lambda _: True)
+    async with serving(lambda: held, tmp_path) as server:
+        asked = await ask(server, background=True, **fields)
+        await until(server, asked["id"], lambda found: found["status"] == "in_progress")
+        if in_order:
+            server.service.draining = True
+            server.service.interrupt()
+            events = (await got(server, asked["id"], "?stream=true")).text
+            assert "[DONE]" not in events
+    async with serving(engine, tmp_path, resume="none") as server:
+        left = (await got(server, asked["id"])).json()
+        assert check_stream(events_of((await got(server, asked["id"], "?stream=true")).text)) == left
+        assert left["status"] == "failed"
+    async with serving(engine, tmp_path) as server:
+        found = await until(server, asked["id"], lambda found: found["status"] == "completed")
+        assert check_stream(events_of((await got(server, asked["id"], "?stream=true")).text)) == found
+    assert text_of(found["output"][-1]) == SCRIPT.answer
+
+
 async def test_who_leaves_a_stream_cancels_it(tmp_path: Path) -> None:
     made = ScriptedEngine(SCRIPT, hold=lambda _: True)
     async with serving(lambda: made, tmp_path) as server:
