@@ -45,8 +45,9 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
     configs = {f"rsa/_configs/{path.relative_to(ROOT / 'configs')}" for path in (ROOT / "configs").rglob("*.toml")}
     nano = {str(path.relative_to(ROOT)) for path in (ROOT / "engine" / "weights").rglob("*") if path.is_file()}
     templates = {str(path.relative_to(ROOT)) for path in (ROOT / "evals" / "report" / "templates").iterdir()}
+    page = {str(path.relative_to(ROOT)) for path in (ROOT / "rsa" / "serve" / "page").iterdir()}
     modules = {str(path.relative_to(ROOT)) for top in ("rsa", "engine", "evals") for path in (ROOT / top).rglob("*.py")}
-    assert configs | nano | templates | modules | {"rsa/py.typed", "engine/py.typed"} <= names
+    assert configs | nano | templates | page | modules | {"rsa/py.typed", "engine/py.typed"} <= names
     assert "engine/weights/nano/config.json" in nano
     assert {name.partition("/")[0] for name in names} <= {"rsa", "engine", "evals", f"{NAMED}.dist-info"}
     assert not [name for name in names if "test" in name or name.endswith(".pyc")]
