@@ -102,9 +102,9 @@ class Guard:
         await self._app(scope, self._limited(receive), send)
 
     def _check_host(self, headers: Headers) -> None:
-        if self._keys or "*" in self._hosts:
+        host = headers.get("host")
+        if self._keys or "*" in self._hosts or host is None:  # without one, it is no browser: a check of HTTP/1.0, say
             return
-        host = headers.get("host", "")
         name = _name_of(host)
         if name not in _LOCAL and name not in self._hosts and not _is_address(name):
             raise ApiError(

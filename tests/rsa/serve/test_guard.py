@@ -143,6 +143,15 @@ async def test_a_name_of_the_internet_that_leads_here_is_refused(tmp_path: Path,
         assert (await server.client.get("/v1/models", headers=headers)).status_code == 200, "it has no key"
 
 
+async def test_who_names_no_host_is_no_browser(tmp_path: Path) -> None:
+    """Balancers look after their servers in HTTP/1.0."""
+    async with serving(engine, tmp_path) as server:
+        port = int(server.url.rpartition(":")[2])
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            await stream.send(b"GET /health HTTP/1.0\r\n\r\n")
+            assert (await stream.receive()).startswith(b"HTTP/1.1 200")
+
+
 async def test_pages_of_other_sites_may_not_ask_unless_they_are_let(tmp_path: Path) -> None:
     body = json.dumps(chat_body("What is 2 + 2?"))
     simple = {"Origin": "https://evil.test", "Content-Type": "text/plain"}
