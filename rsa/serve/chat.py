@@ -109,8 +109,9 @@ def _rsa(choice: Finished) -> dict[str, Any]:
 
 
 async def _chunks(answering: Answering, head: _Head, *, usage: bool) -> AsyncIterator[ServerSentEvent]:
-    """The first chunk of a choice says who speaks, the last one why it ended."""
-    yield head.chunk(0, {"role": "assistant", "content": ""})
+    """The first chunk of a choice says who speaks, and of a run its id; the last one why it ended."""
+    named: dict[str, Any] = {"rsa": {"run_id": head.run_id}} if head.run_id is not None else {}
+    yield head.chunk(0, {"role": "assistant", "content": ""}, **named)
     begun, choices, called = {0}, list[Finished](), Counter[int]()
     try:
         async for part in answering:

@@ -53,6 +53,8 @@ async def test_a_stream_says_what_a_whole_answer_says(tmp_path: Path, fields: di
         whole = await server.chat(**fields)
         chunks = await server.chat_chunks(**fields, stream_options={"include_usage": True})
     *chunks, last = chunks
+    if "rsa" in whole:
+        assert chunks[0]["rsa"] == {"run_id": chunks[-1]["rsa"]["run_id"]}
     assert last["choices"] == []
     assert last["usage"] == whole["usage"]
     for choice in whole["choices"]:
