@@ -26,6 +26,51 @@ _BLOCKS, _CHUNKS = 256, (128, 2048)
 Measured on an H200, us for chunks of 512 / 1024 / 2048 keys with its launch: 64 rows of 1,024 49 / 55 / 46, of
 4,096 106 / 99 / 99, of 8,192 191 / 175 / 168; 16 rows of 8,192 65 / 60 / 91."""
 
+HIGHEST = """bool higher = false;
+    for (int h = 0; h < GROUP; h++) {
+      if (beyond) score[h] = -1e30f;
+      higher = higher || score[h] > best[h];
+    }
+    if (higher)
+      for (int h = 0; h < GROUP; h++) {
+        const float most = max(best[h], score[h]), less = power2(best[h] - most);
+        best[h] = most; total[h] *= less;
+        for (int i = 0; i < PER; i++) sum[h][i] *= less;
+      }"""
+"""Brings `best`, `total` and `sum` of each head up to its `score`, which counts for nothing `beyond` the last key."""
+
+GATHER = """for (int h = 0; h < GROUP; h++) {
+    float most = best[h];
+    most = max(most, warp_xor(most, 8));
+    most = max(most, warp_xor(most, 16));
+    const float less = power2(best[h] - most);
+    float all = total[h] * less;
+    all += warp_xor(all, 8);
+    all += warp_xor(all, 16);
+    for (int i = 0; i < PER; i++) {
+      float x = sum[h][i] * less;
+      x += warp_xor(x, 8);
+      x += warp_xor(x, 16);
+      if (place == 0) sums[(WARP * GROUP + h) * D + CHANNEL] = x;
+    }
+    if (LANE == 0) { stats[(WARP * GROUP + h) * 2] = most; stats[(WARP * GROUP + h) * 2 + 1] = all; }
+  }
+  BARRIER();
+  for (int i = THREAD; i < GROUP * D; i += WARPS * 32) {
+    const int h = i / D;
+    float most = -1e30f, all = 0.0f, x = 0.0f;
+    for (int w = 0; w < WARPS; w++) most = max(most, stats[(w * GROUP + h) * 2]);
+    for (int w = 0; w < WARPS; w++) {
+      const float less = power2(stats[(w * GROUP + h) * 2] - most);
+      all += stats[(w * GROUP + h) * 2 + 1] * less;
+      x += sums[w * GROUP * D + i] * less;
+    }
+    const long to = ((row * KV + head) * BLOCKS_X + BLOCK_X) * GROUP + h;
+    found[to * D + i % D] = x;
+    if (i % D == 0) { weights[to * 2] = most; weights[to * 2 + 1] = all; }
+  }"""
+"""Puts together what the warps of a block have found, and writes it; CHANNEL: which one a lane's i-th is."""
+
 _ATTEND = Kernel(
     name="paged_attention",
     inputs=("q", "pool", "table", "lengths", "ruler"),
@@ -74,7 +119,6 @@ _ATTEND = Kernel(
     // All heads side by side: one alone would wait for each of its own steps.
     const bool beyond = first + place >= end;
     float score[GROUP];
-    bool higher = false;
     for (int h = 0; h < GROUP; h++) {
       float even = 0.0f, odd = 0.0f;
       for (int i = 0; i < PER; i += 2) { even += query[h][i] * k[i]; odd += query[h][i + 1] * k[i + 1]; }
@@ -82,53 +126,15 @@ _ATTEND = Kernel(
     }
     for (int mask = 1; mask < 8; mask <<= 1)
       for (int h = 0; h < GROUP; h++) score[h] += warp_xor(score[h], mask);
-    for (int h = 0; h < GROUP; h++) {
-      if (beyond) score[h] = -1e30f;
-      higher = higher || score[h] > best[h];
-    }
-    if (higher)
-      for (int h = 0; h < GROUP; h++) {
-        const float most = max(best[h], score[h]), less = power2(best[h] - most);
-        best[h] = most; total[h] *= less;
-        for (int i = 0; i < PER; i++) sum[h][i] *= less;
-      }
+    HIGHEST
     for (int h = 0; h < GROUP; h++) {
       const float weight = beyond ? 0.0f : power2(score[h] - best[h]);
       total[h] += weight;
       for (int i = 0; i < PER; i++) sum[h][i] += weight * v[i];
     }
   }
-  for (int h = 0; h < GROUP; h++) {
-    float most = best[h];
-    most = max(most, warp_xor(most, 8));
-    most = max(most, warp_xor(most, 16));
-    const float less = power2(best[h] - most);
-    float all = total[h] * less;
-    all += warp_xor(all, 8);
-    all += warp_xor(all, 16);
-    for (int i = 0; i < PER; i++) {
-      float x = sum[h][i] * less;
-      x += warp_xor(x, 8);
-      x += warp_xor(x, 16);
-      if (place == 0) sums[(WARP * GROUP + h) * D + i / 8 * 64 + part * 8 + i % 8] = x;
-    }
-    if (LANE == 0) { stats[(WARP * GROUP + h) * 2] = most; stats[(WARP * GROUP + h) * 2 + 1] = all; }
-  }
-  BARRIER();
-  for (int i = THREAD; i < GROUP * D; i += WARPS * 32) {
-    const int h = i / D;
-    float most = -1e30f, all = 0.0f, x = 0.0f;
-    for (int w = 0; w < WARPS; w++) most = max(most, stats[(w * GROUP + h) * 2]);
-    for (int w = 0; w < WARPS; w++) {
-      const float less = power2(stats[(w * GROUP + h) * 2] - most);
-      all += stats[(w * GROUP + h) * 2 + 1] * less;
-      x += sums[w * GROUP * D + i] * less;
-    }
-    const long to = ((row * KV + head) * BLOCKS_X + BLOCK_X) * GROUP + h;
-    found[to * D + i % D] = x;
-    if (i % D == 0) { weights[to * 2] = most; weights[to * 2 + 1] = all; }
-  }
-""",
+  GATHER
+""".replace("HIGHEST", HIGHEST).replace("GATHER", GATHER.replace("CHANNEL", "i / 8 * 64 + part * 8 + i % 8")),
 )
 
 _JOIN = Kernel(

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from engine.mlx.eight_bits import SCALE
-from engine.mlx.kernels.attention import PAGE, Split, attend_by
+from engine.mlx.kernels.attention import GATHER, HIGHEST, PAGE, Split, attend_by
 from engine.mlx.kernels.launch import Kernel
 
 _WARPS = 4
@@ -88,55 +88,25 @@ struct alignas(N) Bytes { uint8_t values[N]; };
     next_step = float(((const GLOBAL BF16*)(from + PAGE * D))[cell]);
     next_size = float(((const GLOBAL BF16*)(more + PAGE * D))[cell]);
     if (turn < 0) continue;
+    const bool beyond = first + turn * WARPS * 4 >= end;
+    float score[GROUP];
     for (int h = 0; h < GROUP; h++) {
-      float score = -shift[h];
-      for (int i = 0; i < PER; i++) score += query[h][i] * float(k.values[i]);
-      for (int mask = 1; mask < 8; mask <<= 1) score += warp_xor(score, mask);
-      score *= step;
-      if (first + turn * WARPS * 4 >= end) score = -1e30f;
-      if (score > best[h]) {
-        const float less = power2(best[h] - score);
-        total[h] *= less;
-        for (int i = 0; i < PER; i++) sum[h][i] *= less;
-        best[h] = score;
-      }
-      const float weight = score > -1e29f ? power2(score - best[h]) : 0.0f;
+      score[h] = -shift[h];
+      for (int i = 0; i < PER; i++) score[h] += query[h][i] * float(k.values[i]);
+    }
+    for (int mask = 1; mask < 8; mask <<= 1)
+      for (int h = 0; h < GROUP; h++) score[h] += warp_xor(score[h], mask);
+    for (int h = 0; h < GROUP; h++) score[h] *= step;
+    HIGHEST
+    for (int h = 0; h < GROUP; h++) {
+      const float weight = beyond ? 0.0f : power2(score[h] - best[h]);
       total[h] += weight;
       const float height = weight * size;
       for (int i = 0; i < PER; i++) sum[h][i] += height * (float(v.values[i]) - 128.0f);
     }
   }
-  for (int h = 0; h < GROUP; h++) {
-    float most = best[h];
-    most = max(most, warp_xor(most, 8));
-    most = max(most, warp_xor(most, 16));
-    const float less = power2(best[h] - most);
-    float all = total[h] * less;
-    all += warp_xor(all, 8);
-    all += warp_xor(all, 16);
-    for (int i = 0; i < PER; i++) {
-      float x = sum[h][i] * less;
-      x += warp_xor(x, 8);
-      x += warp_xor(x, 16);
-      if (place == 0) sums[(WARP * GROUP + h) * D + part * PER + i] = x;
-    }
-    if (LANE == 0) { stats[(WARP * GROUP + h) * 2] = most; stats[(WARP * GROUP + h) * 2 + 1] = all; }
-  }
-  BARRIER();
-  for (int i = THREAD; i < GROUP * D; i += WARPS * 32) {
-    const int h = i / D;
-    float most = -1e30f, all = 0.0f, x = 0.0f;
-    for (int w = 0; w < WARPS; w++) most = max(most, stats[(w * GROUP + h) * 2]);
-    for (int w = 0; w < WARPS; w++) {
-      const float less = power2(stats[(w * GROUP + h) * 2] - most);
-      all += stats[(w * GROUP + h) * 2 + 1] * less;
-      x += sums[w * GROUP * D + i] * less;
-    }
-    const long to = ((row * KV + head) * BLOCKS_X + BLOCK_X) * GROUP + h;
-    found[to * D + i % D] = x;
-    if (i % D == 0) { weights[to * 2] = most; weights[to * 2 + 1] = all; }
-  }
-""",
+  GATHER
+""".replace("HIGHEST", HIGHEST).replace("GATHER", GATHER.replace("CHANNEL", "part * PER + i")),
 )
 
 _STORE = Kernel(
