@@ -65,7 +65,7 @@ def evaluated(folder: Path, *words: str) -> dict[str, Any]:
 
 
 def test_a_task_is_evaluated_on_a_model_of_ours_by_our_solver(tmp_path: Path) -> None:
-    model = ["-M", "n=4", "-M", "beta=256", "-M", "tau=64"]
+    model = ["-M", "n=2", "-M", "beta=128", "-M", "tau=64"]
     log = evaluated(tmp_path, *model, "--solver", "rsa/markovian_rsa", "-S", "t=1", "-S", "seed=7", "--epochs", "2")
     assert log["results"]["scores"][0]["metrics"]["accuracy"]["value"] == 1.0
     assert len(log["samples"]) == 4
@@ -74,7 +74,7 @@ def test_a_task_is_evaluated_on_a_model_of_ours_by_our_solver(tmp_path: Path) ->
         assert told == sample["output"]["metadata"]["rsa"]
         assert told["check"]["mark"] == "verified"
         seed = 6 + sample["epoch"]  # each epoch is a run of its own
-        assert told["settings"] == {"n": 4, "c": 4, "t": 1, "beta": 256, "tau": 64, "seed": seed}
+        assert told["settings"] == {"n": 2, "c": 2, "t": 1, "beta": 128, "tau": 64, "seed": seed}
         assert sample["messages"][-1]["role"] == "assistant"
     (usage,) = log["stats"]["model_usage"].values()
     spent = [sample["output"]["usage"]["output_tokens"] for sample in log["samples"]]

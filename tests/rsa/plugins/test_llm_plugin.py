@@ -21,8 +21,8 @@ from rsa.controller import MarkovianRSA
 from rsa.errors import ConfigError, ProblemError
 from rsa.plugins.for_llm import AsyncRSAModel, RSAModel
 
-PUZZLE = "Use 3, 7, 5 and 2 once each to make 24."
-SIZES: dict[str, Any] = {"n": 4, "t": 1, "beta": 256}
+PUZZLE = "Add up 48, 93 and 120."
+SIZES: dict[str, Any] = {"n": 2, "t": 0, "beta": 128}
 NAME = "scripted:any"
 PNG = bytes.fromhex("89504e470d0a1a0a")
 
@@ -58,10 +58,6 @@ def test_llm_answers_as_the_library_does_and_keeps_what_it_cost(tmp_path: Path) 
     assert (log["input_tokens"], log["output_tokens"]) == (result.usage.prompt_tokens, result.usage.completion_tokens)
     assert log["response_json"]["answer"] == result.answer
     assert log["response_json"]["check"]["mark"] == "verified"
-    wrong = run([*llm_, "-m", "rsa/nano", "-o", "n", "2", "-o", "c", "3", PUZZLE], env=environment)
-    assert wrong.returncode == 1
-    (line,) = wrong.stderr.splitlines()
-    assert line.startswith("Error: c = 3 is more than n = 2")
 
 
 # ---- in a program
