@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from typing import Any
 
 from pydantic import BaseModel, Field, RootModel
@@ -14,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from rsa.events import Event as RunEvent
+from rsa.folders import versions_of
 from rsa.serve.chat_records import ChatRequest
 from rsa.serve.responses.events import Event
 from rsa.serve.responses.request import CreateResponse, ItemsQuery, RetrieveQuery
@@ -23,6 +23,7 @@ from rsa.serve.responses.response import Response as ResponseObject
 Json = dict[str, Any]
 Names = Mapping[Any, Json]
 """References to the schemas of records, by record and mode."""
+PACKAGE = "markovian-rsa"
 _REF = "#/components/schemas/{model}"
 _FAULTS = {
     "400": "The request is wrong; `param` names the field.",
@@ -137,7 +138,7 @@ def document() -> Json:
         "openapi": "3.1.0",
         "info": {
             "title": "rsa serve",
-            "version": metadata.version("markovian-rsa"),
+            "version": versions_of(PACKAGE)[PACKAGE],
             "description": "Models, and Markovian RSA on them, behind OpenAI's interfaces.",
         },
         "paths": paths,
