@@ -13,9 +13,9 @@ FUZZ = ROOT / "benchmarks" / "serve_fuzz.py"
 
 
 def test_hostile_requests_are_refused_in_form_and_stop_nothing() -> None:
-    done = processes.run([sys.executable, FUZZ, "--requests", 400, "--seed", 3], cwd=ROOT)
+    done = processes.run([sys.executable, FUZZ, "--requests", 300, "--seed", 3], cwd=ROOT)
     found = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 0, done.stdout
     assert found["well"]
     assert found["statuses"]["400"] > 100
-    assert found["statuses"]["200"] > 20
+    assert found["statuses"]["200"] > 10
