@@ -24,8 +24,6 @@ from inspect_ai.tool import ToolInfo
 from processes import run
 
 from engine.api import GenerationRequest
-from engine.scripted import Script, ScriptedEngine
-from rsa import compose
 from rsa.errors import ConfigError, ProblemError
 from rsa.plugins.for_inspect import RunModel, problem_of
 
@@ -82,19 +80,6 @@ def test_a_task_is_evaluated_on_a_model_of_ours_by_our_solver(tmp_path: Path) ->
 
 
 # ---- in a program
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[GenerationRequest]:
-    """What is asked of the engines, all alike, that every model opens."""
-    requests: list[GenerationRequest] = []
-
-    def script(request: GenerationRequest) -> Script:
-        requests.append(request)
-        return Script(reasoning="2 and 2 make 4", answer=r"so \boxed{4}")
-
-    monkeypatch.setattr(compose, "open_engine", lambda model, **options: ScriptedEngine(script, images=True))
-    return requests
 
 
 async def answered(*messages: Any, config: dict[str, Any] | None = None, **args: Any) -> ModelOutput:

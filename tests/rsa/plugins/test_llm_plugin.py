@@ -27,19 +27,6 @@ NAME = "scripted:any"
 PNG = bytes.fromhex("89504e470d0a1a0a")
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[GenerationRequest]:
-    """What is asked of the engines, all alike, that every model opens."""
-    requests: list[GenerationRequest] = []
-
-    def script(request: GenerationRequest) -> Script:
-        requests.append(request)
-        return Script(reasoning="2 and 2 make 4", answer=r"so \boxed{4}")
-
-    monkeypatch.setattr(compose, "open_engine", lambda model, **options: ScriptedEngine(script, images=True))
-    return requests
-
-
 def streamed(response: llm.Response) -> list[StreamEvent]:
     return list(response.stream_events())  # type: ignore[no-untyped-call]
 
