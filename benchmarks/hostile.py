@@ -50,6 +50,7 @@ RIGHT: tuple[tuple[str, Json], ...] = (
         "/v1/chat/completions",
         {"model": "play", "messages": [{"role": "user", "content": "?"}], "stream": True, "max_completion_tokens": 9},
     ),
+    ("/page/runs", {"model": "play:rsa", "problem": "?", "settings": RUN}),
 )
 JUNK: tuple[Any, ...] = (
     *(
@@ -109,6 +110,8 @@ IDS = (
 )
 ROUTES = (
     *("/v1/models", "/v1/models/{}", "/v1/runs", "/v1/runs/{}", "/v1/runs/{}/events", "/v1/responses/{}"),
+    *("/", "/page/assets/{}", "/page/runs", "/page/runs/{}", "/page/runs/{}/events", "/page/reports/{}", "/metrics"),
+    *("/page/runs/{}/candidates/population/0/1", "/page/runs/{}/candidates/x/99999999999999999999/-1"),
     *("/v1/responses/{}/input_items", "/v1/responses/{}?stream=true", "/openapi.json", "/health", "/{}", "/v1/{}"),
 )
 QUERIES = (
