@@ -139,3 +139,41 @@ def served_process(*words: object, cwd: Path, **environment: str) -> Iterator[tu
         finally:
             process.kill()
             reader.join()
+
+
+@asynccontextmanager
+async def endless_requests(server: Serving, number: int) -> AsyncIterator[None]:
+    """So many requests that are being worked on, or wait; all of them are left at the end."""
+
+    async def ask() -> None:
+        body = chat_body("What is 2 + 2?", stream=True)
+        async with server.client.stream("POST", "/v1/chat/completions", json=body) as response:
+            assert response.status_code == 200
+            async for _ in response.aiter_lines():
+                pass
+
+    slots = server.service.slots
+    async with anyio.create_task_group() as group:
+        before = slots.working + slots.waiting
+        for _ in range(number):
+            group.start_soon(ask)
+        most = min(before + number, slots.most)
+        await until(lambda: slots.working == most and slots.working + slots.waiting == before + number)
+        yield
+        group.cancel_scope.cancel()
+    await until(lambda: slots.working + slots.waiting == before)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others work until a condition holds; the test's time limit ends it."""
+    while not condition():
+        await anyio.lowlevel.checkpoint()
+
+
+def assert_error(response: httpx2.Response, status: int, code: str) -> str:
+    """What an error in OpenAI's form says."""
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == code
+    return str(error["message"])
