@@ -1,6 +1,6 @@
 """schemathesis on a server's own description of itself, at length.
 
-    python benchmarks/serve_schema.py [--examples 200] [--seed 1] [--workers 4]
+    python benchmarks/serve_schema.py [--examples 200] [--seed 1] [--workers 1]
 
 A real `rsa serve` on loopback, whose model plays a script, is sent what `/openapi.json` allows and what it forbids
 (boundaries, random values, chains of requests), and every answer is held against the description. The last line is
@@ -35,7 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args()
     program = shutil.which("st", path=Path(sys.executable).parent)
     if program is None:

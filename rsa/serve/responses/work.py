@@ -297,9 +297,13 @@ def _finished(writer: ResponseWriter, part: Finished, *, told: bool) -> list[Eve
 
 
 def items_of(stored: StoredResponse) -> list[dict[str, Any]]:
-    """The items that a response was asked with, each with an id."""
+    """The items that a response was asked with, each with an id, and texts of messages as parts."""
     head = stored.response.id.removeprefix("resp_")
     items = [item.model_dump(mode="json", exclude_none=True) for item in stored.request.items]
+    for item in items:
+        if isinstance(item.get("content"), str):
+            kind = "output_text" if item["role"] == "assistant" else "input_text"
+            item["content"] = [{"type": kind, "text": item["content"]}]
     return [{"id": f"item_{head}_{number}", **item} for number, item in enumerate(items)]
 
 

@@ -299,5 +299,7 @@ async def test_the_items_of_a_response_can_be_read(tmp_path: Path) -> None:
         in_order = (await server.client.get(f"{path}?order=asc")).json()
     assert newest["has_more"]
     assert not rest["has_more"]
-    assert [item["content"] for item in in_order["data"]] == ["user", "assistant", "user"]
+    parts = [part for item in in_order["data"] for part in item["content"]]
+    assert [part["text"] for part in parts] == ["user", "assistant", "user"]
+    assert [part["type"] for part in parts] == ["input_text", "output_text", "input_text"]
     assert [*newest["data"], *rest["data"]] == in_order["data"][::-1]
