@@ -1,8 +1,8 @@
 """Fields whose value is of one of several kinds, told apart before they are read: so a fault names its place in what
 the client sent (`input[0].content[1].image_url`), not every kind that it might have been.
 
-Such a field is a union whose members are marked, `Annotated[Text, kind("text")] | Annotated[Image, kind("image")]`, in an
-`Annotated` with `by_type("a part", "text", "image")`.
+Such a field is a union whose members are marked, `Annotated[Text, kind("text")] | Annotated[Image, kind("image")]`, in
+an `Annotated` with `by_type("a part", "text", "image")`.
 """
 
 from __future__ import annotations
