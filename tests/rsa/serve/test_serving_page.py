@@ -19,7 +19,7 @@ def test_programs_of_the_page_run_and_are_right(tmp_path: Path) -> None:
     with served_process(cwd=tmp_path) as (_, url):
         done = run([sys.executable, "-c", together.replace(SHOWN_URL, url)], cwd=tmp_path, check=True)
     whole, streamed, responses = done.stdout.split(BETWEEN)
-    assert "'of': 8" in whole
+    assert "'of': 4" in whole
     assert " verified " in whole
     assert "Round 2 of 2" in streamed
     assert "answer 261 (verified)" in streamed
