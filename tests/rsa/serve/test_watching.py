@@ -122,6 +122,7 @@ async def test_metrics_of_what_is_being_done(tmp_path: Path) -> None:
     async with serving(lambda: ScriptedEngine(ENDLESS), tmp_path, concurrent=2) as server:
         body = {"model": "scripted:rsa", "problem": "What is 2 + 2?", "settings": settings}
         run = (await server.post("/page/runs", body)).json()["id"]
+        await until(lambda: server.service.slots.working == 1)  # it is first, before those that come after it
         async with endless_requests(server, 2):
             while (found := await numbers(server))["rsa_rows",] != 3 + 1:
                 pass
