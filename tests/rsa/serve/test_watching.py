@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from serving import Serving, assert_error, chat_body, endless_requests, serving
+from serving import Serving, assert_error, chat_body, endless_requests, serving, until
 
 from engine.api import Engine
 from engine.errors import EngineError, ModelError
