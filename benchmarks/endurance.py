@@ -160,12 +160,12 @@ def main() -> None:
     load = Load(scheduler, args.rows, tuple(args.prompt), tuple(args.tokens))
     table = endure(load, args.steps, model)
     warm = table[1:]
-    graphs = {row["operations/step"] for row in warm}
+    early, late = (max(row["operations/step"] for row in half) for half in (table[: len(table) // 2], warm))
     grown = warm[-1]["MB held"] - warm[0]["MB held"]
     report(
         "endurance", table, model=args.model.name, joined=load.submitted, notes=list(model.notes),
         times_slower=warm[-1]["ms/step"] / warm[0]["ms/step"],
-        memory_flat=grown < MOST_MB_MORE, graph_flat=max(graphs) - min(graphs) <= min(graphs) // 50,
+        memory_flat=grown < MOST_MB_MORE, graph_flat=late <= early,
     )  # fmt: skip
 
 

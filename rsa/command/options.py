@@ -64,7 +64,11 @@ KeysFlag = Annotated[
 ]
 HostsFlag = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME", help="A name that the server is reached under, where no key is asked for."),
+    typer.Option(
+        metavar="NAME",
+        help="A name that the server is reached under, where no key is asked for.",
+        show_default="this machine's own",
+    ),
 ]
 DEFAULT_METHOD = "rsa"
 MethodFlag = Annotated[

@@ -26,11 +26,17 @@ def serve(
     runs: Annotated[Path, folder_flag("Folder of the runs.", default="runs")] = RUNS,
     api_key: KeysFlag = None,
     api_key_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A file with such keys, one a line; # begins a comment.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A file with such keys, one a line; # begins a comment.", show_default="none"
+        ),
     ] = None,
     allow_host: HostsFlag = None,
     allow_origin: Annotated[
-        list[str] | None, typer.Option(metavar="URL", help="A web site whose pages may ask from browsers; * is any.")
+        list[str] | None,
+        typer.Option(
+            metavar="URL", help="A web site whose pages may ask from browsers; * is any.", show_default="none"
+        ),
     ] = None,
     resume: Annotated[
         str, typer.Option(metavar="WHICH", help="Unfinished runs that go on at the start: background, all or none.")
