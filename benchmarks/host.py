@@ -1,6 +1,6 @@
 """What the host does for each token: microseconds of Python, with a model that takes next to no time to compute.
 
-    python benchmarks/host.py [--rows 16 64 128 256] [--tokens 400] [--profile]
+    python benchmarks/host.py [--rows 16 64 128 256] [--tokens 400]
 
 The model draws its next token from a table of its last one. `engine`: streams are read to their end and nothing is
 made of what comes. `rsa`: the same rows as candidates of runs of 16, as `MarkovianRSA` plays them. A GPU whose steps

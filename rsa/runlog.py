@@ -10,6 +10,7 @@ lock          held while a process works in the folder
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Literal, Self
@@ -167,14 +168,26 @@ def read_run(folder: str | Path) -> tuple[RunRecord, Problem]:
     if not (folder / RUN).exists():
         raise RunFolderError(f"{folder} is no run folder: it has no {RUN}")
     record = read_run_record(folder)
+    return record, logged_problem(folder / RUN, record.conversation, record.tools, record.problem_id)
+
+
+def keep_images(folder: Path, problem: Problem) -> None:
+    """Write the images of a problem into a run folder, each once. Raises OSError."""
+    for image in problem.images:
+        (folder / IMAGES).mkdir(exist_ok=True)
+        write_atomically(folder / IMAGES / image.sha256, image.data)
+
+
+def logged_problem(path: Path, conversation: Sequence[LoggedTurn], tools: Sequence[Tool], problem_id: str) -> Problem:
+    """The problem that the record at `path` tells of; its images are in the same run folder. Raises RunFolderError."""
     try:
-        turns = [turn.as_turn(folder / IMAGES) for turn in record.conversation]
+        turns = [turn.as_turn(path.parent / IMAGES) for turn in conversation]
     except OSError as error:
         raise RunFolderError(f"cannot read an image of the run: {error.filename}: {error.strerror}") from None
     try:
-        return record, Problem.conversation(turns, tools=record.tools, problem_id=record.problem_id)
+        return Problem.conversation(turns, tools=tools, problem_id=problem_id)
     except ProblemError as error:
-        raise RunFolderError(f"{folder / RUN} cannot be understood: {error}") from None
+        raise RunFolderError(f"{path} cannot be understood: {error}") from None
 
 
 def read_run_record(folder: Path) -> RunRecord:
@@ -237,9 +250,7 @@ class RunLog:
         elif (self.folder / EVENTS).exists():
             raise RunFolderError(f"{self.folder} holds {EVENTS} but no {RUN}: choose another folder")
         else:
-            for image in problem.images:
-                (self.folder / IMAGES).mkdir(exist_ok=True)
-                write_atomically(self.folder / IMAGES / image.sha256, image.data)
+            keep_images(self.folder, problem)
             write_atomically(self.folder / RUN, record.model_dump_json(indent=1).encode())
             self.created_at = record.created_at
         self._events = (self.folder / EVENTS).open("ab")

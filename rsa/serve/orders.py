@@ -15,11 +15,11 @@ from typing import Literal
 from pydantic import Field
 
 from engine.api import Tool, Usage
-from rsa.errors import ProblemError, RunFolderError
+from rsa.errors import RunFolderError
 from rsa.folders import make_folder, read_record, read_versioned, write_atomically
 from rsa.problem import Problem
 from rsa.results import Check, Record, RunResult, StopReason, Vote
-from rsa.runlog import IMAGES, LoggedTurn
+from rsa.runlog import IMAGES, LoggedTurn, keep_images, logged_problem
 from rsa.settings.config import RSAConfig
 from rsa.words import shortened
 
@@ -147,9 +147,7 @@ def write_order(folder: Path, order: Order, summary: RunSummary) -> None:
     )
     try:
         make_folder(folder)
-        for image in order.problem.images:
-            (folder / IMAGES).mkdir(exist_ok=True)
-            write_atomically(folder / IMAGES / image.sha256, image.data)
+        keep_images(folder, order.problem)
         write_atomically(folder / ORDER, record.model_dump_json(indent=1).encode())
     except OSError as error:
         raise RunFolderError(f"cannot make the run folder {folder}: {error.strerror}") from None
@@ -184,15 +182,8 @@ def read_summary(folder: Path) -> RunSummary:
 def read_order(folder: Path) -> Order:
     """What was ordered, to run it again. Raises RunFolderError."""
     record = read_versioned(folder / ORDER, OrderRecord, RunFolderError, FORMAT, instead="start a new run")
-    try:
-        turns = [turn.as_turn(folder / IMAGES) for turn in record.conversation]
-        problem = Problem.conversation(turns, tools=record.tools, problem_id=record.problem_id)
-    except OSError as error:
-        raise RunFolderError(f"cannot read an image of the run: {error.filename}: {error.strerror}") from None
-    except ProblemError as error:
-        raise RunFolderError(f"{folder / ORDER} cannot be understood: {error}") from None
     return Order(
-        problem=problem,
+        problem=logged_problem(folder / ORDER, record.conversation, record.tools, record.problem_id),
         config=record.config,
         model=record.model,
         name=record.name,
