@@ -66,10 +66,10 @@ def kernels_here() -> tuple[bool, tuple[str, ...]]:
     """Whether kernels of our own are wanted here, and what keeps some from running, a sentence each; it takes
     as long as compiling them. Raises BackendError without a working MLX."""
     load_mlx()
-    from engine.mlx.kernels.launch import wanted
+    from engine.mlx.kernels.launch import slow_start, wanted
     from engine.mlx.sampler import slow_sampling
 
-    return wanted(), (*slow_sampling(), *slow_kernels())
+    return wanted(), (*slow_start(), *slow_sampling(), *slow_kernels())
 
 
 def resolve(model: str | Path, on_progress: OnProgress | None = None) -> Path:

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.families.zaya import decode
-from engine.mlx.kernels import launch
+from engine.mlx.kernels import compiled, launch
 from engine.mlx.sampler import kernel_trouble
 from rsa.command.cli import app
 
@@ -19,6 +19,7 @@ def wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "wanted", lambda: True)
     monkeypatch.setattr(decode, "wanted", lambda: True)
     monkeypatch.setattr(decode, "_CHECKED_TOKENS", 6)
+    monkeypatch.setattr(compiled, "trouble", lambda: None)
     kernel_trouble.cache_clear()
 
 
@@ -45,6 +46,15 @@ def test_those_that_run_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.mlx.sampler.slow_sampling", tuple)
     monkeypatch.setattr(decode, "slow_here", tuple)
     assert lines_about_kernels() == ["ok  kernels        they run here"]
+
+
+def test_those_that_cannot_be_kept_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They run, but each process compiles them anew."""
+    monkeypatch.setattr("engine.mlx.sampler.slow_sampling", tuple)
+    monkeypatch.setattr(decode, "slow_here", tuple)
+    monkeypatch.setattr(compiled, "trouble", lambda: "no compiler")
+    why = "each start takes half a minute longer: kernels of our own are not kept (no compiler)"
+    assert lines_about_kernels() == [f"!   kernels        {why}"]
 
 
 def test_on_a_cpu_there_is_nothing_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -300,6 +300,15 @@ def run_many(
     return y
 
 
+_TILES = {32: 1, 128: 2, MOST_TOKENS: 4}
+"""Columns of tokens that a block has side by side, eight tokens each, for up to so many tokens of a pass."""
+
+
+def sizes() -> tuple[int, ...]:
+    """Numbers of tokens between which `run` is by different kernels."""
+    return tuple(_TILES)
+
+
 def run(x: mx.array, x32: mx.array, choice: mx.array, share: mx.array, gate_up: mx.array, down: mx.array) -> mx.array:
     """x [N, H], the same in float32, choice [N] in int32, share [N], gate_up [experts, 2 * inner, H] (gates, then ups),
     down [experts, H, inner] -> [N, H] in float32: the chosen expert's output times the token's share. Who chose
@@ -307,7 +316,7 @@ def run(x: mx.array, x32: mx.array, choice: mx.array, share: mx.array, gate_up: 
     tokens, hidden = x.shape
     experts, _, inner = down.shape
     assert tokens <= MOST_TOKENS, "more tokens are not meant to come here"
-    tiles = 1 if tokens <= 32 else 2 if tokens <= 128 else 4
+    tiles = next(tiles for most, tiles in _TILES.items() if tokens <= most)
     constants: dict[str, int | mx.Dtype] = {
         "T": x.dtype, "MOST": MOST_TOKENS, "H": hidden, "I": inner, "E": experts, "TILES": tiles,
     }  # fmt: skip

@@ -34,12 +34,17 @@ from typing import Any
 
 import mlx.core as mx
 
+from engine.mlx.kernels import compiled
 from engine.mlx.kernels.preludes import CUDA, METAL, Prelude
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel by its body; `helpers` are functions that it calls. Raises nothing: MLX compiles it when it is run."""
+    """A kernel by its body; `helpers` are functions that it calls.
+
+    On CUDA it is compiled once on a machine (`compiled`), where that can be done; else by MLX, in each process, when it
+    is run.
+    """
 
     name: str
     inputs: tuple[str, ...]
@@ -57,9 +62,21 @@ class Kernel:
     ) -> list[mx.array]:
         """The outputs, of these shapes and types; what the body does not write of them is anything.
 
-        `constants` are known to the compiler: each set of values is another kernel.
+        `constants` are known to the compiler: each set of values is another kernel. Raises what the compiler raises if
+        it refuses the kernel; MLX's does when the kernel is run.
         """
-        built: Any = _built(self, prelude())
+        words = prelude()
+        if words is CUDA and compiled.trouble() is None:
+            text = compiled.Text(
+                self.name,
+                tuple((name, array.dtype, array.ndim) for name, array in zip(self.inputs, inputs, strict=True)),
+                tuple((name, dtype) for name, (_, dtype) in zip(self.outputs, outputs, strict=True)),
+                tuple(constants.items()),
+                self.helpers,
+                self.body,
+            )
+            return compiled.run(text, inputs, blocks=blocks, threads=threads, outputs=outputs)
+        built: Any = _built(self, words)
         x, y, z = blocks
         return built(
             inputs=list(inputs),
@@ -78,6 +95,12 @@ def wanted() -> bool:
     if mx.default_device().type == mx.DeviceType.cpu:
         return False
     return setting == "1" if mx.metal.is_available() else setting != "0"
+
+
+def slow_start() -> tuple[str, ...]:
+    """What makes processes that use kernels start slower than they could, a sentence for people each."""
+    why = compiled.trouble() if wanted() and prelude() is CUDA else None
+    return () if why is None else (f"each start takes half a minute longer: kernels of our own are not kept ({why})",)
 
 
 def prelude() -> Prelude:

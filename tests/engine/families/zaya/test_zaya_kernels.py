@@ -199,11 +199,12 @@ def test_rows_that_come_and_go_decode_as_alone(plain: Model, fused: Model, data:
 def test_kernels_that_are_off_are_not_used(fused: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line for people; and rows decode as before."""
     monkeypatch.setattr(decode, "wanted", lambda: True)
+    monkeypatch.setattr(decode, "_CHECKED_TOKENS", 6)
+    monkeypatch.setattr(decode, "_try_experts", lambda _: None)  # the emulator takes long to compile them
     decode.adopt(fused)
     assert fused.notes == ()
     assert isinstance(fused.batch_cache(fused.make_cache(), [0])[0], PagedRows)
     right = Kernel.__call__
-    monkeypatch.setattr(decode, "_CHECKED_TOKENS", 6)
 
     def wrong(kernel: Kernel, *inputs: mx.array, **how: Any) -> list[mx.array]:
         return [3 * x if x.dtype == mx.float32 else x for x in right(kernel, *inputs, **how)]
@@ -229,6 +230,25 @@ def test_a_compiler_that_refuses_is_named_in_a_line(plain: Model, monkeypatch: p
         "decoding is slower than it could be: kernels of our own do not run here "
         "(Failed to compile kernel: nvrtc: error)",
     )
+
+
+def test_a_kernel_that_only_more_rows_need_is_tried_before(plain: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end every row in the middle of a run."""
+    model = Model(ARGS)
+    model.update(plain.parameters())
+    monkeypatch.setattr(decode, "wanted", lambda: True)
+    monkeypatch.setattr(decode, "fused", lambda *_: True)
+    monkeypatch.setattr(decode, "_CHECKED_TOKENS", 6)
+
+    def run(x: mx.array, x32: mx.array, *_: mx.array) -> mx.array:
+        if len(x) > 128:
+            raise RuntimeError("too many registers")
+        return x32
+
+    monkeypatch.setattr(experts, "run", run)
+    decode.adopt(model)
+    (note,) = model.notes
+    assert "kernels of our own do not run here (too many registers)" in note
 
 
 def test_whether_they_run_here_is_tried_on_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
