@@ -14,6 +14,7 @@ from engine.files import hub
 from engine.files.checkpoint import TOKENIZER_FILES, OnProgress
 from engine.files.folder import ModelFolder
 from engine.files.inspection import ModelReport, describe
+from engine.paths import path_named
 
 if TYPE_CHECKING:
     from engine.files.conversion import Conversion
@@ -54,7 +55,7 @@ def load_engine(
     from engine.mlx.engine import MLXEngine
 
     path = resolve(model)
-    local = path != NANO and Path(model).expanduser().exists()
+    local = path != NANO and path_named(model, ModelError).exists()
     label = name or (path.name if local else str(model))
     source = str(path.resolve()) if local else str(model)  # a run may be resumed from another working directory
     return MLXEngine(
@@ -77,7 +78,7 @@ def resolve(model: str | Path, on_progress: OnProgress | None = None) -> Path:
 
     on_progress is told of the fetching, from other threads. Raises ModelError.
     """
-    path = NANO if str(model) == "nano" else Path(model).expanduser()
+    path = NANO if str(model) == "nano" else path_named(model, ModelError)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{path} is no model folder: it has no config.json")
@@ -92,7 +93,7 @@ def resolve(model: str | Path, on_progress: OnProgress | None = None) -> Path:
 
 def locate(model: str | Path) -> Path:
     """The folder of a model that is on this machine, whole or not; nothing is fetched. Raises ModelError."""
-    path = NANO if str(model) == "nano" else Path(model).expanduser()
+    path = NANO if str(model) == "nano" else path_named(model, ModelError)
     if path.is_dir() or not hub.is_hub_id(str(model)):
         return path
     found = hub.cached(str(model))
@@ -120,7 +121,7 @@ def convert_model(
     load_mlx()
     return family_of(folder).convert(
         folder,
-        target.expanduser(),
+        path_named(target, ModelError),
         bits=bits,
         mode=mode,
         group_size=group_size,

@@ -37,6 +37,7 @@ from engine.api import (
 )
 from engine.byte_tokenizer import END, THINK_CLOSE, THINK_OPEN, ByteTokenizer
 from engine.errors import EngineClosedError, EngineError, ModelError
+from engine.paths import path_named
 from engine.script import Script, ScriptedRow, ScriptLike, as_script
 
 __all__ = ["END", "THINK_CLOSE", "THINK_OPEN", "ByteTokenizer", "Script", "ScriptLike", "ScriptedEngine"]
@@ -249,7 +250,7 @@ def open_scripted(name: str) -> ScriptedEngine:
     """
     where, _, attribute = name.partition(":")
     attribute = attribute or "script"
-    path = Path(where).expanduser().resolve() if where.endswith(".py") else None
+    path = path_named(where, ModelError).resolve() if where.endswith(".py") else None
     namespace = _namespace(where, path)
     if attribute not in namespace:
         near = difflib.get_close_matches(attribute, namespace, n=1)

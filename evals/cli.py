@@ -22,6 +22,7 @@ from rsa.command.options import (
     ModelFlag,
     ProfileFlag,
     flag_of,
+    folder_argument,
     folder_flag,
     one_of,
     with_servers,
@@ -174,8 +175,8 @@ def evaluate(
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="Results folder of an evaluation.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another one, of the same problems.")],
+    first: Annotated[Path, folder_argument("Results folder of an evaluation.", "A")],
+    second: Annotated[Path, folder_argument("Another one, of the same problems.", "B")],
     json_: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
     """Compare two evaluations, problem by problem.
@@ -191,7 +192,7 @@ def compare(
 
 
 def merge(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders, one of each shard.")],
+    folders: Annotated[list[Path], folder_argument("Results folders, one of each shard.", "DIR...")],
     *,
     out: Annotated[Path | None, folder_flag("Results folder.", default="a new one in runs/")] = None,
     write_report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html at the end.")] = True,
@@ -218,7 +219,7 @@ def merge(
 
 @errors_for_people()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Of an evaluation or of a solved problem.")],
+    folder: Annotated[Path, folder_argument("Of an evaluation or of a solved problem.")],
 ) -> None:
     """Write DIR/report.html, one page that needs nothing else, and print its path."""
     from evals.report import write_report

@@ -26,9 +26,10 @@ from typing import IO, Any, Self, TypeVar
 from pydantic import BaseModel, Field, JsonValue
 
 from engine.api import ModelInfo
+from engine.paths import path_named
 from evals.data.choice import SHARD
 from evals.data.shard import Shard
-from evals.errors import OtherEvalError, ResultsError
+from evals.errors import DataError, OtherEvalError, ResultsError
 from evals.results import FORMAT, DataInfo, EvalResults, EvalTimings
 from evals.run_scores import RunScores
 from rsa.folders import (
@@ -76,7 +77,7 @@ class DataSource(Record):
 
 def absolute(path: str | Path) -> str:
     """A path as it is kept; a name that is none stays as it is."""
-    path = Path(path).expanduser()
+    path = path_named(path, DataError)
     return str(path.resolve()) if path.exists() else str(path)
 
 
@@ -159,7 +160,7 @@ class ResultsFolder:
         Raises OtherEvalError if it holds another one, ResultsError if it cannot be used, RunLockedError if another
         process works in it.
         """
-        folder = Path(folder).expanduser()
+        folder = path_named(folder, ResultsError)
         lock = _locked(folder)
         try:
             return cls(folder, _begin(folder, record, resume=resume), lock)
@@ -170,7 +171,7 @@ class ResultsFolder:
     @classmethod
     def of(cls, folder: str | Path) -> Self:
         """The evaluation that a folder holds. Raises as `open`."""
-        folder = Path(folder).expanduser()
+        folder = path_named(folder, ResultsError)
         record = read_eval(folder)
         lock = _locked(folder)
         try:
@@ -305,7 +306,7 @@ def _versioned(path: Path, kind: type[ModelT]) -> ModelT:
 
 
 def _existing(folder: str | Path) -> Path:
-    folder = Path(folder).expanduser()
+    folder = path_named(folder, ResultsError)
     if not folder.is_dir():
         raise ResultsError(f"there is no folder {folder}")
     return folder

@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 
 from engine.api import Engine
+from engine.paths import path_named
 from evals.data.benchmarks import Benchmark, load_benchmark
 from evals.data.choice import SHARD
 from evals.data.columns import Mapped, as_flags, names_of
@@ -100,7 +101,7 @@ async def evaluate(
         ),
         shard=shard,
         epochs=epochs,
-        folder=Path(out),
+        folder=path_named(out, ResultsError),
         in_flight=in_flight,
         resume=resume,
     )

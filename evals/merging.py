@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from engine.paths import path_named
 from evals.data.choice import SHARD
 from evals.data.shard import Shard, interleaved
 from evals.errors import OtherEvalError, ResultsError
 from evals.folder import RESULTS, RUNS, EvalRecord, ResultsFolder, read_eval, read_results
 from evals.results import EvalResults
 from evals.runner import write_figures
-from rsa.folders import folder_named, make_folder, what_differs
+from rsa.folders import make_folder, what_differs
 from rsa.words import listed, plural
 
 MAX_NAMED = 5
@@ -33,7 +34,7 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> EvalResults:
     Raises ResultsError: a folder that is no shard, or unfinished; shards that are missing or there twice, or of unequal
     numbers; a folder in use, or one that cannot be written. OtherEvalError for shards of different evaluations.
     """
-    target = folder_named(out)
+    target = path_named(out, ResultsError)
     _check_free(target)
     with ExitStack() as stack:
         shards = [stack.enter_context(ResultsFolder.of(folder)) for folder in _in_order(folders)]
@@ -61,7 +62,7 @@ def _check_free(target: Path) -> None:
 
 def _in_order(folders: Sequence[str | Path]) -> list[Path]:
     """The folders of shards 1 to n. Raises as `merge` for what is not one finished shard of each."""
-    paths = [folder_named(folder) for folder in folders]
+    paths = [path_named(folder, ResultsError) for folder in folders]
     if not paths:
         raise ResultsError("there is nothing to merge: name the results folders of all shards")
     records = [read_eval(path) for path in paths]

@@ -19,6 +19,8 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from pydantic import JsonValue
 
+from engine.documents import DocumentError, json_value
+from engine.paths import path_named
 from evals.errors import DataError, GoldError
 from evals.scorers import make
 from evals.scorers.base import whole_characters
@@ -134,7 +136,7 @@ def _opened(path: str | Path) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     try:
-        file = Path(path).expanduser().open("rb")
+        file = path_named(path, DataError).open("rb")
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     with file:
@@ -191,11 +193,11 @@ def _parsed(place: str, text: bytes) -> _Line | None:
     """A line; None if it is blank. Raises DataError."""
     try:
         decoded = text.decode("utf-8-sig").strip()
-        row = json.loads(decoded) if decoded else None
+        row = json_value(decoded) if decoded else None
     except UnicodeDecodeError as error:
         raise DataError(f"{place}: no UTF-8 text (byte {error.start + 1})") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: no JSON: {error}") from None
+    except DocumentError as error:
+        raise DataError(f"{place}: {error}") from None
     if not decoded:
         return None
     if not isinstance(row, dict):

@@ -16,11 +16,12 @@ from pydantic import Field
 
 from engine import registry
 from engine.api import Engine, ModelInfo
+from engine.documents import read_toml
+from engine.paths import is_folder
 from rsa.answers.checking import Checker, find_checker
 from rsa.errors import ConfigError, did_you_mean
 from rsa.results import Record
 from rsa.settings import resources
-from rsa.settings.profiles import read_toml
 
 if TYPE_CHECKING:
     from engine.files.checkpoint import OnProgress
@@ -89,7 +90,7 @@ def model_spec(model: str) -> ModelSpec:
     Raises ConfigError for an unknown one and engine.errors.RequestError for an unknown kind, naming the nearest.
     """
     if model in model_names():
-        table = read_toml(resources.find("models", model))
+        table = read_toml(resources.find("models", model), ConfigError)
         unknown = [key for key in table if key not in ModelSpec.model_fields or key == "name"]
         if unknown or "path" not in table:
             raise ConfigError(
@@ -102,7 +103,7 @@ def model_spec(model: str) -> ModelSpec:
         return ModelSpec(name=model, path=model)
     if name != model:
         return model_spec(name)
-    if "/" in model or Path(model).expanduser().is_dir():
+    if "/" in model or is_folder(model):
         return ModelSpec(name=model, path=model)
     raise ConfigError(
         f"no model is called {model!r}{did_you_mean(model, model_names()) or '.'} There are "
@@ -112,7 +113,7 @@ def model_spec(model: str) -> ModelSpec:
 
 def _kind_and_name(path: str) -> tuple[str, str]:
     """The kind of engine that opens a model, and what it is called there; a folder may have a colon in its name."""
-    found = None if Path(path).expanduser().is_dir() else registry.split(path)
+    found = None if is_folder(path) else registry.split(path)
     return found or (_MLX, path)
 
 
@@ -159,10 +160,10 @@ def fetch_model(model: str, *, to: Path | None = None, on_progress: OnProgress |
     path = _files_of(model)
     from engine.files import hub
 
-    if path == "nano" or Path(path).expanduser().is_dir() or not hub.is_hub_id(path):
+    if path == "nano" or is_folder(path) or not hub.is_hub_id(path):
         where = "is part of the package" if path == "nano" else "is a folder"
         raise ConfigError(f"{model} {where}: there is nothing to pull")
-    return hub.fetch(path, to=to.expanduser() if to else None, on_progress=on_progress)
+    return hub.fetch(path, to=to, on_progress=on_progress)
 
 
 def fetch_if_missing(model: str, on_progress: OnProgress) -> None:

@@ -26,12 +26,12 @@ from anyio.from_thread import BlockingPortalProvider
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from engine.api import Engine
+from engine.paths import path_named
 from rsa.answers.checking import Checker
 from rsa.answers.math_pool import MathWorkers
 from rsa.budgets import plan
-from rsa.errors import ConfigError, RSAError
+from rsa.errors import ConfigError, RSAError, RunFolderError
 from rsa.events import Event
-from rsa.folders import folder_named
 from rsa.one_loop import OneLoop
 from rsa.problem import Problem
 from rsa.prompts import PromptSet, load_prompts
@@ -196,7 +196,7 @@ class MarkovianRSA:
         return _Order(
             problem,
             config.for_problem(images=bool(problem.images), tools=problem.takes_tools),
-            None if out is None else folder_named(out),
+            None if out is None else path_named(out, RunFolderError),
             resume,
         )
 

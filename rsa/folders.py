@@ -13,23 +13,13 @@ from typing import IO, TypeVar
 
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
-from rsa.errors import ConfigError, RSAError, RunFolderError, RunLockedError
+from rsa.errors import ConfigError, RSAError, RunLockedError
 from rsa.words import shortened
 
 LOCK = "lock"
 MAX_SHOWN = 60
 """Characters of a value that a message shows."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
-
-
-def folder_named(given: object) -> Path:
-    """The folder that somebody names, with `~` spelled out. Raises RunFolderError for what names none."""
-    if not isinstance(given, str | Path) or not str(given).strip() or "\0" in str(given):
-        raise RunFolderError(f"out = {given!r} names no folder: give its path")
-    try:
-        return Path(given).expanduser()
-    except RuntimeError as error:  # ~ of a user whom the system does not know
-        raise RunFolderError(f"out = {given!r} names no folder: {error}") from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:

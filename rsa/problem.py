@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Self, TypeVar, get_args
 
 from engine.api import ImagePart, Message, Role, Tool, ToolCall
+from engine.paths import path_named
 from rsa.errors import ProblemError
 from rsa.words import shortened
 
@@ -262,11 +263,9 @@ def is_image(data: bytes) -> bool:
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        return path.expanduser().read_bytes()
+        return path_named(path, ProblemError, "an image").read_bytes()
     except OSError as error:
         raise ProblemError(f"cannot read image {path}: {error.strerror}") from None
-    except (RuntimeError, ValueError) as error:  # no such user's home; a NUL in the name
-        raise ProblemError(f"cannot read image {_shown(str(path))}: {error}") from None
 
 
 def _checked(problem_id: object) -> str:

@@ -7,7 +7,6 @@ found (`rsa.answers.extract.AnswerRule`; `boxed` if it is missing). The built-in
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from engine.api import Message, Tool
+from engine.documents import MAX_TOML_BYTES, DocumentError, contents, toml_table
 from rsa.answers.extract import AnswerRule
 from rsa.errors import PromptError, did_you_mean
 from rsa.problem import Problem, prompt_json
@@ -101,10 +101,7 @@ def load_prompts(task: str) -> PromptSet:
     Raises ConfigError for an unknown name, PromptError for a file that is unreadable or incomplete.
     """
     path = resources.find("prompts", task)
-    try:
-        return _checked(task, path, path.read_bytes())
-    except OSError as error:
-        raise PromptError(f"cannot read prompts {path}: {error.strerror}") from None
+    return _checked(task, path, contents(path, MAX_TOML_BYTES, PromptError))
 
 
 @lru_cache(maxsize=32)
@@ -129,6 +126,6 @@ def _checked(task: str, path: Path, data: bytes) -> PromptSet:
 
 def _table(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        return tomllib.loads(data.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise PromptError(f"prompts {path} are no valid TOML: {error}") from None
+        return toml_table(data)
+    except DocumentError as error:
+        raise PromptError(f"{path} cannot be read: {error}") from None

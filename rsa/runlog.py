@@ -18,6 +18,7 @@ from typing import IO, Literal, Self
 from pydantic import Field, ValidationError
 
 from engine.api import ImagePart, Message, ModelInfo, Role, Tool, ToolCall
+from engine.paths import path_named
 from rsa.errors import ConfigError, ProblemError, ResumeMismatchError, RunFolderError
 from rsa.events import (
     CandidateFinished,
@@ -164,7 +165,7 @@ def _said(turn: LoggedTurn) -> tuple[object, ...]:
 
 def read_run(folder: str | Path) -> tuple[RunRecord, Problem]:
     """What a run folder is about, to resume it. Raises RunFolderError if it is no run folder."""
-    folder = Path(folder)
+    folder = path_named(folder, RunFolderError)
     if not (folder / RUN).exists():
         raise RunFolderError(f"{folder} is no run folder: it has no {RUN}")
     record = read_run_record(folder)
@@ -228,7 +229,7 @@ class RunLog:
 
         Raises RunLockedError, ResumeMismatchError (naming what differs), RunFolderError.
         """
-        folder = Path(folder).expanduser()
+        folder = path_named(folder, RunFolderError)
         try:
             make_folder(folder)
             lock = lock_folder(folder)

@@ -7,7 +7,6 @@ Everything that can be said against a folder is said from here, before anything 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from engine import documents
 from engine.errors import ModelError
 
 CONFIG = "config.json"
@@ -24,6 +24,8 @@ RECORD = "conversion.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "tiktoken.model")
 """The files a tokenizer may be in: a folder needs one of them."""
 
+_LONGEST_NAME = 255
+"""Characters that file systems allow in the name of a file."""
 LISTED = 5
 """Names that an error lists."""
 
@@ -74,13 +76,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def read_json(file: Path) -> dict[str, Any]:
     """A file that holds a JSON object. Raises ModelError."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{file} cannot be read: it is no JSON object")
-    return content
+    return documents.read_json(file, ModelError)
 
 
 def find_files(folder: Path) -> tuple[list[Path], list[str]]:
@@ -91,10 +87,7 @@ def find_files(folder: Path) -> tuple[list[Path], list[str]]:
     """
     index = folder / INDEX
     if index.exists():
-        try:
-            names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{index} cannot be read: {error!r}") from error
+        names = _indexed(index)
     else:
         names = sorted(path.name for path in folder.glob("model*.safetensors"))
         parts = {(match[2], len(match[1])) for name in names if (match := _SHARD.fullmatch(name))}
@@ -103,6 +96,20 @@ def find_files(folder: Path) -> tuple[list[Path], list[str]]:
         names = sorted(set(names))
     there = [folder / name for name in names if (folder / name).is_file()]
     return there, [name for name in names if not (folder / name).is_file()]
+
+
+def _indexed(index: Path) -> list[str]:
+    """The files that an index names. Raises ModelError."""
+    table = read_json(index).get("weight_map")
+    names = set(table.values()) if isinstance(table, dict) and all(map(_is_name, table.values())) else None
+    if names is None:
+        raise ModelError(f"{index} cannot be read: its weight_map should say which file each tensor is in")
+    return sorted(names)
+
+
+def _is_name(value: Any) -> bool:
+    """Whether it is the name of a file in the same folder: an index leads nowhere else."""
+    return isinstance(value, str) and Path(value).name == value and "\0" not in value and len(value) <= _LONGEST_NAME
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -146,7 +153,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
             length = int.from_bytes(stream.read(_HEADER_LENGTH_BYTES), "little")
             if size < _HEADER_LENGTH_BYTES or not 2 <= length <= min(size - _HEADER_LENGTH_BYTES, _MAX_HEADER_BYTES):
                 raise ModelError(f"{file} is not a safetensors file, or was cut off in its header")
-            header = json.loads(stream.read(length))
+            header = documents.json_object(stream.read(length))
         tensors = {name: _tensor(entry, file) for name, entry in header.items() if name != "__metadata__"}
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     except OSError as error:

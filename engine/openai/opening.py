@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.api import GenerationRequest, Message, ModelInfo, Tool
-from engine.errors import EngineError
+from engine.errors import EngineError, ModelError
 from engine.openai.asking import Asker
 from engine.openai.bodies import Capabilities, declared, turns
 from engine.openai.connection import settings_of
@@ -19,6 +19,7 @@ from engine.openai.probe import QUESTION, Probe, find_model
 from engine.openai.remote import Remote
 from engine.openai.tokens import CountPrompt, RemoteTokenizer, ServerTokenizer
 from engine.openai.wire import read_tokens
+from engine.paths import path_named
 
 if TYPE_CHECKING:
     from engine.mlx.tokenizer import ChatTokenizer
@@ -294,7 +295,7 @@ def _local(tokenizer: str | Path) -> ChatTokenizer:
 
 
 def _absolute(tokenizer: str | Path) -> str:
-    path = Path(tokenizer).expanduser()
+    path = path_named(tokenizer, ModelError)
     return str(path.resolve()) if path.exists() else str(tokenizer)
 
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.documents import DocumentError, json_value
+
 REASONING_FIELDS = ("reasoning_content", "reasoning")
 _SHOWN_CHARACTERS = 120
 
@@ -67,8 +69,8 @@ class Delta:
 def read_json(data: str | bytes) -> Mapping[str, Any]:
     """A JSON object. Raises WireError."""
     try:
-        value = json.loads(data)
-    except ValueError:  # JSON that is none, bytes that are no UTF-8
+        value = json_value(data)
+    except DocumentError:  # JSON that is none, bytes that are no UTF-8
         raise WireError(f"the server sent what is no JSON: {_shown(data)}") from None
     if not isinstance(value, dict):
         raise WireError(f"the server sent {type(value).__name__} in place of an object: {_shown(data)}")
@@ -145,8 +147,8 @@ def read_detokenized(value: Mapping[str, Any]) -> str:
 def message_of(data: bytes) -> tuple[str, str]:
     """The message and the code of an error's body, as one line each; empty where there is none."""
     try:
-        value = json.loads(data)
-    except ValueError:
+        value = json_value(data)
+    except DocumentError:
         return _shown(data), ""
     if not isinstance(value, dict):
         return _shown(data), ""

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, SkipValidation, model_validator
 
+from engine.documents import read_toml
+from engine.paths import path_named
 from evals.data.columns import Mapped, names_of
 from evals.data.declared import Declared, Names
 from evals.data.generated import Generate
@@ -24,7 +26,6 @@ from evals.errors import BenchmarkError
 from evals.scorers.protocol import Scorer
 from rsa.errors import ConfigError, did_you_mean
 from rsa.settings import resources
-from rsa.settings.profiles import read_toml
 
 Questions = Sequence[Question] | Callable[[], Iterable[Question]]
 """Problems given by a program: a list, or a function that starts from the first one whenever it is called."""
@@ -219,7 +220,7 @@ def load_benchmark(name: str | Path) -> Benchmark:
     """
     try:
         path = resources.find("benchmarks", str(name))
-        table = read_toml(path)
+        table = read_toml(path, ConfigError)
     except ConfigError as error:
         raise BenchmarkError(str(error)) from None
     try:
@@ -232,6 +233,6 @@ def load_benchmark(name: str | Path) -> Benchmark:
     task, data = path.parent / benchmark.task, benchmark.data
     beside = {
         **({"task": str(task)} if task.suffix == ".toml" else {}),
-        **({"data": path.parent / data.expanduser()} if data is not None else {}),
+        **({"data": path.parent / path_named(data, BenchmarkError)} if data is not None else {}),
     }
     return benchmark.model_copy(update=beside)

@@ -15,6 +15,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from engine.paths import path_named
 from evals.data import hub
 from evals.data.benchmarks import Benchmark, Columns
 from evals.data.choice import Choice, check_distinct, refuse_unknown
@@ -94,7 +95,7 @@ def open_data(
     benchmark = benchmark.with_columns(mapped)
     assert benchmark.columns is not None, "a copy has columns, too"
     if data is not None:
-        opened = _from_disk(benchmark, benchmark.columns, data.expanduser(), choice)
+        opened = _from_disk(benchmark, benchmark.columns, path_named(data, DataError), choice)
     else:
         opened = _from_hub(benchmark, benchmark.columns, choice, revision)
     info = opened.info.model_copy(update={"columns": mapped})

@@ -10,12 +10,12 @@ GIL. And its JSON reader guesses a type for each column, which turns "025" into 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from engine.documents import DocumentError, json_value
 from evals.errors import DataError
 
 Row = dict[str, Any]
@@ -64,9 +64,9 @@ def _is_array(file: Path) -> bool:
 def _array_rows(file: Path) -> Iterator[Row]:
     with readable(file):
         try:
-            rows = json.loads(file.read_text(encoding=ENCODING))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{file}: no JSON: {error}") from None
+            rows = json_value(file.read_text(encoding=ENCODING))
+        except DocumentError as error:
+            raise DataError(f"{file}: {error}") from None
         for number, row in enumerate(rows, 1):
             if not isinstance(row, dict):
                 raise DataError(f"{file}, row {number}: should be an object with the columns as keys")
@@ -79,9 +79,9 @@ def _line_rows(file: Path) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{file}, line {number}: no JSON: {error}") from None
+                row = json_value(line)
+            except DocumentError as error:
+                raise DataError(f"{file}, line {number}: {error}") from None
             if not isinstance(row, dict):
                 raise DataError(f"{file}, line {number}: should be an object with the columns as keys")
             yield row

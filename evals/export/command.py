@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from rsa.command.options import folder_flag
+from rsa.command.options import folder_argument, folder_flag
 from rsa.command.terminal import errors_for_people
 
 
 @errors_for_people("by", "relation", "task", "url", "format")
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Results folder of an evaluation.")],
+    folder: Annotated[Path, folder_argument("Results folder of an evaluation.")],
     *,
     format_: Annotated[
         str,

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Literal, get_args
 
+from engine.paths import path_named
 from evals.errors import ResultsError
 from evals.export import eval_results, every_eval_ever
 from evals.export.facts import Finished
@@ -42,6 +43,8 @@ def export(
             f"no format is called {kind!r}{did_you_mean(kind, get_args(Format)) or '.'} There are "
             f"{' and '.join(get_args(Format))}"
         )
+    folder = path_named(folder, ResultsError)
+    root = folder / "export" if out is None else path_named(out, ResultsError)
     if kind == "every-eval-ever":
         for name, value in {"task": task, "url": url}.items():
             if value is not None:
@@ -51,12 +54,12 @@ def export(
         source = every_eval_ever.Source(by, relation)  # type: ignore[arg-type]  # it checks
         evaluation = Finished.read(folder)
         record = every_eval_ever.record_of(evaluation, source, written_at_s=time.time())
-        return _write(out or folder / "export", every_eval_ever.place_of(evaluation), json.dumps(record, indent=2))
+        return _write(root, every_eval_ever.place_of(evaluation), json.dumps(record, indent=2))
     if by is not None or relation != "other":
         raise ConfigError("`by` and `relation` have no place in an entry of the Hub: leave them out, or give `url`")
     evaluation = Finished.read(folder)
     text = eval_results.yaml_of(evaluation, task=task or eval_results.DEFAULT_TASK, url=url)
-    return _write(out or folder / "export", eval_results.place_of(evaluation), text)
+    return _write(root, eval_results.place_of(evaluation), text)
 
 
 def _write(root: Path, place: Path, text: str) -> Path:

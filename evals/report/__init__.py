@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from engine.paths import path_named
 from evals.errors import ResultsError
 from rsa.folders import written_aside
 
@@ -26,7 +27,7 @@ def write_report(folder: str | Path, *, max_bytes: int = MAX_BYTES) -> Path:
     Raises ResultsError if the folder holds neither, or what it holds cannot be read; RunFolderError if it is a
     broken run folder.
     """
-    folder = Path(folder).expanduser()
+    folder = path_named(folder, ResultsError)
     path = folder / REPORT
     pieces = _pieces(folder, max_bytes)
     try:

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import anyio
 
+from engine.paths import path_named
 from rsa.compose import model_to_open, options_to_open
 from rsa.controller import MarkovianRSA
 from rsa.errors import ConfigError, ProblemError, ResumeMismatchError
@@ -125,26 +126,27 @@ def read_problem(file: str | None) -> str:
     """The text of a problem from a file, or from standard input for `-`. Raises ProblemError."""
     if file is None and sys.stdin.isatty():
         raise ProblemError("no problem given: rsa solve FILE, or - to read standard input")
-    where = (
-        "on standard input"
-        if file in (None, "-")
-        else f"in {shortened(' '.join(str(file).split()), _SHOWN_CHARACTERS)}"
-    )
+    name = "-" if file is None else file
+    where, hint = "on standard input", ""
+    if name != "-":
+        where, hint = f"in {shortened(' '.join(name.split()), _SHOWN_CHARACTERS)}", _if_it_is_no_name(name)
     try:
-        data = sys.stdin.buffer.read() if file in (None, "-") else Path(str(file)).expanduser().read_bytes()
+        data = sys.stdin.buffer.read() if name == "-" else path_named(name, ProblemError).read_bytes()
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ProblemError(f"the problem {where} is not UTF-8 text (byte {error.start})") from None
     except OSError as error:
-        raise ProblemError(f"cannot read the problem {where}: {error.strerror}{_if_it_is_no_name(file)}") from None
+        raise ProblemError(f"cannot read the problem {where}: {error.strerror}{hint}") from None
+    except ProblemError as error:
+        raise ProblemError(f"{error}{hint}") from None
     if not text.strip():
         raise ProblemError(f"the problem {where} is empty")
     return text.strip()
 
 
-def _if_it_is_no_name(file: str | None) -> str:
+def _if_it_is_no_name(file: str) -> str:
     """What to do if a problem was given in place of the file that holds it: it has spaces, and names nothing."""
-    if file is None or len(file.split()) < 2 or os.path.lexists(file):
+    if len(file.split()) < 2 or os.path.lexists(file):
         return ""
     text = " ".join(file.split())
     return f"; if that is the problem itself: echo {shlex.quote(shortened(text, _SHOWN_CHARACTERS))} | rsa solve -"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsa.command.options import with_flags, with_servers
+from rsa.command.options import folder_argument, folder_flag, with_flags, with_servers
 from rsa.command.terminal import EXIT_ANSWERED, EXIT_TROUBLE, bars, errors_for_people, interrupted, say
 from rsa.words import plural
 
@@ -79,7 +79,7 @@ def models_info(
 @models_app.command("pull")
 def models_pull(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name (`rsa models list`) or a hub id.")],
-    to: Annotated[Path | None, typer.Option(help="Into this folder.", show_default="the hub's cache")] = None,
+    to: Annotated[Path | None, folder_flag("Into this folder.", default="the hub's cache")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on standard error but errors.")] = False,
 ) -> None:
     """Fetch a model from the hub, or bring it up to date. Prints its folder."""
@@ -96,7 +96,7 @@ def models_pull(
 
 def convert(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A ZAYA1 model: a name, a folder or a hub id.")],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write.")],
+    target: Annotated[Path, folder_argument("The folder to write.", "DST")],
     *,
     bits: Annotated[int, typer.Option(help="Of attention and experts: 4 or 8; embeddings get 8.")] = 4,
     mode: Annotated[Mode, typer.Option(help="The code; mxfp4 has 4 bits.")] = Mode.AFFINE,

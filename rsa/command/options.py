@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from engine.paths import path_named
 from rsa.settings import resources
 
 _LIMITS = {"total_tokens": "total_tokens", "deadline": "deadline_s", "prompt_tokens": "prompt_tokens"}
@@ -27,13 +28,18 @@ def one_of(kind: str) -> Callable[[], list[str]]:
 
 def folder_flag(help_: str, *, default: str | bool = False) -> Any:
     """A flag that names a folder. An empty name (a variable that is not set) would be the folder we are in."""
+    return typer.Option(parser=_folder, metavar="DIR", help=help_, show_default=default)
 
-    def read(text: str) -> Path:
-        if not text:
-            raise typer.BadParameter("it is empty: name a folder")
-        return Path(text)
 
-    return typer.Option(parser=read, metavar="DIR", help=help_, show_default=default)
+def folder_argument(help_: str, metavar: str = "DIR") -> Any:
+    """An argument that names a folder."""
+    return typer.Argument(parser=_folder, metavar=metavar, help=help_)
+
+
+def _folder(named: str | Path) -> Path:
+    if not str(named).strip():
+        raise typer.BadParameter("it is empty: name a folder")
+    return path_named(named, typer.BadParameter)
 
 
 ModelFlag = Annotated[

@@ -59,8 +59,8 @@ def serve(
     with errors_for_people("host", "port", "runs", "resume", "model", "api_key_file"):
         from typing import get_args
 
-        from rsa.errors import ConfigError, did_you_mean
-        from rsa.folders import folder_named
+        from engine.paths import path_named
+        from rsa.errors import ConfigError, RunFolderError, did_you_mean
         from rsa.serve.settings import Resume, ServeSettings, keys_of, models_served, open_to_others
 
         if resume not in get_args(Resume):
@@ -70,7 +70,7 @@ def serve(
             models=models_served(model or [DEFAULT_MODEL], servers),
             host=host,
             port=port,
-            runs=folder_named(runs),
+            runs=path_named(runs, RunFolderError),
             api_keys=keys_of(api_key or (), api_key_file),
             hosts=tuple(allow_host or ()),
             origins=tuple(allow_origin or ()),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from engine.paths import path_named
+from rsa.errors import ConfigError
 from rsa.results import RunResult
 from rsa.settings.config import Limits, RSAConfig
 from rsa.settings.methods import method_settings
@@ -48,7 +50,7 @@ class Wanted:
         return cls(
             config=load_config(None if profile is None else str(profile), settings, defaults=model_settings(model)),
             options=options,
-            runs=None if runs is None else Path(str(runs)).expanduser(),
+            runs=None if runs is None else path_named(str(runs), ConfigError),
         )
 
 

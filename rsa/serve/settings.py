@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from engine.paths import is_folder, path_named
 from rsa.errors import ConfigError
 from rsa.results import Record
 
@@ -36,8 +37,8 @@ class ServedModel(Record):
         """A model as people give it: what opens it, or NAME=WHAT. A folder is called by its own name."""
         named = _NAMED.fullmatch(text)
         name, opens = (named[1], named[2]) if named else (text, text)
-        if named is None and Path(text).expanduser().is_dir():
-            name = Path(text).expanduser().resolve().name
+        if named is None and is_folder(text):
+            name = path_named(text, ConfigError).resolve().name
         return cls(name=name, opens=opens, options=dict(options))
 
 
@@ -123,8 +124,9 @@ def open_to_others(settings: ServeSettings) -> bool:
 
 
 def _keys_in(file: Path) -> tuple[str, ...]:
+    file = path_named(file, ConfigError)
     try:
-        lines = file.expanduser().read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no UTF-8"
         raise ConfigError(f"`api_key_file` {file} cannot be read: {why}") from None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from engine.documents import read_toml
 from rsa.errors import ConfigError
 from rsa.settings import resources
 from rsa.settings.config import ASKED, RSAConfig
@@ -16,16 +15,6 @@ from rsa.settings.sizes import parse_size
 def profile_names() -> list[str]:
     """Names of the profiles that come with the package."""
     return resources.names("profiles")
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a dict. Raises ConfigError with the line if it is none, or cannot be read."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no valid TOML: {error}") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
 
 
 def load_config(
@@ -45,7 +34,7 @@ def load_config(
 
     Raises ConfigError for an unknown profile or setting, and for values that clash.
     """
-    chosen = {} if profile is None else read_toml(resources.find("profiles", profile))
+    chosen = {} if profile is None else read_toml(resources.find("profiles", profile), ConfigError)
     asked = {*chosen, *(overrides or {})}
     merged: dict[str, Any] = {}
     for layer in (chosen, (defaults or {}) if profile is None else {}, overrides or {}):

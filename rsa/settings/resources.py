@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.paths import path_named
 from rsa.errors import ConfigError, did_you_mean
 
 
@@ -30,8 +31,8 @@ def find(kind: str, name: str) -> Path:
     known = names(kind)
     if name in known:
         return configs_folder() / kind / f"{name}.toml"
-    path = Path(name).expanduser()
-    if path.suffix == ".toml":
+    if name.endswith(".toml"):
+        path = path_named(name, ConfigError)
         if path.is_file():
             return path
         raise ConfigError(f"no {kind.removesuffix('s')} file at {path}")

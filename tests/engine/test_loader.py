@@ -243,7 +243,7 @@ def test_positions_of_a_model_that_also_sees(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("config.json", "{", "config.json cannot be read: Expecting property name"),
+        ("config.json", "{", "config.json cannot be read: no JSON: Expecting property name"),
         ("config.json", "[1]", "config.json cannot be read: it is no JSON object"),
         ("generation_config.json", "{nope", "generation_config.json cannot be read"),
         ("tokenizer.json", "{}", "the tokenizer in .* cannot be loaded"),

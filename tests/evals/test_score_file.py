@@ -88,7 +88,7 @@ async def test_an_empty_file(write: Write) -> None:
     ("bad", "said"),
     [
         (b"{", "line 3: no JSON: "),
-        (b"[" * 100_000, "line 3: no JSON: "),
+        (b"[" * 100_000, "line 3: lists and tables are nested more than 100 deep"),
         (b'"text"', "line 3: should be an object with id, gold, candidate"),
         (b'{"id": "\xff"}', r"line 3: no UTF-8 text \(byte 9\)"),
         ({"id": "a", "gold": "B", "answer": "B"}, "line 3: candidate is missing; there are id, gold, answer"),

@@ -144,7 +144,7 @@ def test_completion(typed: str, offered: set[str]) -> None:
 def test_a_problem_in_place_of_its_file_gets_the_command_that_takes_it(given: str, hint: str) -> None:
     code, out, err = rsa("solve", given)
     assert (code, out) == (2, "")
-    assert err.startswith("error: cannot read the problem in ")
+    assert err.startswith(("error: cannot read the problem in ", "error: cannot use "))
     assert err.endswith(f"; if that is the problem itself: {hint}")
 
 

@@ -184,7 +184,7 @@ def test_model_names_are_listed() -> None:
         (["--profile", "lihgt"], ["no profile is called 'lihgt'", "did you mean 'light'"]),
         (["--profile", "nowhere.toml"], ["no profile file at nowhere.toml"]),
         (["--profile", "unknown.toml"], ["unknown setting 'bta'", "did you mean 'beta'", "unknown.toml"]),
-        (["--profile", "broken.toml"], ["broken.toml is no valid TOML", "line 1"]),
+        (["--profile", "broken.toml"], ["broken.toml cannot be read: no valid TOML", "line 1"]),
         (["--task", "mth"], ["'mth'", "did you mean 'math'"]),
         (["--select", "vot"], ["select = 'vot'", "'vote', 'aggregate' or 'first'"]),
         (["--carry", "ful"], ["carry = 'ful'", "'full'"]),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engine import documents
 from engine.errors import ModelError
 from engine.files import checkpoint
 from engine.files.folder import ModelFolder
@@ -19,19 +20,18 @@ async def test_loading_reads_each_file_of_the_folder_once(
 ) -> None:
     """By this engine's own readers: the tokenizer's library reads what it likes."""
     folder, read = golden / "tiny_jang", []
-    read_header, read_text = checkpoint.read_header, Path.read_text
+    read_header, contents = checkpoint.read_header, documents.contents
 
     def header(file: Path) -> dict[str, checkpoint.TensorInfo]:
         read.append(file.name)
         return read_header(file)
 
-    def text(file: Path, *options: Any, **more: Any) -> str:
-        if file.parent == folder:
-            read.append(file.name)
-        return read_text(file, *options, **more)
+    def file_contents(file: Path, *options: Any) -> bytes:
+        read.append(file.name)
+        return contents(file, *options)
 
     monkeypatch.setattr(checkpoint, "read_header", header)
-    monkeypatch.setattr(Path, "read_text", text)
+    monkeypatch.setattr(documents, "contents", file_contents)
     engine = load_engine(folder)
     await engine.aclose()
     assert {"config.json", "generation_config.json", "jang_config.json", "model.safetensors"} <= set(read)
