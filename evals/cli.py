@@ -21,6 +21,7 @@ from rsa.command.options import (
     MethodFlag,
     ModelFlag,
     ProfileFlag,
+    TrustFlag,
     flag_of,
     folder_argument,
     folder_flag,
@@ -117,6 +118,7 @@ def evaluate(
     rescore: Annotated[
         Path | None, folder_flag("Score the evaluation in this folder again, without generating.")
     ] = None,
+    trust: TrustFlag = False,
     metric: Annotated[
         str | None, typer.Option(help="With --rescore: by another metric.", show_default="the benchmark's")
     ] = None,
@@ -159,24 +161,27 @@ def evaluate(
             flags = {"model": named, "in_flight": in_flight, "out": out, "resume": resume}
             where = {"executor": executor, "devices": devices, "address": address}
             _refuse({**given, **settings, **servers, **flags, **where}, "--rescore")
-            folder, results = rescore, _rescored(rescore, metric, quiet=quiet)
+            folder, results = rescore, _rescored(rescore, metric, trust=trust, quiet=quiet)
         else:
             if metric is not None:
                 raise ConfigError("--metric goes with --rescore only: the benchmark says how its answers are scored")
+            if trust and resume is None:
+                raise ConfigError("--trust is for what a folder holds already: it goes with --resume or --rescore")
             workers = executor_named(executor or "local", devices=devices, address=address)
             if resume is not None:
                 _refuse({"out": out}, "--resume")
-                job, opened, kept = _resumed(resume, given, settings, in_flight, named)
+                job, opened, kept = _resumed(resume, given, settings, in_flight, named, trust=trust)
                 servers = {**kept, **servers}
             else:
                 job, opened = _new(given, settings, in_flight, model or DEFAULT_MODEL, out, stack)
             folder, results = job.folder, _run(job, opened, servers, workers, quiet=quiet)
-        _finish(results, folder, with_report=write_report, as_json=json_, quiet=quiet)
+        _finish(results, folder, with_report=write_report, as_json=json_, trust=trust, quiet=quiet)
 
 
 def compare(
     first: Annotated[Path, folder_argument("Results folder of an evaluation.", "A")],
     second: Annotated[Path, folder_argument("Another one, of the same problems.", "B")],
+    trust: TrustFlag = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
     """Compare two evaluations, problem by problem.
@@ -187,7 +192,7 @@ def compare(
         from evals.comparison import compare as compare_folders
         from evals.display import comparison_lines
 
-        comparison = compare_folders(first, second)
+        comparison = compare_folders(first, second, trust=trust)
         typer.echo(comparison.model_dump_json(indent=2) if json_ else "\n".join(comparison_lines(comparison)))
 
 
@@ -195,6 +200,7 @@ def merge(
     folders: Annotated[list[Path], folder_argument("Results folders, one of each shard.", "DIR...")],
     *,
     out: Annotated[Path | None, folder_flag("Results folder.", default="a new one in runs/")] = None,
+    trust: TrustFlag = False,
     write_report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html at the end.")] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print results.json instead of the headline number.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on standard error but errors.")] = False,
@@ -209,22 +215,23 @@ def merge(
         from evals.folder import read_eval
         from evals.merging import merge as merge_shards
 
-        record = read_eval(folders[0])
+        record = read_eval(folders[0], trust=trust)
         folder = out or stack.enter_context(new_folder(f"{record.benchmark}-{record.method}"))
-        results = merge_shards(folders, folder)
+        results = merge_shards(folders, folder, trust=trust)
         if not quiet:
             say(*result_lines(results), sep="\n")
-        _finish(results, folder, with_report=write_report, as_json=json_, quiet=quiet)
+        _finish(results, folder, with_report=write_report, as_json=json_, trust=trust, quiet=quiet)
 
 
 @errors_for_people()
 def report(
     folder: Annotated[Path, folder_argument("Of an evaluation or of a solved problem.")],
+    trust: TrustFlag = False,
 ) -> None:
     """Write DIR/report.html, one page that needs nothing else, and print its path."""
     from evals.report import write_report
 
-    typer.echo(write_report(folder))
+    typer.echo(write_report(folder, trust=trust))
 
 
 @errors_for_people()
@@ -291,17 +298,23 @@ def _new(
 
 
 def _resumed(
-    folder: Path, given: dict[str, Any], settings: dict[str, Any], in_flight: int | None, model: str | None
+    folder: Path,
+    given: dict[str, Any],
+    settings: dict[str, Any],
+    in_flight: int | None,
+    model: str | None,
+    *,
+    trust: bool,
 ) -> tuple[EvalJob, str, dict[str, Any]]:
     """The job, its model, and what opens that besides its name."""
     from evals.folder import read_eval
     from evals.job import EvalJob
     from rsa.compose import model_to_open, options_to_open
 
-    job = EvalJob.resumed(folder, given, settings, in_flight)
+    job = EvalJob.resumed(folder, given, settings, in_flight, trust=trust)
     if model is not None:
         return job, model, {}
-    theirs = read_eval(folder).model
+    theirs = read_eval(folder, trust=trust).model
     return job, model_to_open(theirs), options_to_open(theirs)
 
 
@@ -342,11 +355,11 @@ def _run(job: EvalJob, model: str, options: dict[str, Any], executor: Executor |
         raise
 
 
-def _rescored(folder: Path, metric: str | None, *, quiet: bool) -> EvalResults:
+def _rescored(folder: Path, metric: str | None, *, trust: bool, quiet: bool) -> EvalResults:
     from evals.rescoring import rescore
 
     try:
-        return _shown(lambda show: rescore(folder, metric, on_event=show), quiet=quiet)
+        return _shown(lambda show: rescore(folder, metric, trust=trust, on_event=show), quiet=quiet)
     except KeyboardInterrupt:
         raise interrupted(f"interrupted; start again with: rsa eval --rescore {shlex.quote(str(folder))}") from None
 
@@ -361,14 +374,14 @@ def _shown(run: Callable[[OnEvent | None], Awaitable[EvalResults]], *, quiet: bo
         return anyio.run(run, watch)
 
 
-def _finish(results: EvalResults, folder: Path, *, with_report: bool, as_json: bool, quiet: bool) -> None:
+def _finish(results: EvalResults, folder: Path, *, with_report: bool, as_json: bool, trust: bool, quiet: bool) -> None:
     """The report, the figures on standard output, and the exit code of an evaluation without a single value."""
     from evals.folder import RESULTS
 
     if with_report:
         from evals.report import write_report
 
-        written = write_report(folder)
+        written = write_report(folder, trust=trust)
         if not quiet:
             say(f"report: {written}")
     if not quiet:

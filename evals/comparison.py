@@ -57,9 +57,12 @@ class Comparison(Record):
     notes: tuple[str, ...] = ()
 
 
-def compare(first: str | Path, second: str | Path) -> Comparison:
-    """Compare the evaluations in two folders. Raises ResultsError if they have no problem, or no measure, in common."""
-    return compare_results(read_results(first), read_results(second))
+def compare(first: str | Path, second: str | Path, *, trust: bool = False) -> Comparison:
+    """Compare the evaluations in two folders. Raises ResultsError if they have no problem, or no measure, in common.
+
+    trust  what was changed in them since it was written is taken as it is, not refused; a note says so.
+    """
+    return compare_results(read_results(first, trust=trust), read_results(second, trust=trust))
 
 
 def compare_results(first: EvalResults, second: EvalResults) -> Comparison:

@@ -9,6 +9,9 @@ candidates.jsonl   one `CandidateRecord` a line, in order of the data  ┐
 timings.json    seconds                                             │ written when all runs are done
 results.json    the summary, written last                           ┘
 lock            held while a process works in the folder
+
+Each file ends with a digest, the lines of candidates.jsonl are a chain of them (`rsa.digests`) whose end results.json
+knows: what was changed afterwards is refused when it is read, or taken on trust where somebody says so.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Self, TypeVar
 
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, Field, FiniteFloat, JsonValue
 
 from engine.api import ModelInfo
 from engine.paths import path_named
@@ -32,6 +35,7 @@ from evals.data.shard import Shard
 from evals.errors import DataError, OtherEvalError, ResultsError
 from evals.results import FORMAT, DataInfo, EvalResults, EvalTimings
 from evals.run_scores import RunScores
+from rsa.digests import STRICT, Trust, seal
 from rsa.folders import (
     lock_folder,
     make_folder,
@@ -39,11 +43,12 @@ from rsa.folders import (
     read_versioned,
     this_machine,
     what_differs,
-    write_atomically,
+    write_record,
     written_aside,
 )
 from rsa.results import Record, RunResult
 from rsa.runlog import RESULT as RUN_RESULT
+from rsa.runlog import read_result as read_run_result
 from rsa.settings.config import RSAConfig
 from rsa.settings.methods import Method
 
@@ -133,7 +138,7 @@ def data_identity(data: DataInfo) -> dict[str, object]:
 
 
 class _TimeSpent(Record):
-    spent_s: float
+    spent_s: FiniteFloat
 
 
 class ResultsFolder:
@@ -141,41 +146,47 @@ class ResultsFolder:
 
     record     of the evaluation, as it is on the disk.
     spent_s    seconds that processes have worked on it, when that was last noted.
+    trust      notes what was taken on trust.
     """
 
-    def __init__(self, folder: Path, record: EvalRecord, lock: IO[bytes]) -> None:
+    def __init__(self, folder: Path, record: EvalRecord, lock: IO[bytes], trust: Trust) -> None:
         self.folder = folder
         self.record = record
-        self.spent_s = read_json(folder / PROGRESS, _TimeSpent).spent_s if (folder / PROGRESS).exists() else 0.0
+        self.trust = trust
+        self.spent_s = _spent(folder / PROGRESS, trust)
         self._noted_s = self.spent_s
         self._began = time.monotonic() - self.spent_s
         self._lock = lock
+        self._candidates_digest = ""
 
     @classmethod
-    def open(cls, folder: str | Path, record: EvalRecord, *, resume: bool) -> Self:
+    def open(cls, folder: str | Path, record: EvalRecord, *, resume: bool, trust: bool = False) -> Self:
         """Start an evaluation in a folder, or go on with the one it holds.
 
         resume  True: continue if it holds one (otherwise start it); False: it must not hold one.
+        trust   True: what was changed since it was written is taken as it is, and noted.
 
         Raises OtherEvalError if it holds another one, ResultsError if it cannot be used, RunLockedError if another
         process works in it.
         """
         folder = path_named(folder, ResultsError)
         lock = _locked(folder)
+        doubts = Trust(folder, given=trust)
         try:
-            return cls(folder, _begin(folder, record, resume=resume), lock)
+            return cls(folder, _begin(folder, record, doubts, resume=resume), lock, doubts)
         except BaseException:
             lock.close()
             raise
 
     @classmethod
-    def of(cls, folder: str | Path) -> Self:
+    def of(cls, folder: str | Path, *, trust: bool = False) -> Self:
         """The evaluation that a folder holds. Raises as `open`."""
         folder = path_named(folder, ResultsError)
-        record = read_eval(folder)
+        doubts = Trust(folder, given=trust)
+        record = _read_eval(folder, doubts)
         lock = _locked(folder)
         try:
-            return cls(folder, record, lock)
+            return cls(folder, record, lock, doubts)
         except BaseException:
             lock.close()
             raise
@@ -195,12 +206,26 @@ class ResultsFolder:
         return self.folder / RUNS / run_name(problem_id, epoch)
 
     def read_scores(self, problem_id: str, epoch: int) -> RunScores | None:
-        """The scores of a run that is done, by the evaluation's metric; None if there are none, or unreadable ones."""
+        """The scores of a run that is done, by the evaluation's metric; None if there are none.
+
+        Raises ResultsError for what cannot be read, and what was changed and is not taken on trust.
+        """
+        scores = self._scores(problem_id, epoch)
+        return scores if scores is not None and scores.metric == self.record.metric else None
+
+    def _scores(self, problem_id: str, epoch: int) -> RunScores | None:
+        """By whatever metric. What the run generated is kept beside them, so they can be made again."""
+        path = self.run_folder(problem_id, epoch) / SCORES
+        if not path.exists():
+            return None
         try:
-            scores = read_json(self.run_folder(problem_id, epoch) / SCORES, RunScores)
-        except ResultsError:
-            return None  # what the run generated is kept beside it: it is scored again
-        return scores if scores.metric == self.record.metric else None
+            scores = read_json(path, RunScores, self.trust)
+            if (scores.problem_id, scores.epoch) != (problem_id, epoch):
+                self.trust.doubt(path, f"is of problem {scores.problem_id!r}, epoch {scores.epoch}", ResultsError)
+        except ResultsError as error:
+            again = f"or remove it: rsa eval --resume {self.folder} scores the run again"
+            raise ResultsError(f"{error}; {again}") from None
+        return scores
 
     def write_scores(self, scores: RunScores, failed: RunResult | None = None) -> None:
         """Mark a run as done. `failed`: what there is of it if it failed as a whole."""
@@ -208,23 +233,22 @@ class ResultsFolder:
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if failed is not None:
-                write_atomically(folder / FAILED, failed.model_dump_json().encode())
-            write_atomically(folder / SCORES, scores.model_dump_json().encode())
+                write_record(folder / FAILED, failed)
+            write_record(folder / SCORES, scores)
             if scores.error is None:
                 (folder / FAILED).unlink(missing_ok=True)
 
     def read_result(self, problem_id: str, epoch: int) -> RunResult | None:
-        """What a run generated; None if it did not get so far."""
+        """What a run generated; None if it did not get so far. Raises ResultsError, RunFolderError."""
         folder = self.run_folder(problem_id, epoch)
-        path = next((folder / name for name in (RUN_RESULT, FAILED) if (folder / name).exists()), None)
-        return None if path is None else read_json(path, RunResult)
+        if (folder / RUN_RESULT).exists():
+            return read_run_result(folder, trust=self.trust.given)
+        return read_json(folder / FAILED, RunResult, self.trust) if (folder / FAILED).exists() else None
 
     def read_error(self, problem_id: str, epoch: int) -> str | None:
-        """Why a run failed as a whole; None if it did not, or is not done."""
-        try:
-            return read_json(self.run_folder(problem_id, epoch) / SCORES, RunScores).error
-        except ResultsError:
-            return None
+        """Why a run failed as a whole; None if it did not, or is not done. Raises as `read_scores`."""
+        scores = self._scores(problem_id, epoch)
+        return None if scores is None else scores.error
 
     def note_progress(self) -> None:
         """Keep `spent_s` for the process that goes on after this one, to about a second."""
@@ -237,16 +261,19 @@ class ResultsFolder:
         path = self.folder / PROGRESS
         temporary = path.with_name(f".{PROGRESS}.{os.getpid()}.tmp")
         with _writing(self.folder):
-            temporary.write_text(_TimeSpent(spent_s=self.spent_s).model_dump_json())  # not worth waiting for the disk
+            spent = _TimeSpent(spent_s=self.spent_s).model_dump_json().encode()
+            temporary.write_bytes(seal(spent).data)  # not worth waiting for the disk
             temporary.replace(path)
 
     # ---- the whole
 
     def write_metric(self, metric: str, settings: Mapping[str, JsonValue]) -> None:
         """Change the metric. Scores by another one count as missing from now on."""
-        self.record = self.record.model_copy(update={"metric": metric, "metric_settings": dict(settings)})
+        warnings = tuple(dict.fromkeys((*self.record.data_warnings, *self.trust.notes)))
+        news = {"metric": metric, "metric_settings": dict(settings), "data_warnings": warnings}
+        self.record = self.record.model_copy(update=news)
         with _writing(self.folder):
-            write_atomically(self.folder / EVAL, self.record.model_dump_json(indent=1).encode())
+            write_record(self.folder / EVAL, self.record, indent=1)
 
     def scores(self, runs: Iterable[tuple[str, int]]) -> Iterator[RunScores]:
         """The scores of these runs (problem_id, epoch), read one at a time. Raises ResultsError if one has none."""
@@ -258,17 +285,22 @@ class ResultsFolder:
 
     def write_candidates(self, runs: Iterable[RunScores]) -> Iterator[RunScores]:
         """Pass scores on, writing the lines of candidates.jsonl; the file is in place when the last was passed on."""
+        digest = ""
         with _writing(self.folder), written_aside(self.folder / CANDIDATES) as file:
             for scores in runs:
                 for candidate in scores.candidates:
-                    file.write(candidate.model_dump_json().encode() + b"\n")
+                    line, digest = seal(candidate.model_dump_json().encode(), digest)
+                    file.write(line + b"\n")
                 yield scores
+        self._candidates_digest = digest
 
-    def write_results(self, results: EvalResults, timings: EvalTimings) -> None:
-        """Write timings.json and results.json: the evaluation is finished."""
+    def write_results(self, results: EvalResults, timings: EvalTimings) -> EvalResults:
+        """Write timings.json and results.json, which knows the end of candidates.jsonl: the evaluation is finished."""
+        results = results.model_copy(update={"candidates_digest": self._candidates_digest})
         with _writing(self.folder):
-            write_atomically(self.folder / TIMINGS, timings.model_dump_json(indent=1).encode())
-            write_atomically(self.folder / RESULTS, results.model_dump_json(indent=1).encode())
+            write_record(self.folder / TIMINGS, timings, indent=1)
+            write_record(self.folder / RESULTS, results, indent=1)
+        return results
 
 
 def run_name(problem_id: str, epoch: int) -> str:
@@ -278,31 +310,46 @@ def run_name(problem_id: str, epoch: int) -> str:
     return f"{readable or 'problem'}-{digest}-e{epoch}"
 
 
-def read_json(path: Path, kind: type[ModelT]) -> ModelT:
-    """The record in a file. Raises ResultsError if it is missing or cannot be understood."""
-    return read_record(path, kind, ResultsError)
+def read_json(path: Path, kind: type[ModelT], trust: Trust = STRICT) -> ModelT:
+    """The record in a file. Raises ResultsError if it is missing, cannot be understood, or was changed and is not taken
+    on trust."""
+    return read_record(path, kind, ResultsError, trust=trust)
 
 
-def read_eval(folder: str | Path) -> EvalRecord:
-    """What a results folder is about. Raises ResultsError if it is none."""
+def read_eval(folder: str | Path, *, trust: bool = False) -> EvalRecord:
+    """What a results folder is about. Raises ResultsError if it is none, or was changed and is not taken on `trust`."""
+    path = path_named(folder, ResultsError)
+    return _read_eval(path, Trust(path, given=trust))
+
+
+def _read_eval(folder: str | Path, trust: Trust) -> EvalRecord:
     path = _existing(folder) / EVAL
     if not path.is_file():
         raise ResultsError(f"{path.parent} holds no evaluation: it has no {EVAL}")
-    return _versioned(path, EvalRecord)
+    return _versioned(path, EvalRecord, trust)
 
 
-def read_results(folder: str | Path) -> EvalResults:
-    """The summary of a finished evaluation. Raises ResultsError if there is none."""
+def read_results(folder: str | Path, *, trust: bool = False) -> EvalResults:
+    """The summary of a finished evaluation; what was taken on trust is among its warnings.
+
+    Raises ResultsError if there is none, or it was changed and is not taken on `trust`.
+    """
     path = _existing(folder) / RESULTS
+    doubts = Trust(path.parent, given=trust)
     if not path.is_file():
         unfinished = (path.parent / EVAL).is_file()
         hint = f"; go on with: rsa eval --resume {path.parent}" if unfinished else ""
         raise ResultsError(f"{path.parent} holds no finished evaluation: it has no {RESULTS}{hint}")
-    return _versioned(path, EvalResults)
+    return _versioned(path, EvalResults, doubts).warned(doubts.notes)
 
 
-def _versioned(path: Path, kind: type[ModelT]) -> ModelT:
-    return read_versioned(path, kind, ResultsError, FORMAT, instead="start a new evaluation")
+def _versioned(path: Path, kind: type[ModelT], trust: Trust) -> ModelT:
+    return read_versioned(path, kind, ResultsError, FORMAT, instead="start a new evaluation", trust=trust)
+
+
+def _spent(path: Path, trust: Trust) -> float:
+    """Seconds that were noted. Nobody waited for the disk then: a power cut may have left nothing."""
+    return read_json(path, _TimeSpent, trust).spent_s if path.exists() and path.stat().st_size else 0.0
 
 
 def _existing(folder: str | Path) -> Path:
@@ -312,9 +359,9 @@ def _existing(folder: str | Path) -> Path:
     return folder
 
 
-def _begin(folder: Path, record: EvalRecord, *, resume: bool) -> EvalRecord:
+def _begin(folder: Path, record: EvalRecord, trust: Trust, *, resume: bool) -> EvalRecord:
     if (folder / EVAL).exists():
-        found = read_eval(folder)
+        found = _read_eval(folder, trust)
         _check_same(folder, found, record)
         if not resume:
             raise ResultsError(f"{folder} already holds this evaluation; go on with: rsa eval --resume {folder}")
@@ -322,7 +369,7 @@ def _begin(folder: Path, record: EvalRecord, *, resume: bool) -> EvalRecord:
     if (folder / RUNS).exists():
         raise ResultsError(f"{folder} holds {RUNS}/ but no {EVAL}: choose another folder")
     try:
-        write_atomically(folder / EVAL, record.model_dump_json(indent=1).encode())
+        write_record(folder / EVAL, record, indent=1)
     except OSError as error:
         raise ResultsError(f"cannot use results folder {folder}: {error.strerror}") from None
     return record

@@ -59,6 +59,7 @@ async def evaluate(
     in_flight: int | None = None,
     executor: Executor | None = None,
     resume: bool = False,
+    trust: bool = False,
     progress: bool = False,
     on_event: OnEvent | None = None,
     **settings: Any,
@@ -78,6 +79,8 @@ async def evaluate(
     executor   who starts workers, with an engine each, to solve the problems; None: this process solves them. Workers
                need the name of a model. They do not change the results.
     resume     go on with the evaluation in `out`, if there is one; without it, `out` must not hold one.
+    trust      with `resume`: what was changed in `out` since it was written is taken as it is, not refused; the
+               warnings of the results say so.
     progress   show on standard error what `rsa eval` shows there; `on_event` is told of the same.
 
     Raises ConfigError, EvalError (BenchmarkError, DataError, ResultsError and their kinds), RunFolderError, and
@@ -104,6 +107,7 @@ async def evaluate(
         folder=path_named(out, ResultsError),
         in_flight=in_flight,
         resume=resume,
+        trust=trust,
     )
     from evals.display import watching
 
@@ -117,6 +121,7 @@ class EvalJob:
 
     shard      the part of the problems that is measured; None: all of them.
     in_flight  problems at once; None: so many that the engine stays full.
+    trust      what was changed in the folder since it was written is taken as it is.
     """
 
     benchmark: Benchmark
@@ -128,6 +133,7 @@ class EvalJob:
     folder: Path
     resume: bool
     in_flight: int | None
+    trust: bool = False
 
     @classmethod
     def new(
@@ -144,8 +150,11 @@ class EvalJob:
         folder: Path,
         in_flight: int | None,
         resume: bool = False,
+        trust: bool = False,
     ) -> Self:
         """An evaluation from its settings. Raises BenchmarkError, ConfigError, DataError for a shard that is none."""
+        if trust and not resume:
+            raise ConfigError("`trust` is for what a folder holds already: it goes with resume")
         from rsa.compose import model_settings
 
         known = benchmark if isinstance(benchmark, Benchmark) else load_benchmark(benchmark)
@@ -164,11 +173,18 @@ class EvalJob:
             folder=folder,
             resume=resume,
             in_flight=in_flight,
+            trust=trust,
         )
 
     @classmethod
     def resumed(
-        cls, folder: Path, asked: Mapping[str, Any], settings: Mapping[str, Any], in_flight: int | None
+        cls,
+        folder: Path,
+        asked: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        in_flight: int | None,
+        *,
+        trust: bool = False,
     ) -> Self:
         """An evaluation that goes on: everything comes from its folder. What is given besides must agree with it.
 
@@ -177,7 +193,7 @@ class EvalJob:
 
         Raises ResultsError if the folder holds no evaluation, OtherEvalError for a flag that differs from it.
         """
-        record = read_eval(folder)
+        record = read_eval(folder, trust=trust)
         if record.source.benchmark is None:
             raise ResultsError(f"a program gave the problems of {folder}: go on there, with evaluate(..., resume=True)")
         benchmark = load_benchmark(record.source.benchmark)
@@ -210,12 +226,13 @@ class EvalJob:
             folder=folder,
             resume=True,
             in_flight=in_flight,
+            trust=trust,
         )
 
     def open_data(self) -> Data:
         """The problems. Raises DataError."""
         # A data set without a pinned commit may have moved on since.
-        found = read_eval(self.folder) if self.resume and (self.folder / EVAL).exists() else None
+        found = read_eval(self.folder, trust=self.trust) if self.resume and (self.folder / EVAL).exists() else None
         return open_source(self.benchmark, self.source, self.shard, found)
 
     async def run(
@@ -261,7 +278,7 @@ class EvalJob:
                 source=self.source,
                 versions=where.versions,
             )
-            opening = partial(ResultsFolder.open, self.folder, record, resume=self.resume)
+            opening = partial(ResultsFolder.open, self.folder, record, resume=self.resume, trust=self.trust)
             folder = stack.enter_context(await anyio.to_thread.run_sync(opening))
             evaluation = Evaluation(
                 folder,
@@ -289,7 +306,7 @@ class EvalJob:
 
         if not isinstance(engine, str):
             raise ConfigError("workers open engines of their own: give the name of a model, not an engine")
-        job = Job(engine, dict(options), self.benchmark.model_copy(update={"questions": None}), self.config)
+        job = Job(engine, dict(options), self.benchmark.model_copy(update={"questions": None}), self.config, self.trust)
         channels = await stack.enter_async_context(executor.channels(engine))
         return await stack.enter_async_context(Crew(channels, job, meter=meter, in_flight=self.in_flight))
 

@@ -23,13 +23,15 @@ _OF_A_SHARD = (f"data.{SHARD}", "data.selected")
 """What may differ between shards of one evaluation."""
 
 
-def merge(folders: Sequence[str | Path], out: str | Path) -> EvalResults:
+def merge(folders: Sequence[str | Path], out: str | Path, *, trust: bool = False) -> EvalResults:
     """Put the finished shards of one evaluation together, in a results folder as one run over all problems writes it.
 
     But for clocks, it holds the same to the byte. The shards stay as they are.
 
     folders  results folders, one of each shard, in any order.
     out      a folder that is new or empty; it is there whole or not at all.
+    trust    what was changed in a shard since it was written is taken as it is, not refused; the warnings of the
+             results say so.
 
     Raises ResultsError: a folder that is no shard, or unfinished; shards that are missing or there twice, or of unequal
     numbers; a folder in use, or one that cannot be written. OtherEvalError for shards of different evaluations.
@@ -37,7 +39,9 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> EvalResults:
     target = path_named(out, ResultsError)
     _check_free(target)
     with ExitStack() as stack:
-        shards = [stack.enter_context(ResultsFolder.of(folder)) for folder in _in_order(folders)]
+        shards = [
+            stack.enter_context(ResultsFolder.of(folder, trust=trust)) for folder in _in_order(folders, trust=trust)
+        ]
         building = target.with_name(f".{target.name}.merging")
         try:
             shutil.rmtree(building, ignore_errors=True)  # of a merge that was killed
@@ -60,12 +64,12 @@ def _check_free(target: Path) -> None:
         raise ResultsError(f"{target} is not empty: name a new folder for what is merged")
 
 
-def _in_order(folders: Sequence[str | Path]) -> list[Path]:
+def _in_order(folders: Sequence[str | Path], *, trust: bool) -> list[Path]:
     """The folders of shards 1 to n. Raises as `merge` for what is not one finished shard of each."""
     paths = [path_named(folder, ResultsError) for folder in folders]
     if not paths:
         raise ResultsError("there is nothing to merge: name the results folders of all shards")
-    records = [read_eval(path) for path in paths]
+    records = [read_eval(path, trust=trust) for path in paths]
     _check_one_evaluation(paths, records)
     shards = [_shard_of(path, record) for path, record in zip(paths, records, strict=True)]
     _check_numbers(paths, shards)
@@ -114,16 +118,19 @@ def _build(shards: Sequence[ResultsFolder], folder: Path) -> EvalResults:
     """Write the merged evaluation into a folder of its own. Raises OSError, ResultsError."""
     problems = _in_order_of_the_data(shards)
     record = _merged_record([shard.record for shard in shards], len(problems))
-    with ResultsFolder.open(folder, record, resume=False) as merged:
+    with ResultsFolder.open(folder, record, resume=False, trust=shards[0].trust.given) as merged:
         for shard in shards:
             shutil.copytree(shard.folder / RUNS, folder / RUNS, dirs_exist_ok=True)
         merged.spent_s = sum(shard.spent_s for shard in shards)
+        merged.trust.notes += [note for shard in shards for note in shard.trust.notes]
         return write_figures(merged, [(problem, epoch) for problem in problems for epoch in range(record.epochs)])
 
 
 def _in_order_of_the_data(shards: Sequence[ResultsFolder]) -> list[str]:
     """The ids of all problems."""
-    parts = [[problem.id for problem in read_results(shard.folder).problems] for shard in shards]
+    parts = [
+        [problem.id for problem in read_results(shard.folder, trust=shard.trust.given).problems] for shard in shards
+    ]
     owners: dict[str, Path] = {}
     for shard, part in zip(shards, parts, strict=True):
         for problem in part:

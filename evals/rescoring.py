@@ -29,18 +29,21 @@ async def rescore(
     metric: str | None = None,
     *,
     benchmark: Benchmark | None = None,
+    trust: bool = False,
     on_event: OnEvent | None = None,
 ) -> EvalResults:
     """Score a finished evaluation again from its run folders, without generating; its results are written anew.
 
     metric     another one than it has been scored by.
     benchmark  must be given where a program gave the problems.
+    trust      what was changed in the folder since it was written is taken as it is, not refused; the warnings of the
+               results say so.
 
     Raises ResultsError if the folder holds no evaluation or one that is not finished, OtherEvalError if its data is
     not what it was, and as `evaluate`.
     """
     async with AsyncExitStack() as stack:
-        results = stack.enter_context(ResultsFolder.of(folder))
+        results = stack.enter_context(ResultsFolder.of(folder, trust=trust))
         record = results.record
         if benchmark is None and record.source.benchmark is None:
             raise ResultsError(f"a program gave the problems of {folder}: call rescore(..., benchmark=...) there")
@@ -87,8 +90,9 @@ class _ScoredAgain:
         """Scores from what a run generated. A run that failed stays failed."""
         folder, metric = self._folder, self._folder.record.metric
         result = folder.read_result(question.id, epoch)
-        error = folder.read_error(question.id, epoch)
-        if result is not None and error is None and result.stopped_because == "no_candidates":
+        failed = result is None or result.stopped_because == "no_candidates"
+        error = folder.read_error(question.id, epoch) if failed else None
+        if failed and result is not None and error is None:
             error = "all candidates of a round failed"
         if result is not None:
             scores = await score_run(result, question, self._scorer, metric=metric, epoch=epoch, error=error)

@@ -6,7 +6,8 @@ things happened: a run that was killed and resumed writes the same bytes. Second
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, Self
 
 from pydantic import Field, FiniteFloat
 
@@ -132,6 +133,7 @@ class EvalResults(Record):
     usage     all tokens of all problems and epochs.
     protocol  in words: what was asked, how often, and what counts.
     warnings  what a reader of the numbers should know (fewer questions than asked, budgets lowered, unscored ones).
+    candidates_digest   of the last line of candidates.jsonl: see `rsa.digests`.
     """
 
     format: int = FORMAT
@@ -154,6 +156,11 @@ class EvalResults(Record):
     prompt_sha256: str
     warnings: tuple[str, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
+    candidates_digest: str = ""
+
+    def warned(self, more: Iterable[str]) -> Self:
+        """With more warnings, before those that there are; none twice."""
+        return self.model_copy(update={"warnings": tuple(dict.fromkeys((*more, *self.warnings)))})
 
 
 class ProblemTiming(Record):

@@ -168,8 +168,7 @@ def write_figures(folder: ResultsFolder, runs: Iterable[tuple[str, int]]) -> Eva
         problems=tuple(timed),
         machine=this_machine(),
     )
-    folder.write_results(results, timings)
-    return results
+    return folder.write_results(results.warned(folder.trust.notes), timings)
 
 
 class _Queue:

@@ -59,6 +59,7 @@ class Solver:
 
     metric  what results call the scorer's.
     meter   of the engine.
+    trust   what was changed in a run folder since it was written is taken as it is.
     """
 
     def __init__(
@@ -71,10 +72,12 @@ class Solver:
         metric: str,
         meter: EngineLoad,
         sync: Sync,
+        trust: bool,
     ) -> None:
         self._config = config
         self._scorer = scorer
         self._metric = metric
+        self._trust = trust
         self._rsa = MarkovianRSA(MeteredEngine(engine, meter), config=config, sync=sync, math_workers=math)
 
     async def solve(
@@ -106,8 +109,8 @@ class Solver:
         problem = Problem(question.problem, images=question.images, problem_id=question.id)
         seed = epoch_seed(self._config.seed, epoch)
         if watch is None:
-            return await self._rsa.solve(problem, out=out, resume=True, seed=seed)
-        async with self._rsa.stream(problem, out=out, resume=True, seed=seed) as events:
+            return await self._rsa.solve(problem, out=out, resume=True, trust=self._trust, seed=seed)
+        async with self._rsa.stream(problem, out=out, resume=True, trust=self._trust, seed=seed) as events:
             async for event in events:
                 watch(event)
         assert event.type == "run_finished", "it is the last event"
@@ -183,6 +186,7 @@ class Here:
             metric=record.metric,
             meter=self._meter,
             sync="round",
+            trust=folder.trust.given,
         )
         return [Solving(solver, folder, self.in_flight)]
 

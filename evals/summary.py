@@ -19,6 +19,7 @@ from evals.results import CandidateRecord, EvalResults, ProblemStats, RoundStats
 from evals.run_scores import RunScores
 from evals.scorers.protocol import UNSCORED, ScoreStatus
 from evals.stats import best_of, estimate, majority, mean_of, powers_of_two
+from rsa.digests import TAKEN
 from rsa.settings.suitability import sampling_of
 from rsa.words import listed, plural
 
@@ -246,7 +247,8 @@ class _Notes:
             lowered = ", ".join(f"{name} -> {_span(used)}" for name, used in self._lowered.items())
             yield f"budgets were lowered to fit in {self._runs_lowered} of {self._runs} runs: {lowered}"
         if self._said:
-            said = [f"{message} ({count} of {self._runs} runs)" for message, count in self._said.most_common()]
+            counted = sorted(self._said.most_common(), key=lambda each: not each[0].startswith(TAKEN))
+            said = [f"{message} ({count} of {self._runs} runs)" for message, count in counted]
             yield listed(said, MAX_LISTED, "; ")
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from rsa.problem import Problem, Turn
     from rsa.results import Candidate, Check, Round, RunResult, Tail, Vote
-    from rsa.runlog import read_events, read_run
+    from rsa.runlog import read_events, read_result, read_run
     from rsa.settings.config import Limits, RSAConfig
     from rsa.settings.profiles import load_config, profile_names
 
@@ -58,6 +58,7 @@ __all__ = [
     "open_engine",
     "profile_names",
     "read_events",
+    "read_result",
     "read_run",
 ]
 
@@ -67,7 +68,7 @@ _HOME = {
     **dict.fromkeys(("Candidate", "Check", "Round", "RunResult", "Tail", "Vote"), "rsa.results"),
     **dict.fromkeys(("Problem", "Turn"), "rsa.problem"),
     **dict.fromkeys(("load_config", "profile_names"), "rsa.settings.profiles"),
-    **dict.fromkeys(("read_events", "read_run"), "rsa.runlog"),
+    **dict.fromkeys(("read_events", "read_result", "read_run"), "rsa.runlog"),
     **dict.fromkeys(("Tool", "ToolCall"), "engine.tools"),
     "open_engine": "rsa.compose",
 }

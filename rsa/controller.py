@@ -37,7 +37,8 @@ from rsa.problem import Problem
 from rsa.prompts import PromptSet, load_prompts
 from rsa.results import RunResult
 from rsa.run import Run, Send
-from rsa.runlog import RunLog, RunRecord, Sync
+from rsa.run_record import RunRecord
+from rsa.runlog import RunLog, Sync
 from rsa.settings.config import RSAConfig
 from rsa.settings.methods import method_settings
 from rsa.settings.profiles import load_config
@@ -59,6 +60,7 @@ class _Order:
     config: RSAConfig
     out: Path | None
     resume: bool
+    trust: bool
 
 
 class MarkovianRSA:
@@ -116,32 +118,52 @@ class MarkovianRSA:
         self.config = _config(config, profile, named, self._model_name)
 
     async def solve(
-        self, problem: str | Problem, *, out: str | Path | None = None, resume: bool = False, **settings: Any
+        self,
+        problem: str | Problem,
+        *,
+        out: str | Path | None = None,
+        resume: bool = False,
+        trust: bool = False,
+        **settings: Any,
     ) -> RunResult:
         """Solve one problem.
 
         problem   its text, or a `Problem`: a conversation, images, an id of its own.
         out       folder for the run log; it must not hold a run unless `resume` is true.
         resume    go on with the run in `out`, if there is one: what is in its log is not generated again.
+        trust     with `resume`: what was changed in `out` since it was written is taken as it is, not refused; the
+                  warnings of the result say so.
         settings  of this run alone, as `RSAConfig` has them: `seed=1`.
 
         Raises ProblemError, ConfigError, PromptError, RunFolderError (and its kinds), NoCandidatesError,
         engine.errors.EngineError; RSAError while another event loop has runs.
         """
-        return await self._run(self._order(problem, out, resume, settings))
+        return await self._run(self._order(problem, out, resume, trust, settings))
 
     def stream(
-        self, problem: str | Problem, *, out: str | Path | None = None, resume: bool = False, **settings: Any
+        self,
+        problem: str | Problem,
+        *,
+        out: str | Path | None = None,
+        resume: bool = False,
+        trust: bool = False,
+        **settings: Any,
     ) -> EventStream:
         """The events of a run as they happen: `async with` it, then `async for`. Arguments as of `solve`.
 
         The last event is `RunFinished`. What `solve` would raise, reading raises; faults of the arguments are raised at
         once. Leaving the `async with` early cancels the run and its rows in the engine.
         """
-        return EventStream(partial(self._run, self._order(problem, out, resume, settings)))
+        return EventStream(partial(self._run, self._order(problem, out, resume, trust, settings)))
 
     def solve_sync(
-        self, problem: str | Problem, *, out: str | Path | None = None, resume: bool = False, **settings: Any
+        self,
+        problem: str | Problem,
+        *,
+        out: str | Path | None = None,
+        resume: bool = False,
+        trust: bool = False,
+        **settings: Any,
     ) -> RunResult:
         """`solve` for code that is not asynchronous. Calls from several threads share the engine's batches. An engine
         opened by name is closed again when the last of them ends.
@@ -150,7 +172,7 @@ class MarkovianRSA:
         """
         if _in_event_loop():
             raise RSAError("an event loop is running here (a notebook?): use `await rsa.solve(...)`")
-        order = self._order(problem, out, resume, settings)
+        order = self._order(problem, out, resume, trust, settings)
 
         async def main() -> RunResult:
             with self._loop.entered():  # until it is closed, no other loop may take the engine up
@@ -183,12 +205,14 @@ class MarkovianRSA:
         await self.aclose()
 
     def _order(
-        self, problem: str | Problem, out: str | Path | None, resume: bool, settings: Mapping[str, Any]
+        self, problem: str | Problem, out: str | Path | None, resume: bool, trust: bool, settings: Mapping[str, Any]
     ) -> _Order:
         if not isinstance(problem, Problem):
             problem = Problem(problem)
         if resume and out is None:
             raise ConfigError("resume needs the run's folder: give it as out")
+        if trust and not resume:
+            raise ConfigError("`trust` is for what a folder holds already: it goes with resume")
         misplaced = [name for name in settings if name in _OF_THE_PROBLEM]
         if misplaced:
             raise ConfigError(f"{misplaced[0]} is no setting but part of the problem: give Problem(text, ...)")
@@ -198,6 +222,7 @@ class MarkovianRSA:
             config.for_problem(images=bool(problem.images), tools=problem.takes_tools),
             None if out is None else path_named(out, RunFolderError),
             resume,
+            trust,
         )
 
     async def _run(self, order: _Order, send: Send | None = None) -> RunResult:
@@ -219,7 +244,15 @@ class MarkovianRSA:
             log = None
             if order.out is not None:
                 record = RunRecord.of(problem, config, engine.model, prompts)
-                opening = partial(RunLog.open, order.out, record, problem, resume=order.resume, sync=self._sync)
+                opening = partial(
+                    RunLog.open,
+                    order.out,
+                    record,
+                    problem,
+                    resume=order.resume,
+                    sync=self._sync,
+                    trust=order.trust,
+                )
                 log = stack.enter_context(await anyio.to_thread.run_sync(opening))
             run = Run(
                 engine,

@@ -13,6 +13,7 @@ from typing import IO, TypeVar
 
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
+from rsa.digests import STRICT, Trust, seal, unseal
 from rsa.errors import ConfigError, RSAError, RunLockedError
 from rsa.words import shortened
 
@@ -73,27 +74,61 @@ def lock_folder(folder: Path) -> IO[bytes]:
     return lock
 
 
-def read_record(path: Path, kind: type[ModelT], error: type[RSAError]) -> ModelT:
-    """The record in a JSON file. Raises `error` if it is missing or cannot be understood."""
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except OSError as trouble:
-        raise error(f"cannot read {path}: {trouble.strerror}") from None
-    except (ValidationError, ConfigError) as trouble:
-        raise error(f"{path} cannot be understood: {str(trouble).splitlines()[0]}") from None
+def write_record(path: Path, record: BaseModel, *, indent: int | None = None, before: str = "") -> str:
+    """Write a record with its digest, which is returned, as a file that is there whole or not at all.
+
+    before  the digest of what it follows. Raises OSError.
+    """
+    data, digest = seal(record.model_dump_json(indent=indent).encode(), before)
+    write_atomically(path, data)
+    return digest
 
 
-def read_versioned(path: Path, kind: type[ModelT], error: type[RSAError], current: int, *, instead: str) -> ModelT:
-    """The record in a JSON file, whose `format` must be `current`. Raises `error`, also for what another version wrote:
-    then it says what to do `instead`."""
-    found = read_record(path, _Format, error).format
+def read_record(
+    path: Path, kind: type[ModelT], error: type[RSAError], *, trust: Trust = STRICT, before: str = ""
+) -> ModelT:
+    """The record in a JSON file, as `write_record` wrote it. Raises `error` if it is missing, cannot be understood, or
+    was changed and is not taken on trust."""
+    found = unseal(_bytes_of(path, error), before)
+    record = _understood(path, found.content, kind, error)
+    if found.fault:
+        trust.doubt(path, found.fault, error)
+    return record
+
+
+def read_versioned(
+    path: Path,
+    kind: type[ModelT],
+    error: type[RSAError],
+    current: int,
+    *,
+    instead: str,
+    trust: Trust = STRICT,
+) -> ModelT:
+    """As `read_record`, of a record whose `format` must be `current`. Raises `error`, also for what another version
+    wrote: then it says what to do `instead`."""
+    found = _understood(path, unseal(_bytes_of(path, error)).content, _Format, error).format
     if found > current:
         raise error(f"{path.parent} was written by a newer version (format {found}): update")
     if found < current:
         raise error(
             f"{path.parent} was written by an older version (format {found}), which this one cannot read: {instead}"
         )
-    return read_record(path, kind, error)
+    return read_record(path, kind, error, trust=trust)
+
+
+def _bytes_of(path: Path, error: type[RSAError]) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as trouble:
+        raise error(f"cannot read {path}: {trouble.strerror}") from None
+
+
+def _understood(path: Path, content: bytes, kind: type[ModelT], error: type[RSAError]) -> ModelT:
+    try:
+        return kind.model_validate_json(content)
+    except (ValidationError, ConfigError) as trouble:
+        raise error(f"{path} cannot be understood: {str(trouble).splitlines()[0]}") from None
 
 
 class _Format(BaseModel):

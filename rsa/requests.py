@@ -41,10 +41,11 @@ class Requests:
             prompt = self.prompts.initial(self.problem)
             length = tokenizer.prompt_tokens(prompt, tools=self.problem.tools)
         name = "select" if kind == "selection" else f"r{number}-c{index:02}"
-        sampling = self._sampling(number, kind, index)
+        sampling = self.sampling(number, kind, index)
         return GenerationRequest(id=name, messages=prompt, sampling=sampling, tools=self.problem.tools), length
 
-    def _sampling(self, number: int, kind: RoundKind, index: int) -> SamplingParams:
+    def sampling(self, number: int, kind: RoundKind, index: int) -> SamplingParams:
+        """How a candidate is drawn."""
         config = self.config
         answers_now = number >= config.t or config.answers_every_round
         # A carry of answers takes those that come by themselves; forcing more would only cost tokens.

@@ -118,6 +118,14 @@ class Candidate(Record):
         """Whether an answer was wanted of it; those of rounds that only hand on tails have no budget for one."""
         return self.sampling is None or self.sampling.answer_budget != 0
 
+    def misfit(self, n: int) -> str | None:
+        """Why it cannot be one of `n` candidates of a round, whatever it says; None if it can."""
+        if self.status in ("ok", "degenerate") and (self.completion is None or self.tail is None):
+            return f"candidate {self.index} of round {self.round} ended without a completion or a tail"
+        if not all(0 <= index < n for index in (self.index, *self.parents)):
+            return f"candidate {self.index} of round {self.round} names candidates that there are none"
+        return None
+
 
 class Vote(Record):
     """Candidates of one round that gave equivalent answers.
@@ -216,3 +224,21 @@ class RunResult(Record):
     timings: Timings
     rounds: tuple[Round, ...] = Field(repr=False)
     selection: Round | None = Field(None, repr=False)
+
+    @property
+    def misfit(self) -> str | None:
+        """Why its rounds cannot be those of a run, whatever they say; None if they can."""
+        for number, played in enumerate(self.rounds):
+            indices = [candidate.index for candidate in played.candidates]
+            if played.round != number or indices != list(range(self.config.n)):
+                return f"round {number} is not whole"
+        if not self.rounds or (self.selection is not None and len(self.selection.candidates) != 1):
+            return "a round is missing"
+        for played in (*self.rounds, *([self.selection] if self.selection is not None else [])):
+            answers = {candidate.index for candidate in played.candidates if candidate.answer is not None}
+            if any(not vote.candidates or not answers.issuperset(vote.candidates) for vote in played.votes):
+                return f"round {played.round} has votes of candidates without an answer"
+            for candidate in played.candidates:
+                if candidate.round != played.round or (why := candidate.misfit(self.config.n)) is not None:
+                    return why or f"round {played.round} has candidates of another one"
+        return None

@@ -16,10 +16,11 @@ import anyio.to_thread
 from engine.api import Engine, Usage
 from rsa import rollouts, seeds
 from rsa import votes as selection
-from rsa.answers.calls import Answered, answered, calls_of
+from rsa.answers.calls import Answered, calls_of
 from rsa.answers.checking import Checker
 from rsa.answers.equivalence import AnswerMatcher
 from rsa.answers.math_pool import MathWorkers
+from rsa.derived import Replay, answer_given, tails_of
 from rsa.errors import NoCandidatesError
 from rsa.events import (
     BudgetsLowered,
@@ -48,7 +49,6 @@ from rsa.results import (
     RoundKind,
     RunResult,
     StopReason,
-    Tail,
     Timings,
 )
 from rsa.rollouts import Rollout
@@ -85,6 +85,7 @@ class Run:
         self.budgets = budgets
         self.requests = Requests(engine, config, problem, prompts, budgets)
         spent_s = log.elapsed_s if log else 0.0
+        self.replay = Replay(log, self.requests) if log is not None and log.resumed else None
         self.meter = Meter(config.limits, n=config.n, answer_budget=self.budgets.answer_budget, spent_s=spent_s)
         self.matcher = AnswerMatcher(prompts.answer, workers=math_workers)
         self.started_at = (log.created_at if log else "") or datetime.now(UTC).isoformat(timespec="seconds")
@@ -103,7 +104,7 @@ class Run:
         """
         await self._begin()
         if self.log is not None and self.log.result is not None:
-            return await self._announce(self.log.result)
+            return await self._announce(await self._recorded(self.log, self.log.result))
         async with self.matcher:
             reason: StopReason | None = None
             while reason is None:
@@ -111,8 +112,7 @@ class Run:
                 self.rounds.append(await self._play(len(self.rounds), "population", subsets))
                 reason = await self._reason_to_stop(self.rounds[-1])
             if reason == "finished" and self.config.select == "aggregate":
-                subset = self._draw_subset(len(self.rounds), 0, self.rounds[-1].parents)
-                self.selection = await self._play(len(self.rounds), "selection", (subset,))
+                self.selection = await self._play(len(self.rounds), "selection", (self._draw_last_subset(),))
             return await self._finish(reason)
 
     # ---- the parts of it
@@ -132,6 +132,7 @@ class Run:
         if self.budgets.lowered is not None:
             self.warnings.append(self.budgets.lowered)
             await self._emit(BudgetsLowered(message=self.budgets.lowered))
+        await self._say_trusted()
 
     def _draw_subsets(self, number: int) -> tuple[Subset, ...]:
         """Parents of each candidate of a round: C members of the round before, without replacement."""
@@ -139,6 +140,10 @@ class Run:
             return ((),) * self.config.n
         parents = self.rounds[number - 1].parents
         return tuple(self._draw_subset(number, index, parents) for index in range(self.config.n))
+
+    def _draw_last_subset(self) -> Subset:
+        """Parents of the one more aggregation of `select="aggregate"`."""
+        return self._draw_subset(len(self.rounds), 0, self.rounds[-1].parents)
 
     def _draw_subset(self, number: int, index: int, parents: Subset) -> Subset:
         if self.config.c == 1 and number <= self.config.t and index in parents:
@@ -149,11 +154,15 @@ class Run:
     async def _play(self, number: int, kind: RoundKind, subsets: tuple[Subset, ...]) -> Round:
         """Generate the candidates of a round, those apart that the log of a resumed run holds."""
         started_s = self.meter.elapsed_s()
+        if self.replay is not None:
+            self.replay.subsets(number, kind, subsets)
         await self._emit(RoundStarted(at_s=started_s, round=number, kind=kind, subsets=subsets))
         waiting: list[Rollout] = []
         for index, parents in enumerate(subsets):
             done = self.log.finished.get((kind, number, index)) if self.log else None
             if done is not None:
+                if self.replay is not None:
+                    self.replay.candidate(done, kind, parents, self.rounds)
                 self.meter.spend(done.completion.usage.completion_tokens if done.completion else 0)
                 await self._record(done, kind)
             else:
@@ -162,6 +171,7 @@ class Run:
             self.engine, waiting, meter=self.meter, listener=self, progress_every_s=self.progress_every_s
         )
         candidates = tuple(self._ended[kind, number, index] for index in range(len(subsets)))
+        await self._say_trusted()
         played = Round(
             round=number,
             kind=kind,
@@ -170,6 +180,8 @@ class Run:
             started_s=started_s,
             finished_s=self.meter.elapsed_s(),
         )
+        if self.replay is not None:
+            self.replay.votes(played)
         await self._emit(
             RoundFinished(
                 at_s=played.finished_s,
@@ -207,10 +219,36 @@ class Run:
         for message in (*self.matcher.problems, *selection.fallbacks(choice, self.rounds, self.selection)):
             self.warnings.append(message)
             await self._emit(Warned(at_s=self.meter.elapsed_s(), message=message))
+        await self._say_trusted()
         result = self._result(reason)
         if self.log is not None:
             await anyio.to_thread.run_sync(self.log.finish, result)
         return await self._announce(result)
+
+    async def _recorded(self, log: RunLog, result: RunResult) -> RunResult:
+        """The result of a run that had ended, if it follows from its rounds; with what was taken on trust."""
+        if self.replay is not None:
+            for played in result.rounds:
+                self.replay.round(played, self._draw_subsets(played.round), self.rounds)
+                self.rounds.append(played)
+            if result.selection is not None:
+                self.replay.round(result.selection, (self._draw_last_subset(),), self.rounds)
+                self.selection = result.selection
+            self.replay.result(result, self._result(result.stopped_because))
+        await self._say_trusted()
+        news = [each for each in self.warnings if each not in result.warnings and each in log.trust.notes]
+        if not news:
+            return result
+        result = result.model_copy(update={"warnings": (*result.warnings, *news)})
+        await anyio.to_thread.run_sync(log.finish, result)
+        return result
+
+    async def _say_trusted(self) -> None:
+        """What was taken on trust since this was called last, among the warnings."""
+        for message in self.log.trust.notes if self.log is not None else ():
+            if message not in self.warnings:
+                self.warnings.append(message)
+                await self._emit(Warned(at_s=self.meter.elapsed_s(), message=message))
 
     async def _announce(self, result: RunResult) -> RunResult:
         await self._emit(RunFinished(at_s=result.timings.wall_s, result=result))
@@ -219,7 +257,7 @@ class Run:
     # ---- candidates
 
     async def _prepare(self, number: int, kind: RoundKind, index: int, parents: Subset) -> Rollout:
-        tails = [self._tail_of(number - 1, parent) for parent in parents]
+        tails = tails_of(parents, self.rounds)
         request, length = self.requests.of(number, kind, index, tails)
         rollout = Rollout(
             round=number,
@@ -242,11 +280,6 @@ class Run:
         )
         return rollout
 
-    def _tail_of(self, number: int, index: int) -> Tail:
-        tail = self.rounds[number].candidates[index].tail
-        assert tail is not None, "parents completed, so they have tails"
-        return tail
-
     # ---- what rollouts report (rsa.rollouts.Listener)
 
     async def progressed(self, rollout: Rollout) -> None:
@@ -266,7 +299,7 @@ class Run:
 
     async def finished(self, rollout: Rollout) -> None:
         completion, status = rollout.completion, rollout.status or "failed"
-        tail, found = None, Answered(None)
+        tail = None
         if completion is not None:
             tail = cut_tail(
                 completion,
@@ -274,14 +307,9 @@ class Run:
                 tail_tokens=self.budgets.tau,
                 tokenizer=self.engine.tokenizer,
             )
-            if status in ("ok", "cancelled"):
-                found = answered(
-                    completion,
-                    self.prompts.answer,
-                    thinks=self.engine.model.thinks,
-                    tools=self.problem.tools,
-                    salt=f"{self.problem.id} {rollout.kind} {rollout.round} {rollout.index}",
-                )
+        found = answer_given(
+            self.requests, completion, status, kind=rollout.kind, number=rollout.round, index=rollout.index
+        )
         candidate = Candidate(
             round=rollout.round,
             index=rollout.index,

@@ -5,21 +5,22 @@ images/       the problem's images, named by their SHA-256
 events.jsonl  one event a line, appended as it happens (see `Sync`); progress events are not logged
 result.json   the result, written last
 lock          held while a process works in the folder
+
+The first three records are one chain of digests (`rsa.digests`), from run.json over the events to result.json: what was
+changed afterwards is refused when it is read, or taken on trust where somebody says so.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from engine.api import ImagePart, Message, ModelInfo, Role, Tool, ToolCall
 from engine.paths import path_named
-from rsa.errors import ConfigError, ProblemError, ResumeMismatchError, RunFolderError
+from rsa.digests import STRICT, Trust, seal, unseal, unseal_lines
+from rsa.errors import ConfigError, ResumeMismatchError, RunFolderError
 from rsa.events import (
     CandidateFinished,
     CandidateProgress,
@@ -33,24 +34,12 @@ from rsa.events import (
     event_from_json,
     event_to_json,
 )
-from rsa.folders import (
-    lock_folder,
-    make_folder,
-    read_record,
-    read_versioned,
-    this_machine,
-    versions_of,
-    what_differs,
-    write_atomically,
-)
-from rsa.problem import Problem, Turn
-from rsa.prompts import PromptSet
-from rsa.results import Candidate, Record, RoundKind, RunResult
-from rsa.settings.config import RSAConfig
+from rsa.folders import lock_folder, make_folder, read_record, read_versioned, what_differs, write_record
+from rsa.problem import Problem
+from rsa.results import Candidate, RoundKind, RunResult
+from rsa.run_record import FORMAT, RunRecord, keep_images, logged_problem
 
-FORMAT = 6
-"""The number of the format of run folders: raised when an older reader could not understand one."""
-RUN, EVENTS, RESULT, IMAGES = "run.json", "events.jsonl", "result.json", "images"
+RUN, EVENTS, RESULT = "run.json", "events.jsonl", "result.json"
 CandidateKey = tuple[RoundKind, int, int]
 Sync = Literal["candidate", "round", "end"]
 """How much a power cut may take: at most the candidates that run (`candidate`), the round (`round`) or the whole run
@@ -63,137 +52,19 @@ _SYNCED: dict[Sync, tuple[type, ...]] = {
 }
 
 
-class LoggedTurn(Record):
-    """A turn of the conversation. `images` are the names of files in images/: their SHA-256; `calls` and `answers` as
-    of `rsa.Turn`."""
-
-    role: Role
-    text: str
-    images: tuple[str, ...] = ()
-    calls: tuple[ToolCall, ...] = ()
-    answers: str | None = None
-
-    @classmethod
-    def of(cls, message: Message) -> LoggedTurn:
-        images = tuple(image.sha256 for image in message.images)
-        return cls(role=message.role, text=message.text, images=images, calls=message.calls, answers=message.answers)
-
-    def as_turn(self, folder: Path) -> Turn:
-        """The turn, its images read from a folder. Raises OSError."""
-        images = [ImagePart(data=(folder / name).read_bytes()) for name in self.images]
-        return Turn(self.role, self.text, images, self.calls, self.answers)
-
-
-class RunRecord(Record):
-    """The content of run.json. The last turn of a user in `conversation` is the problem itself; `tools` are those that
-    it offers."""
-
-    format: int = FORMAT
-    created_at: str
-    problem_id: str
-    conversation: tuple[LoggedTurn, ...] = Field(min_length=1)
-    tools: tuple[Tool, ...] = ()
-    config: RSAConfig
-    model: ModelInfo
-    task: str
-    prompt_sha256: str
-    versions: dict[str, str]
-    machine: dict[str, str | int | None]
-
-    @classmethod
-    def of(cls, problem: Problem, config: RSAConfig, model: ModelInfo, prompts: PromptSet) -> RunRecord:
-        """The record of a run that starts now, on this machine."""
-        return cls(
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            problem_id=problem.id,
-            conversation=tuple(LoggedTurn.of(message) for message in problem.messages),
-            tools=problem.tools,
-            config=config,
-            model=model,
-            task=prompts.name,
-            prompt_sha256=prompts.sha256,
-            versions=versions_of("markovian-rsa", "anyio", "pydantic", "jinja2"),
-            machine=this_machine(),
-        )
-
-    @property
-    def problem(self) -> str:
-        """The text of the problem itself."""
-        return self.conversation[self.at].text
-
-    @property
-    def earlier(self) -> tuple[LoggedTurn, ...]:
-        """What stands before it."""
-        return self.conversation[: self.at]
-
-    @property
-    def later(self) -> tuple[LoggedTurn, ...]:
-        """What stands after it: calls of tools and their results."""
-        return self.conversation[self.at + 1 :]
-
-    @property
-    def at(self) -> int:
-        """The place of the problem itself in the conversation."""
-        places = [at for at, turn in enumerate(self.conversation) if turn.role == "user"]
-        return places[-1] if places else len(self.conversation) - 1
-
-    @property
-    def images(self) -> tuple[str, ...]:
-        """Names of the images of all turns, in order."""
-        return tuple(name for turn in self.conversation for name in turn.images)
-
-    def identity(self) -> dict[str, object]:
-        """What must be the same for a run to be resumed."""
-        config = {f"config.{key}": value for key, value in self.config.values().items()}
-        model = {"model fingerprint": self.model.fingerprint or self.model.name}
-        return {
-            "problem": self.problem,
-            "earlier turns": [_said(turn) for turn in self.earlier],
-            "later turns": [_said(turn) for turn in self.later],
-            "tools": [tool.model_dump() for tool in self.tools],
-            "images": [turn.images for turn in self.conversation],
-            "problem_id": self.problem_id,
-            "prompts": self.prompt_sha256,
-            **config,
-            **model,
-        }
-
-
-def _said(turn: LoggedTurn) -> tuple[object, ...]:
-    return turn.role, turn.text, [(call.name, call.arguments) for call in turn.calls], turn.answers
-
-
-def read_run(folder: str | Path) -> tuple[RunRecord, Problem]:
-    """What a run folder is about, to resume it. Raises RunFolderError if it is no run folder."""
+def read_run(folder: str | Path, *, trust: bool = False) -> tuple[RunRecord, Problem]:
+    """What a run folder is about, to resume it. Raises RunFolderError if it is no run folder, or was changed and is not
+    taken on `trust`."""
     folder = path_named(folder, RunFolderError)
     if not (folder / RUN).exists():
         raise RunFolderError(f"{folder} is no run folder: it has no {RUN}")
-    record = read_run_record(folder)
+    record = read_run_record(folder, Trust(folder, given=trust))
     return record, logged_problem(folder / RUN, record.conversation, record.tools, record.problem_id)
 
 
-def keep_images(folder: Path, problem: Problem) -> None:
-    """Write the images of a problem into a run folder, each once. Raises OSError."""
-    for image in problem.images:
-        (folder / IMAGES).mkdir(exist_ok=True)
-        write_atomically(folder / IMAGES / image.sha256, image.data)
-
-
-def logged_problem(path: Path, conversation: Sequence[LoggedTurn], tools: Sequence[Tool], problem_id: str) -> Problem:
-    """The problem that the record at `path` tells of; its images are in the same run folder. Raises RunFolderError."""
-    try:
-        turns = [turn.as_turn(path.parent / IMAGES) for turn in conversation]
-    except OSError as error:
-        raise RunFolderError(f"cannot read an image of the run: {error.filename}: {error.strerror}") from None
-    try:
-        return Problem.conversation(turns, tools=tools, problem_id=problem_id)
-    except ProblemError as error:
-        raise RunFolderError(f"{path} cannot be understood: {error}") from None
-
-
-def read_run_record(folder: Path) -> RunRecord:
+def read_run_record(folder: Path, trust: Trust = STRICT) -> RunRecord:
     """The content of run.json. Raises RunFolderError, also for a folder that another version wrote."""
-    return read_versioned(folder / RUN, RunRecord, RunFolderError, FORMAT, instead="start a new run")
+    return read_versioned(folder / RUN, RunRecord, RunFolderError, FORMAT, instead="start a new run", trust=trust)
 
 
 class RunLog:
@@ -201,13 +72,16 @@ class RunLog:
 
     finished   candidates found in the log of a resumed run; failed ones of a round that failed as a whole are
                left out, so that they get another try.
+    logged     events found there, by key; of one that is there twice, the last.
     hits       limits it ran into.
     result     of a run that had finished.
     elapsed_s  when the log stopped, in seconds since the run's start.
+    trust      notes what was taken on trust.
     """
 
-    def __init__(self, folder: Path, lock: IO[bytes], sync: Sync = "candidate") -> None:
+    def __init__(self, folder: Path, lock: IO[bytes], sync: Sync = "candidate", *, trust: bool = False) -> None:
         self.folder = folder
+        self.trust = Trust(folder, given=trust)
         self.finished: dict[CandidateKey, Candidate] = {}
         self.hits: list[LimitHit] = []
         self.result: RunResult | None = None
@@ -217,15 +91,26 @@ class RunLog:
         self._lock = lock
         self._synced = _SYNCED[sync]
         self._events: IO[bytes] | None = None
+        self.logged: dict[EventKey, Event] = {}
+        self._lines: dict[EventKey, int] = {}
         self._seen: set[EventKey] = set()
+        self._digest = ""  # of what was logged last
 
     @classmethod
     def open(
-        cls, folder: str | Path, record: RunRecord, problem: Problem, *, resume: bool, sync: Sync = "candidate"
+        cls,
+        folder: str | Path,
+        record: RunRecord,
+        problem: Problem,
+        *,
+        resume: bool,
+        sync: Sync = "candidate",
+        trust: bool = False,
     ) -> Self:
         """Start a run in a new folder, or go on with the one it holds. Blocks until that is on the disk.
 
         resume  True: continue if it holds a run (otherwise start one); False: it must not hold a run.
+        trust   True: what was changed since it was written is taken as it is, and noted.
 
         Raises RunLockedError, ResumeMismatchError (naming what differs), RunFolderError.
         """
@@ -233,7 +118,7 @@ class RunLog:
         try:
             make_folder(folder)
             lock = lock_folder(folder)
-            log = cls(folder, lock, sync)
+            log = cls(folder, lock, sync, trust=trust)
             try:
                 log._begin(record, problem, resume=resume)
             except BaseException:
@@ -252,26 +137,34 @@ class RunLog:
             raise RunFolderError(f"{self.folder} holds {EVENTS} but no {RUN}: choose another folder")
         else:
             keep_images(self.folder, problem)
-            write_atomically(self.folder / RUN, record.model_dump_json(indent=1).encode())
+            self._digest = write_record(self.folder / RUN, record, indent=1)
             self.created_at = record.created_at
         self._events = (self.folder / EVENTS).open("ab")
 
     def _continue(self, record: RunRecord) -> None:
-        found, _ = read_run(self.folder)
+        found = read_run_record(self.folder, self.trust)
         keys, details = what_differs(found.identity(), record.identity())
         if keys:
             raise ResumeMismatchError(f"{self.folder} holds another run. Different: {details}", keys)
         self.resumed = True
         self.created_at = found.created_at
+        events, self._digest = _read_events(self.folder, self.trust, repair=True)
+        for line, event in enumerate(events, 1):
+            misfit = event.candidate.misfit(found.config.n) if isinstance(event, CandidateFinished) else None
+            if misfit is not None:
+                raise RunFolderError(
+                    f"{self.folder / EVENTS}, line {line}, cannot be: {misfit}; cut the file off before that line, and "
+                    "what follows is generated again"
+                )
+            self._note(event, line)
         if (self.folder / RESULT).exists():
-            self.result = read_record(self.folder / RESULT, RunResult, RunFolderError)
-        for event in read_events(self.folder, repair=True):
-            self._note(event)
+            self.result = _read_result(self.folder, self._digest, self.trust)
         if self.result is None:
             self._forget_failed_round(found.config.n)
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: Event, line: int) -> None:
         self._seen.add(event.key)
+        self.logged[event.key], self._lines[event.key] = event, line
         self.elapsed_s = max(self.elapsed_s, event.at_s)
         if isinstance(event, CandidateFinished):
             candidate = event.candidate
@@ -286,23 +179,34 @@ class RunLog:
         if len(played) == n and all(self.finished[key].status == "failed" for key in played):
             for key in played:
                 del self.finished[key]
+                self.logged.pop(("candidate_finished", *key), None)
+            self.logged.pop(("round_finished", "population", last), None)
             ends = ("candidate_finished", "round_finished")
             self._seen = {key for key in self._seen if not (key[0] in ends and key[1:3] == ("population", last))}
+
+    def doubt(self, key: EventKey | None, fault: str) -> None:
+        """The event of this key, or the result for None, does not fit what it follows from: `fault` says how.
+
+        Raises RunFolderError, or notes it where it is taken on trust.
+        """
+        path = self.folder / (RESULT if key is None else EVENTS)
+        self.trust.doubt(path, fault, RunFolderError, line=None if key is None else self._lines.get(key))
 
     def waits_for_disk(self, event: Event) -> bool:
         """Whether `append` blocks until this event is on the disk."""
         return isinstance(event, self._synced)
 
     def append(self, event: Event) -> None:
-        """Log an event, unless a resumed run already holds it."""
+        """Log an event, unless a resumed run already holds it, or has a result: nothing comes after that."""
         key = event.key
-        if isinstance(event, CandidateProgress | RunFinished) or key in self._seen:
+        if isinstance(event, CandidateProgress | RunFinished) or key in self._seen or self.result is not None:
             return
         if self._events is None:
             raise RunFolderError(f"the log of {self.folder} is closed")
         self._seen.add(key)
+        line, self._digest = seal(event_to_json(event).encode(), self._digest)
         try:
-            self._events.write(event_to_json(event).encode() + b"\n")
+            self._events.write(line + b"\n")
             self._events.flush()
             if self.waits_for_disk(event):
                 os.fsync(self._events.fileno())
@@ -313,7 +217,7 @@ class RunLog:
         """Write result.json, when all events are on the disk."""
         if self._events is not None:
             os.fsync(self._events.fileno())
-        write_atomically(self.folder / RESULT, result.model_dump_json().encode())
+        write_record(self.folder / RESULT, result, before=self._digest)
 
     def close(self) -> None:
         """Close the log and let go of the lock. Idempotent."""
@@ -329,22 +233,69 @@ class RunLog:
         self.close()
 
 
-def read_events(folder: str | Path, *, repair: bool = False) -> list[Event]:
+def read_events(folder: str | Path, *, repair: bool = False, trust: bool = False) -> list[Event]:
     """The events of a run folder. A last line that was cut off is left out, and with `repair` cut away.
 
-    Raises RunFolderError for a broken line before the last, naming it.
+    Raises RunFolderError, naming it, for a broken line before the last, and for one that was changed and is not taken
+    on `trust`.
     """
-    path = Path(folder) / EVENTS
-    data = path.read_bytes() if path.exists() else b""
+    folder = path_named(folder, RunFolderError)
+    return _read_events(folder, Trust(folder, given=trust), repair=repair)[0]
+
+
+def read_result(folder: str | Path, *, trust: bool = False) -> RunResult:
+    """The result of a run that has ended; what was taken on trust is among its warnings.
+
+    Raises RunFolderError if there is none, or the folder was changed and is not taken on `trust`.
+    """
+    folder = path_named(folder, RunFolderError)
+    doubts = Trust(folder, given=trust)
+    read_run_record(folder, doubts)
+    before = _recorded(folder)
+    for number, (_, found) in enumerate(unseal_lines(_logged(folder).split(b"\n")[:-1], before), 1):
+        if found.fault:
+            doubts.doubt(folder / EVENTS, found.fault, RunFolderError, line=number)
+        before = found.digest
+    result = _read_result(folder, before, doubts)
+    return result.model_copy(update={"warnings": (*dict.fromkeys((*result.warnings, *doubts.notes)),)})
+
+
+def _read_events(folder: Path, trust: Trust, *, repair: bool = False) -> tuple[list[Event], str]:
+    """The events, and the digest of what was logged last."""
+    path = folder / EVENTS
+    data, digest = _logged(folder), _recorded(folder)
     whole = data[: data.rfind(b"\n") + 1]
     events: list[Event] = []
-    for number, line in enumerate(whole.splitlines(), 1):
+    for number, (_, found) in enumerate(unseal_lines(whole.split(b"\n")[:-1], digest), 1):
         try:
-            events.append(event_from_json(line))
+            events.append(event_from_json(found.content))
         except (ValidationError, ConfigError):
             raise RunFolderError(f"{path}, line {number}, is no event: the log is damaged") from None
+        if found.fault:
+            trust.doubt(path, found.fault, RunFolderError, line=number)
+        digest = found.digest
     if repair and len(whole) < len(data):
         with path.open("r+b") as file:
             file.truncate(len(whole))
             os.fsync(file.fileno())
-    return events
+    return events, digest
+
+
+def _logged(folder: Path) -> bytes:
+    path = folder / EVENTS
+    return path.read_bytes() if path.exists() else b""
+
+
+def _recorded(folder: Path) -> str:
+    """The digest of run.json, at which the chain of events starts; "" without one."""
+    path = folder / RUN
+    return unseal(path.read_bytes()).digest if path.exists() else ""
+
+
+def _read_result(folder: Path, before: str, trust: Trust) -> RunResult:
+    result = read_record(folder / RESULT, RunResult, RunFolderError, trust=trust, before=before)
+    if result.misfit is not None:
+        raise RunFolderError(
+            f"{folder / RESULT} cannot be: {result.misfit}; move the file away, and it is made again from {EVENTS}"
+        )
+    return result

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rsa.command.options import folder_argument, folder_flag
+from rsa.command.options import TrustFlag, folder_argument, folder_flag
 from rsa.command.terminal import errors_for_people
 
 
@@ -37,8 +37,9 @@ def export(
         str | None, typer.Option(help="With eval-results: where the evaluation can be looked at.", show_default="none")
     ] = None,
     out: Annotated[Path | None, folder_flag("Folder of the export.", default="DIR/export")] = None,
+    trust: TrustFlag = False,
 ) -> None:
     """Write an evaluation's results in a format that others collect, and print the file's path."""
     from evals.export.writing import export as write
 
-    typer.echo(write(folder, kind=format_, by=by, relation=relation, task=task, url=url, out=out))
+    typer.echo(write(folder, kind=format_, by=by, relation=relation, task=task, url=url, out=out, trust=trust))

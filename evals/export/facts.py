@@ -32,9 +32,10 @@ class Finished:
     results: EvalResults
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
-        """The evaluation of a results folder. Raises ResultsError if it is not finished, or nothing was scored."""
-        found = cls(read_eval(folder), read_results(folder))
+    def read(cls, folder: Path, *, trust: bool = False) -> Self:
+        """The evaluation of a results folder. Raises ResultsError if it is not finished, nothing was scored, or it was
+        changed and is not taken on `trust`."""
+        found = cls(read_eval(folder, trust=trust), read_results(folder, trust=trust))
         if found.results.mean.value is None:
             raise ResultsError(f"{folder} holds no value to export: none of its problems could be scored")
         return found

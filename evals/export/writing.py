@@ -26,6 +26,7 @@ def export(
     task: str | None = None,
     url: str | None = None,
     out: Path | None = None,
+    trust: bool = False,
 ) -> Path:
     """Write the evaluation in a results folder in a format of others. Returns the file, which is in a tree of folders
     as those who collect the format want it.
@@ -34,6 +35,8 @@ def export(
     by, relation   of an Every Eval Ever record: see `evals.export.every_eval_ever.Source`. `by` must be given.
     task, url      of an entry for the Hub: see `evals.export.eval_results.yaml_of`.
     out            the root of the tree; by default `export` in the results folder.
+    trust          what was changed in the folder since it was written is taken as it is, not refused; the warnings that
+                   are exported say so.
 
     Raises ConfigError for what does not go together, ResultsError for an evaluation that is not finished, that the
     format cannot hold, or that cannot be written.
@@ -52,12 +55,12 @@ def export(
         if by is None:
             raise ConfigError("an Every Eval Ever record says who measured: give `by`, a name")
         source = every_eval_ever.Source(by, relation)  # type: ignore[arg-type]  # it checks
-        evaluation = Finished.read(folder)
+        evaluation = Finished.read(folder, trust=trust)
         record = every_eval_ever.record_of(evaluation, source, written_at_s=time.time())
         return _write(root, every_eval_ever.place_of(evaluation), json.dumps(record, indent=2))
     if by is not None or relation != "other":
         raise ConfigError("`by` and `relation` have no place in an entry of the Hub: leave them out, or give `url`")
-    evaluation = Finished.read(folder)
+    evaluation = Finished.read(folder, trust=trust)
     text = eval_results.yaml_of(evaluation, task=task or eval_results.DEFAULT_TASK, url=url)
     return _write(root, eval_results.place_of(evaluation), text)
 

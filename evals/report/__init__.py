@@ -18,18 +18,19 @@ MAX_BYTES = 20_000_000
 """The largest report. Browsers and mail programs still open that; texts are shortened and left out to keep it."""
 
 
-def write_report(folder: str | Path, *, max_bytes: int = MAX_BYTES) -> Path:
+def write_report(folder: str | Path, *, trust: bool = False, max_bytes: int = MAX_BYTES) -> Path:
     """Write `report.html` into the folder of an evaluation or of a solved problem; returns its path.
 
     The same folder gives the same bytes. The page is there whole or not at all. Details that would make it larger
-    than `max_bytes` are left out, and the page says which.
+    than `max_bytes` are left out, and the page says which. What was changed in the folder since it was written is
+    refused; with `trust` it is taken as it is, and the page says so.
 
     Raises ResultsError if the folder holds neither, or what it holds cannot be read; RunFolderError if it is a
     broken run folder.
     """
     folder = path_named(folder, ResultsError)
     path = folder / REPORT
-    pieces = _pieces(folder, max_bytes)
+    pieces = _pieces(folder, max_bytes, trust=trust)
     try:
         with written_aside(path) as file:
             file.writelines(piece.encode() for piece in pieces)
@@ -38,7 +39,7 @@ def write_report(folder: str | Path, *, max_bytes: int = MAX_BYTES) -> Path:
     return path
 
 
-def _pieces(folder: Path, max_bytes: int) -> Iterable[str]:
+def _pieces(folder: Path, max_bytes: int, *, trust: bool) -> Iterable[str]:
     """The page in pieces, made as they are read: a report of 5,000 problems is never in memory whole."""
     from evals.folder import EVAL, RESULTS
     from rsa.runlog import RUN
@@ -46,11 +47,11 @@ def _pieces(folder: Path, max_bytes: int) -> Iterable[str]:
     if (folder / RESULTS).is_file():
         from evals.report.evaluation import evaluation_page
 
-        return evaluation_page(folder, max_bytes)
+        return evaluation_page(folder, max_bytes, trust=trust)
     if (folder / RUN).is_file():
         from evals.report.solved import solved_page
 
-        return solved_page(folder, max_bytes)
+        return solved_page(folder, max_bytes, trust=trust)
     if (folder / EVAL).is_file():
         raise ResultsError(
             f"the evaluation in {folder} has not ended: there is {EVAL}, but no {RESULTS}; "

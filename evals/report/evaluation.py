@@ -22,6 +22,7 @@ from evals.report.views import Badge, RoundView, scored_rounds, worth
 from evals.report.words import at_a_glance, changes, facts, gains, headline, statuses
 from evals.results import EvalResults, ProblemStats
 from evals.stats import Estimate
+from rsa.digests import TAKEN
 from rsa.errors import RSAError
 
 PROBLEM_CHARACTERS = 8_000
@@ -34,9 +35,9 @@ _NOTES_BYTES = 1_000
 _NAME_CHARACTERS = 80
 
 
-def evaluation_page(folder: Path, max_bytes: int) -> Iterator[str]:
+def evaluation_page(folder: Path, max_bytes: int, *, trust: bool) -> Iterator[str]:
     """The page in pieces; see `evals.report.write_report`."""
-    reader = EvalReader(folder)
+    reader = EvalReader(folder, trust=trust)
     template = environment().get_template("evaluation.html.j2")
     context = _context(reader)
     frame = sum(len(piece.encode()) for piece in template.generate(**context, problems=()))
@@ -51,7 +52,7 @@ def _context(reader: EvalReader) -> dict[str, Any]:
         "results": results,
         "headline": headline(results),
         "scale": _scale(results.mean),
-        "warnings": results.warnings,
+        "warnings": results.warned(reader.trust.notes).warnings,
         "glance": at_a_glance(results, reader.timings),
         "gains": gains(results),
         "ks": sorted({k for played in results.rounds for k in played.best_of if k > 1}),
@@ -207,7 +208,8 @@ class _Problems:
         if not folder.is_dir():
             return None, "Its run folder is gone, so its texts are not here."
         try:
-            return read_transcript(folder), ""
+            found = read_transcript(folder, trust=self._reader.trust.given)
+            return found, "; ".join(each for each in found.warnings if each.startswith(TAKEN))
         except (ResultsError, RSAError) as error:
             return None, f"Its run folder cannot be read: {error}"
 

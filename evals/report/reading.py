@@ -11,9 +11,10 @@ from typing import IO, Literal
 from pydantic import ValidationError
 
 from evals.errors import ResultsError
-from evals.folder import CANDIDATES, RUNS, SCORES, TIMINGS, read_json, read_results, run_name
+from evals.folder import CANDIDATES, RESULTS, RUNS, SCORES, TIMINGS, read_json, read_results, run_name
 from evals.results import CandidateRecord, EvalTimings
 from evals.run_scores import RunScores
+from rsa.digests import Trust, unseal, unseal_lines
 
 Ending = Literal["itself", "forced", "cut"]
 """How a candidate's reasoning ended: by itself, closed for it at beta, or cut off (a budget, a limit, repetition)."""
@@ -65,21 +66,30 @@ def ending(record: CandidateRecord) -> Ending:
 
 
 class EvalReader:
-    """An evaluation's results. Raises ResultsError if they cannot be read; `timings` is None without its file."""
+    """An evaluation's results; `timings` is None without its file, and `trust` notes what was taken on trust.
 
-    def __init__(self, folder: Path) -> None:
+    Raises ResultsError if they cannot be read, or were changed and are not taken on `trust`.
+    """
+
+    def __init__(self, folder: Path, *, trust: bool = False) -> None:
         self.folder = folder
-        self.results = read_results(folder)
-        self.timings = read_json(folder / TIMINGS, EvalTimings) if (folder / TIMINGS).exists() else None
+        self.trust = Trust(folder, given=trust)
+        self.results = read_results(folder, trust=trust)
+        self.timings = read_json(folder / TIMINGS, EvalTimings, self.trust) if (folder / TIMINGS).exists() else None
         self.survey = self._survey()
 
     def _survey(self) -> Survey:
         survey = Survey()
+        path, offset, digest = self.folder / CANDIDATES, 0, ""
         with self._lines() as file:
-            offset = 0
-            for number, line in enumerate(file, 1):
-                survey.take(self._record(line, f"line {number}"), offset, len(line))
-                offset += len(line)
+            for number, (size, found) in enumerate(unseal_lines(file), 1):
+                survey.take(self._record(found.content, f"line {number}"), offset, size)
+                if found.fault:
+                    self.trust.doubt(path, found.fault, ResultsError, line=number)
+                offset, digest = offset + size, found.digest
+        if digest != self.results.candidates_digest:
+            fault = f"does not end as {RESULTS} says (rsa eval --rescore {self.folder} writes both anew)"
+            self.trust.doubt(path, fault, ResultsError)
         return survey
 
     def records(self, problem_id: str) -> list[CandidateRecord]:
@@ -89,7 +99,7 @@ class EvalReader:
             for offset, size in self.survey.places.get(problem_id, []):
                 file.seek(offset)
                 lines += file.read(size).splitlines()
-        return [self._record(line, f"problem {problem_id}") for line in lines]
+        return [self._record(unseal(line).content, f"problem {problem_id}") for line in lines]
 
     def seconds(self) -> dict[str, float]:
         """Wall-clock seconds by problem, mean over epochs."""
@@ -103,11 +113,9 @@ class EvalReader:
         return self.folder / RUNS / run_name(problem_id, epoch)
 
     def scores(self, problem_id: str, epoch: int) -> RunScores | None:
-        """What is known of the run besides its candidates; None if its folder is gone or broken."""
-        try:
-            return read_json(self.run_folder(problem_id, epoch) / SCORES, RunScores)
-        except ResultsError:
-            return None
+        """What is known of the run besides its candidates; None if its folder is gone. Raises ResultsError."""
+        path = self.run_folder(problem_id, epoch) / SCORES
+        return read_json(path, RunScores, self.trust) if path.exists() else None
 
     def _lines(self) -> IO[bytes]:
         try:

@@ -15,7 +15,8 @@ from evals.report.words import Facts, brief, machine_facts, model_facts, setting
 from rsa.answers.calls import in_words
 from rsa.events import LimitHit
 from rsa.results import Round, RunResult, Vote
-from rsa.runlog import LoggedTurn, read_events
+from rsa.run_record import LoggedTurn
+from rsa.runlog import read_events
 from rsa.unanswered import unanswered
 from rsa.words import plural
 
@@ -37,10 +38,10 @@ _ACTIONS = {
 }
 
 
-def solved_page(folder: Path, max_bytes: int) -> Iterator[str]:
+def solved_page(folder: Path, max_bytes: int, *, trust: bool) -> Iterator[str]:
     """The page in pieces; see `evals.report.write_report`."""
-    run = read_transcript(folder)
-    limits = [event for event in read_events(folder) if isinstance(event, LimitHit)]
+    run = read_transcript(folder, trust=trust)
+    limits = [event for event in read_events(folder, trust=trust) if isinstance(event, LimitHit)]
     template = environment().get_template("solved.html.j2")
     context = _context(run, limits)
     frame = sum(len(piece.encode()) for piece in template.generate(**context, rounds=()))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from evals.folder import FAILED, read_json
+from rsa.digests import Trust
 from rsa.events import BudgetsLowered, CandidateFinished, Event, RoundFinished, Warned
 from rsa.results import Candidate, Round, RoundKind, RunResult, Vote
-from rsa.runlog import IMAGES, RESULT, RunRecord, read_events, read_run_record
+from rsa.run_record import IMAGES, RunRecord
+from rsa.runlog import RESULT, read_events, read_result, read_run_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +32,30 @@ class Transcript:
     warnings: tuple[str, ...]
 
 
-def read_transcript(folder: Path) -> Transcript:
-    """Everything in a run folder. Raises ResultsError or RunFolderError if it is broken."""
-    record = read_run_record(folder)
+def read_transcript(folder: Path, *, trust: bool = False) -> Transcript:
+    """Everything in a run folder. Raises ResultsError or RunFolderError if it is broken, or was changed and is not
+    taken on `trust`."""
+    doubts = Trust(folder, given=trust)
+    record = read_run_record(folder, doubts)
     images = tuple(tuple(folder / IMAGES / Path(name).name for name in turn.images) for turn in record.conversation)
-    ended = next((folder / name for name in (RESULT, FAILED) if (folder / name).exists()), None)
-    if ended is not None:
-        result = read_json(ended, RunResult)
+    result = _ended(folder, doubts)
+    if result is not None:
         rounds = result.rounds if result.selection is None else (*result.rounds, result.selection)
-        return Transcript(record, images, rounds, result, result.warnings)
-    events = read_events(folder)
-    warnings = tuple(event.message for event in events if isinstance(event, BudgetsLowered | Warned))
-    return Transcript(record, images, _rounds_so_far(events), None, warnings)
+        return Transcript(record, images, rounds, result, _once(doubts.notes, result.warnings))
+    events = read_events(folder, trust=trust)
+    said = [event.message for event in events if isinstance(event, BudgetsLowered | Warned)]
+    return Transcript(record, images, _rounds_so_far(events), None, _once(doubts.notes, said))
+
+
+def _ended(folder: Path, trust: Trust) -> RunResult | None:
+    """What there is of a run that has ended."""
+    if (folder / RESULT).exists():
+        return read_result(folder, trust=trust.given)
+    return read_json(folder / FAILED, RunResult, trust) if (folder / FAILED).exists() else None
+
+
+def _once(*messages: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(chain(*messages)))
 
 
 def _rounds_so_far(events: list[Event]) -> tuple[Round, ...]:

@@ -27,7 +27,8 @@ from evals.workers.messages import Began, Broken, Happened, Job, Load, Message, 
 from rsa.events import Event
 from rsa.folders import what_differs
 from rsa.problem import Problem
-from rsa.runlog import EVENTS, IMAGES, RESULT, RUN, RunLog, RunRecord
+from rsa.run_record import IMAGES
+from rsa.runlog import EVENTS, RESULT, RUN, RunLog
 
 
 class Channel(Protocol):
@@ -225,8 +226,10 @@ class Worker:
         with ExitStack() as stack:
             async for message in messages:
                 match message:
-                    case Began(record=data):
-                        opening = partial(_open_log, out, data, problem)
+                    case Began(record=record):
+                        opening = partial(
+                            RunLog.open, out, record, problem, resume=True, sync="round", trust=self.folder.trust.given
+                        )
                         log = stack.enter_context(await anyio.to_thread.run_sync(opening))
                     case Happened(event=event):
                         assert log is not None, "a run begins before anything happens in it"
@@ -286,10 +289,6 @@ def _files_of(run: Path) -> dict[str, bytes]:
         return {}
     paths = [run / name for name in (RUN, EVENTS, RESULT)] + sorted((run / IMAGES).glob("*"))
     return {str(path.relative_to(run)): path.read_bytes() for path in paths if path.is_file()}
-
-
-def _open_log(run: Path, record: bytes, problem: Problem) -> RunLog:
-    return RunLog.open(run, RunRecord.model_validate_json(record), problem, resume=True, sync="round")
 
 
 async def _log(log: RunLog, event: Event) -> None:

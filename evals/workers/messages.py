@@ -12,6 +12,7 @@ from evals.data.question import Question
 from evals.run_scores import RunScores
 from rsa.events import Event
 from rsa.results import RunResult
+from rsa.run_record import RunRecord
 from rsa.settings.config import RSAConfig
 
 
@@ -22,12 +23,14 @@ class Job:
     model, options   opened there, as `rsa.compose.open_engine` takes them.
     benchmark  without its problems: a worker needs its metric alone.
     config     before it is suited to the model.
+    trust      what was changed in a run folder since it was written is taken as it is.
     """
 
     model: str
     options: dict[str, Any]
     benchmark: Benchmark
     config: RSAConfig
+    trust: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +63,10 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """A task's run has a run.json, whose bytes these are; comes before its first event."""
+    """A task's run has a run.json, whose content this is; comes before its first event."""
 
     number: int
-    record: bytes
+    record: RunRecord
 
 
 @dataclass(frozen=True, slots=True)

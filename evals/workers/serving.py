@@ -21,10 +21,11 @@ from evals.solving import Solver
 from evals.workers.messages import Began, Broken, Happened, Job, Load, Message, Opened, Solved, Task, portable
 from rsa.answers.math_pool import MathWorkers
 from rsa.compose import open_engine
+from rsa.digests import Trust
 from rsa.errors import RSAError
 from rsa.events import CandidateProgress, Event
 from rsa.folders import versions_of
-from rsa.runlog import RUN
+from rsa.runlog import read_run_record
 from rsa.settings.suitability import suited
 
 LOAD_EVERY_S = 0.5
@@ -51,7 +52,8 @@ async def serve(job: Job, receive: Receive, send: Send, scratch: Path | None = N
 
 
 class _Worker:
-    def __init__(self, solver: Solver, meter: EngineLoad, scratch: Path, send: Send) -> None:
+    def __init__(self, solver: Solver, meter: EngineLoad, scratch: Path, send: Send, *, trust: bool) -> None:
+        self._trust = trust
         self._solver = solver
         self._meter = meter
         self._scratch = scratch
@@ -76,9 +78,10 @@ class _Worker:
             metric=metric_name(job.benchmark),
             meter=meter,
             sync="end",  # the driver keeps the log
+            trust=job.trust,
         )
         send(Opened(engine.model, versions_of(*PACKAGES)))
-        return cls(solver, meter, Path(folder), send)
+        return cls(solver, meter, Path(folder), send, trust=job.trust)
 
     async def run(self, receive: Receive) -> None:
         """All tasks that come. Raises what the first one raises that does not fail alone."""
@@ -106,7 +109,7 @@ class _Worker:
 
     def _watch(self, number: int, folder: Path, event: Event) -> None:
         if event.type == "run_started":
-            self._send(Began(number, (folder / RUN).read_bytes()))
+            self._send(Began(number, read_run_record(folder, Trust(folder, given=self._trust))))
         if not isinstance(event, CandidateProgress):
             self._send(Happened(number, event))
 

@@ -20,7 +20,15 @@ import typer
 from rsa.command import signals
 from rsa.command.mcp import mcp
 from rsa.command.models import convert, models_app
-from rsa.command.options import MethodFlag, ModelFlag, ProfileFlag, folder_flag, with_servers, with_settings
+from rsa.command.options import (
+    MethodFlag,
+    ModelFlag,
+    ProfileFlag,
+    TrustFlag,
+    folder_flag,
+    with_servers,
+    with_settings,
+)
 from rsa.command.plugins import add_commands
 from rsa.command.serve import serve
 from rsa.command.streams import standard_streams
@@ -89,6 +97,7 @@ def solve(
     servers: dict[str, Any],
     out: Annotated[Path | None, folder_flag("Run folder.", default="a new one in runs/")] = None,
     resume: Annotated[Path | None, folder_flag("Go on with the run in this folder.")] = None,
+    trust: TrustFlag = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
     quiet: Annotated[
         bool,
@@ -98,13 +107,16 @@ def solve(
     """Solve a problem with N parallel candidates over T rounds."""
     with errors_for_people(), ExitStack() as stack:
         from rsa.command.job import SolveJob
+        from rsa.errors import ConfigError
         from rsa.settings.methods import method_settings
 
+        if trust and resume is None:
+            raise ConfigError("`trust` is for what a folder holds already: it goes with --resume")
         settings = method_settings(method, settings) if method is not None else settings
         if resume is not None:
             # RSA_MODEL is for new runs: a run goes on with the model it was started with.
             asked = model if typed(context, "model") else None
-            job = SolveJob.resumed(resume, file, image, asked, servers, profile, settings, out)
+            job = SolveJob.resumed(resume, file, image, asked, servers, profile, settings, out, trust=trust)
         else:
             folder = out or stack.enter_context(new_folder())
             job = SolveJob.new(file, image, model or DEFAULT_MODEL, servers, profile, settings, folder)

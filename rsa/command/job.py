@@ -34,6 +34,7 @@ class SolveJob:
     """A problem, how to solve it, and the folder where its run lives.
 
     options  what opens the model takes besides its name.
+    trust    what was changed in the folder since it was written is taken as it is.
     """
 
     problem: Problem
@@ -42,6 +43,7 @@ class SolveJob:
     config: RSAConfig
     folder: Path
     resume: bool
+    trust: bool = False
 
     @property
     def begun(self) -> bool:
@@ -77,6 +79,8 @@ class SolveJob:
         profile: str | None,
         settings: Mapping[str, Any],
         out: Path | None,
+        *,
+        trust: bool,
     ) -> Self:
         """A run that goes on: everything comes from its folder. What is given besides must agree with it, but for the
         options of the model: its server may have moved.
@@ -87,7 +91,7 @@ class SolveJob:
             raise ConfigError("--resume goes on in its own folder: leave out --out")
         if images:
             raise ConfigError("--resume takes the images from its folder: leave out --image")
-        record, problem = read_run(folder)
+        record, problem = read_run(folder, trust=trust)
         config = record.config
         if settings or profile:
             asked = load_config(profile, settings) if profile else config.changed(settings)
@@ -104,7 +108,7 @@ class SolveJob:
             raise ResumeMismatchError(f"the run in {folder} is of another problem", ("problem",))
         kept = options_to_open(record.model) if model is None else {}
         opened = model or model_to_open(record.model)
-        return cls(problem, opened, {**kept, **options}, config, folder, resume=True)
+        return cls(problem, opened, {**kept, **options}, config, folder, resume=True, trust=trust)
 
     def run(self, show: Callable[[Event], None]) -> RunResult:
         """Run to the end, showing every event. Raises what `MarkovianRSA.solve` raises."""
@@ -113,7 +117,7 @@ class SolveJob:
     async def _run(self, show: Callable[[Event], None]) -> RunResult:
         async with (
             MarkovianRSA(self.model, config=self.config, engine_options=self.options) as rsa,
-            rsa.stream(self.problem, out=self.folder, resume=self.resume) as events,
+            rsa.stream(self.problem, out=self.folder, resume=self.resume, trust=self.trust) as events,
         ):
             async for event in events:
                 show(event)

@@ -42,6 +42,10 @@ def _folder(named: str | Path) -> Path:
     return path_named(named, typer.BadParameter)
 
 
+TrustFlag = Annotated[
+    bool,
+    typer.Option("--trust", help="Take what was changed in the folder since it was written as it is, and say so."),
+]
 ModelFlag = Annotated[
     str | None,
     typer.Option(
@@ -242,11 +246,11 @@ def with_flags(message: str, own: Iterable[str] = ()) -> str:
     """A message of the library, which names settings (`answer_budget`), with the flags that give them.
 
     Settings stand between backticks there, and what else does stays as it is. `own` are names that the running command
-    has beside the settings of a run.
+    has beside the settings of a run and `trust`.
     """
     from rsa.settings.config import RSAConfig
 
-    names = {*RSAConfig.model_fields, *_LIMITS, *ServerFlags.__annotations__, *own}
+    names = {*RSAConfig.model_fields, *_LIMITS, *ServerFlags.__annotations__, "trust", *own}
     return re.sub(r"`(\w+)`", lambda found: flag_of(found[1], None) if found[1] in names else found[0], message)
 
 

@@ -11,11 +11,8 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from rsa.errors import RunFolderError
 from rsa.events import CandidateFinished, CandidateProgress, Event, EventKey, RunFinished, RunStarted
-from rsa.folders import read_record
-from rsa.results import RunResult
-from rsa.runlog import RESULT, read_events
+from rsa.runlog import RESULT, read_events, read_result
 
 _CHANGEABLE = ("candidate_finished", "round_finished")
 """Events of which a resumed run may tell another one of the same key: those of a round that had failed as a whole."""
@@ -136,6 +133,6 @@ class Story:
 def _logged(folder: Path, after: int) -> list[tuple[int, Event]]:
     events: list[Event] = read_events(folder)
     if (folder / RESULT).is_file():
-        result = read_record(folder / RESULT, RunResult, RunFolderError)
+        result = read_result(folder)
         events.append(RunFinished(at_s=result.timings.wall_s, result=result))
     return [*enumerate(events[after:], after + 1)]

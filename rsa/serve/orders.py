@@ -16,10 +16,10 @@ from pydantic import Field
 
 from engine.api import Tool, Usage
 from rsa.errors import RunFolderError
-from rsa.folders import make_folder, read_record, read_versioned, write_atomically
+from rsa.folders import make_folder, read_record, read_versioned, write_record
 from rsa.problem import Problem
 from rsa.results import Check, Record, RunResult, StopReason, Vote
-from rsa.runlog import IMAGES, LoggedTurn, keep_images, logged_problem
+from rsa.run_record import IMAGES, LoggedTurn, keep_images, logged_problem
 from rsa.settings.config import RSAConfig
 from rsa.words import shortened
 
@@ -148,7 +148,7 @@ def write_order(folder: Path, order: Order, summary: RunSummary) -> None:
     try:
         make_folder(folder)
         keep_images(folder, order.problem)
-        write_atomically(folder / ORDER, record.model_dump_json(indent=1).encode())
+        write_record(folder / ORDER, record, indent=1)
     except OSError as error:
         raise RunFolderError(f"cannot make the run folder {folder}: {error.strerror}") from None
     write_summary(folder, summary)
@@ -169,7 +169,7 @@ def forget_order(folder: Path) -> None:
 def write_summary(folder: Path, summary: RunSummary) -> None:
     """Raises RunFolderError."""
     try:
-        write_atomically(folder / STATE, summary.model_dump_json().encode())
+        write_record(folder / STATE, summary)
     except OSError as error:
         raise RunFolderError(f"cannot write into the run folder {folder}: {error.strerror}") from None
 

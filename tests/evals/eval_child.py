@@ -24,6 +24,7 @@ from evals.job import evaluate
 from evals.results import CandidateRecord, EvalResults
 from evals.scorers.protocol import Score
 from rsa.answers.extract import last_boxed
+from rsa.digests import unseal
 
 SETTINGS: dict[str, Any] = {"n": 4, "c": 2, "t": 1, "beta": 512, "tau": 16, "answer_budget": 32, "seed": 5}
 LOOPING, HALTING, FAILING, SILENT = 2, 3, 4, 5
@@ -121,9 +122,8 @@ def written(folder: Path) -> list[bytes]:
 
 def records(folder: Path) -> list[CandidateRecord]:
     """The lines of candidates.jsonl."""
-    return [
-        CandidateRecord.model_validate_json(line) for line in (folder / "candidates.jsonl").read_bytes().splitlines()
-    ]
+    lines = (folder / "candidates.jsonl").read_bytes().splitlines()
+    return [CandidateRecord.model_validate_json(unseal(line).content) for line in lines]
 
 
 class Dying(ScriptedEngine):

@@ -14,6 +14,7 @@ from evals.errors import ResultsError
 from evals.results import DataInfo, EvalResults, ProblemStats
 from evals.stats import Estimate
 from rsa import RSAConfig
+from rsa.folders import write_record
 
 NONE = Estimate(value=None, problems=0, clusters=0)
 
@@ -164,7 +165,7 @@ def test_as_people_read_it() -> None:
 
 def test_folders(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "results.json").write_text(results(problem("p", 1.0)).model_dump_json())
+    write_record(tmp_path / "a" / "results.json", results(problem("p", 1.0)))
     assert compare(tmp_path / "a", tmp_path / "a").headline.difference.value == 0.0
     with pytest.raises(ResultsError, match="holds no finished evaluation"):
         compare(tmp_path / "a", tmp_path)

@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 from huggingface_hub import parse_eval_result_entries
+from sealed import rewrite
 from typer.testing import CliRunner
 from yaml import safe_load
 
@@ -47,11 +48,7 @@ def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def changed(**parts: Any) -> None:
     """The evaluation as if it had been of other data, or of another model."""
     for name in ("eval.json", "results.json"):
-        path = Path("out", name)
-        content = json.loads(path.read_text())
-        for key, values in parts.items():
-            content[key] |= values
-        path.write_text(json.dumps(content))
+        rewrite(Path("out", name), lambda was: was | {key: was[key] | values for key, values in parts.items()})
 
 
 def exported(*words: object) -> tuple[Path, dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import pytest
 from processes import started
+from sealed import content, rewrite
 
 from engine.api import Completion, EngineEvent, GenerationRequest, ModelInfo
 from engine.errors import EngineClosedError, OutOfMemoryError
@@ -30,6 +31,7 @@ from evals.rescoring import rescore
 from evals.results import EvalTimings
 from evals.solving import default_in_flight, epoch_seed
 from rsa import ConfigError
+from rsa.digests import seal
 
 CHILD = Path(__file__).with_name("eval_child.py")
 _CHILD = runpy.run_path(str(CHILD))
@@ -83,14 +85,23 @@ def _killed(folder: Path, enough: Callable[[list[str]], bool]) -> list[str]:
     return said
 
 
-def test_scores_that_are_missing_or_broken_are_made_again_from_the_run(finished: Path, tmp_path: Path) -> None:
+def test_scores_that_are_missing_are_made_again_from_the_run_and_broken_ones_refused(
+    finished: Path, tmp_path: Path
+) -> None:
     run(tmp_path / "out", epochs=2)
     (tmp_path / "out" / "runs" / run_name("p/0", 0) / "scores.json").unlink()
-    (tmp_path / "out" / "runs" / run_name("p/1", 1) / "scores.json").write_text("{")
+    broken = tmp_path / "out" / "runs" / run_name("p/1", 1) / "scores.json"
+    broken.write_text("{")
+    with pytest.raises(ResultsError, match=r"scores\.json cannot be understood.*or remove it: rsa eval --resume"):
+        run(tmp_path / "out", epochs=2, resume=True)
+    broken.unlink()
     for problem, groups in (("p/2", lambda groups: groups[:1]), ("p/3", lambda groups: [[[99]], groups[1]])):
         path = tmp_path / "out" / "runs" / run_name(problem, 0) / "scores.json"
-        scores = json.loads(path.read_bytes())
-        path.write_text(json.dumps({**scores, "groups": groups(scores["groups"])}))
+        scores = json.loads(content(path))
+        path.write_bytes(seal(json.dumps({**scores, "groups": groups(scores["groups"])}).encode()).data)
+        with pytest.raises(ResultsError, match=r"scores\.json cannot be understood"):
+            run(tmp_path / "out", epochs=2, resume=True)
+        path.unlink()
     engine = ScriptedEngine(script)
     run(tmp_path / "out", engine, epochs=2, resume=True)
     assert written(tmp_path / "out") == written(finished)
@@ -311,9 +322,9 @@ def test_a_program_may_show_how_far_it_is(
 def test_seconds_are_kept_apart_and_add_up_over_processes(tmp_path: Path) -> None:
     with pytest.raises(EngineClosedError):
         run(tmp_path / "out", Dying(20), in_flight=1)
-    (tmp_path / "out" / "progress.json").write_text('{"spent_s": 100.0}')
+    rewrite(tmp_path / "out" / "progress.json", lambda was: {"spent_s": 100.0})
     results = run(tmp_path / "out", resume=True)
-    timings = EvalTimings.model_validate_json((tmp_path / "out" / "timings.json").read_bytes())
+    timings = EvalTimings.model_validate_json(content(tmp_path / "out" / "timings.json"))
     assert timings.wall_s > 100.0
     assert timings.tokens_per_s == pytest.approx(results.usage.completion_tokens / timings.wall_s)
     assert [timing.problem_id for timing in timings.problems] == [question.id for question in questions()]

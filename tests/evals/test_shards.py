@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import started
+from sealed import content, rewrite
 
 from engine.scripted import ScriptedEngine
 from evals.comparison import compare
@@ -149,7 +150,7 @@ def test_a_merged_folder_is_like_any_other(whole: Path, four: list[Path], tmp_pa
     assert {problem_of(request) for request in again.requests} == {FAILING}, "what failed gets another try, as ever"
     assert written(merged) == written(whole)
     assert compare(whole, merged).headline.difference.value == 0
-    timings = [EvalTimings.model_validate_json((part / "timings.json").read_bytes()) for part in (*four, merged)]
+    timings = [EvalTimings.model_validate_json(content(part / "timings.json")) for part in (*four, merged)]
     assert len(timings[-1].problems) == sum(len(part.problems) for part in timings[:-1])
 
 
@@ -260,8 +261,7 @@ def test_a_run_that_was_deleted_is_named_and_nothing_is_left(four: list[Path], t
 def test_shards_of_other_versions_are_told(four: list[Path], tmp_path: Path) -> None:
     copy = tmp_path / "shard-2"
     shutil.copytree(four[1], copy)
-    versions = read_eval(copy).versions["pydantic"]
-    (copy / "eval.json").write_text((copy / "eval.json").read_text().replace(f'"{versions}"', '"0.1"'))
+    rewrite(copy / "eval.json", lambda was: {**was, "versions": {**was["versions"], "pydantic": "0.1"}})
     results = merge([four[0], copy, *four[2:]], tmp_path / "merged")
     assert any(
         warning.startswith("shard 2/4 ran with other versions than shard 1/4: pydantic: ")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.api import GenerationRequest, ModelInfo
 from engine.scripted import Script, ScriptedEngine
-from rsa import Check, MarkovianRSA, RSAConfig, RunResult, compose, read_events
+from rsa import Check, MarkovianRSA, RSAConfig, RunResult, compose, read_events, read_result
 from rsa.answers.checking import Checker, find_checker
 from rsa.events import CandidateFinished, RoundFinished
 
@@ -51,7 +51,7 @@ def test_every_answer_has_its_check_in_result_and_log(tmp_path: Path) -> None:
     events = read_events(tmp_path / "run")
     assert {e.candidate for e in events if isinstance(e, CandidateFinished)} == set(candidates)
     assert [e.votes for e in events if isinstance(e, RoundFinished)] == [played.votes for played in result.rounds]
-    assert RunResult.model_validate_json((tmp_path / "run" / "result.json").read_bytes()) == result
+    assert read_result(tmp_path / "run") == result
 
 
 @given(st.dictionaries(st.integers(0, 4), st.sampled_from([VERIFIED, WRONG, UNCHECKED])), st.integers(0, 50))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from processes import Done, run, started
 
-from rsa import RunResult
+from rsa import read_result
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = f"scripted:{ROOT / 'tests' / 'evals' / 'answers_by_seed.py'}"
@@ -100,7 +100,7 @@ def test_ctrl_c_while_it_starts_leaves_no_traceback(tmp_path: Path) -> None:
 
 
 def answer() -> str:
-    return str(RunResult.model_validate_json(Path("a run/result.json").read_bytes()).answer)
+    return str(read_result("a run").answer)
 
 
 @ON_LINUX

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from rsa import read_result
 from rsa.command.cli import app
 from rsa.compose import options_to_open
-from rsa.results import RunResult
 from rsa.runlog import EVENTS, RESULT, read_run
 
 SIZES = ("--n", 3, "--c", 2, "--t", 1, "--beta", 24, "--tau", 8, "--answer-budget", 8, "--quiet")
@@ -55,12 +55,12 @@ def test_a_run_goes_on_with_the_bits_that_it_began_with(golden: Path) -> None:
     assert record.model.fingerprint == f"{other.model.fingerprint}-kv8"
     assert options_to_open(other.model) == {}
 
-    unbroken = RunResult.model_validate_json(Path("whole", RESULT).read_text())
+    unbroken = read_result("whole")
     lines = Path("whole", EVENTS).read_text().splitlines(keepends=True)
     Path("whole", RESULT).unlink()
     Path("whole", EVENTS).write_text("".join(lines[: len(lines) // 2]))
     assert rsa("solve", "--resume", "whole", "--quiet")[0] in (0, 3)
-    resumed = RunResult.model_validate_json(Path("whole", RESULT).read_text())
+    resumed = read_result("whole")
     texts = [
         [candidate.completion and candidate.completion.text for round_ in run.rounds for candidate in round_.candidates]
         for run in (unbroken, resumed)

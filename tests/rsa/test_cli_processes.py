@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from processes import Done, run, started
 
-from rsa import RunResult, read_events
+from rsa import RunResult, read_events, read_result
 from rsa.events import CandidateFinished
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ def test_a_run_in_a_process(plain_model: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = RunResult.model_validate_json(done.stdout)
     (folder,) = (tmp_path / "runs").iterdir()
-    assert result == RunResult.model_validate_json((folder / "result.json").read_bytes())
+    assert result == read_result(folder)
     assert done.stderr.endswith(f"run folder: runs/{folder.name}\n")
 
 
@@ -51,7 +51,7 @@ LONG = ["--n", "6", "--c", "2", "--t", "2", "--beta", "400", "--tau", "64", "--a
 
 def outcome(folder: Path) -> list[Any]:
     """All that a run drew and decided, without its times."""
-    result = RunResult.model_validate_json((folder / "result.json").read_bytes())
+    result = read_result(folder)
     drawn = [
         (c.round, c.index, c.parents, c.seed, c.status, c.answer, c.tail, c.completion and c.completion.token_ids)
         for each in result.rounds

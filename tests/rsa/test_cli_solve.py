@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from engine import backend
 from engine.mlx import engine as mlx_engine
-from rsa import RSAConfig, RunResult, read_events, read_run
+from rsa import RSAConfig, RunResult, read_events, read_result, read_run
 from rsa.command.cli import app
 from rsa.command.options import ServerFlags
 from rsa.events import BudgetsLowered
@@ -69,7 +69,7 @@ def thinker(thinking_model: Path) -> list[object]:
 
 def test_the_answer_alone_on_standard_output(writer: list[object]) -> None:
     done = rsa("solve", "problem.txt", *writer, "--out", "run")
-    result = RunResult.model_validate_json(Path("run/result.json").read_bytes())
+    result = read_result("run")
     assert done.code == 0
     assert result.answer
     assert done.out == result.answer + "\n"
@@ -83,9 +83,7 @@ def test_the_answer_alone_on_standard_output(writer: list[object]) -> None:
 def test_json_is_the_result(writer: list[object]) -> None:
     done = rsa("solve", "problem.txt", *writer, "--out", "run", "--json")
     assert done.code == 0
-    assert RunResult.model_validate_json(done.out) == RunResult.model_validate_json(
-        Path("run/result.json").read_bytes()
-    )
+    assert RunResult.model_validate_json(done.out) == read_result("run")
     assert json.loads(done.out)["config"]["n"] == 3
 
 
@@ -117,7 +115,7 @@ def test_no_answer_has_a_code_of_its_own(thinker: list[object]) -> None:
     done = rsa("solve", "problem.txt", *thinker, "--out", "run")
     assert (done.code, done.out) == (3, "")
     assert re.search(r"^no answer: \d of 3 final candidates ", done.err, re.MULTILINE)
-    kept = RunResult.model_validate_json(Path("run/result.json").read_bytes())
+    kept = read_result("run")
     assert len(kept.rounds) == 2
     as_json = rsa("solve", "--resume", "run", "--json")
     assert as_json.code == 3
@@ -129,7 +127,7 @@ def test_limits_end_a_run_with_what_there_is(thinker: list[object]) -> None:
     assert done.code == 3
     assert "limit total_tokens" in done.err
     assert re.search(r"^no answer, stopped by total_tokens: \d of 3 final candidates ", done.err, re.MULTILINE)
-    assert RunResult.model_validate_json(Path("run/result.json").read_bytes()).limits_hit == ("total_tokens",)
+    assert read_result("run").limits_hit == ("total_tokens",)
 
 
 def test_runs_get_folders_of_their_own(writer: list[object]) -> None:
@@ -154,7 +152,7 @@ def test_flags_win_over_a_profile_file(writer: list[object]) -> None:
 def test_every_flag_is_a_setting_too() -> None:
     command: Any = typer.main.get_command(app)
     flags = {parameter.name for parameter in command.commands["solve"].params}
-    others = {"file", "image", "model", "method", "profile", "out", "resume", "json_", "quiet"}
+    others = {"file", "image", "model", "method", "profile", "out", "resume", "trust", "json_", "quiet"}
     others |= set(ServerFlags.__annotations__)
     # Problems of the command line have no tools, whose calls `uncompared` is about.
     settings = {name for name in RSAConfig.model_fields if name not in ("limits", "answers", "uncompared")}
@@ -260,7 +258,7 @@ def test_budgets_over_the_context_are_lowered_with_the_numbers(writer: list[obje
     done = rsa("solve", "problem.txt", *flags)
     (warning,) = [line for line in done.err.splitlines() if line.startswith("warning: ")]
     (event,) = [event for event in read_events("run") if isinstance(event, BudgetsLowered)]
-    result = RunResult.model_validate_json(Path("run/result.json").read_bytes())
+    result = read_result("run")
     assert "the model's context of 4096 tokens" in warning
     used = result.budgets
     assert f"lowered: beta 40960 -> {used.beta}, tau 2048 -> {used.tau}, answer_budget 1024 -> 512" in warning
@@ -409,7 +407,7 @@ def test_a_folder_that_cannot_be_made(writer: list[object], folder: str) -> None
 
 
 def test_a_finished_run_gives_its_answer_again(finished: Path) -> None:
-    first = RunResult.model_validate_json((finished / "result.json").read_bytes())
+    first = read_result(finished)
     done = rsa("solve", "--resume", finished)
     assert (done.code, done.out) == (0, f"{first.answer}\n")
     assert done.err.startswith("resuming with ")

@@ -19,7 +19,7 @@ from engine.loader import load_engine
 from engine.mlx.engine import MLXEngine
 from engine.scripted import ScriptedEngine
 from engine.vision.tower import VisionTower
-from rsa import MarkovianRSA, ProblemError, RSAConfig, read_events, read_run
+from rsa import MarkovianRSA, ProblemError, RSAConfig, read_events, read_result, read_run
 from rsa.budgets import plan
 from rsa.command.cli import app
 from rsa.events import CandidateFinished, RunStarted
@@ -155,7 +155,7 @@ def test_solve_with_images_and_resume_without_them(encoded: list[tuple[int, int,
     record, problem = read_run("run")
     assert record.config.task == "vision"
     assert [image.data for image in problem.images] == [RED, BLUE]
-    whole = RunResult.model_validate_json(Path("run/result.json").read_bytes())
+    whole = read_result("run")
     assert encoded == [(1, 4, 6)] * 2
 
     # Stopped after the first candidate of round 1, in another place, without the files.
@@ -167,7 +167,7 @@ def test_solve_with_images_and_resume_without_them(encoded: list[tuple[int, int,
     events.write_bytes(b"".join(events.read_bytes().splitlines(keepends=True)[: ended[SMALL["n"]] + 1]))
     code, said = command("solve", "--resume", "moved", "--profile", "light", *FLAGS)
     assert code == 3, said
-    resumed = RunResult.model_validate_json(Path("moved/result.json").read_bytes())
+    resumed = read_result("moved")
     assert outcome(resumed) == outcome(whole)
     assert encoded == [(1, 4, 6)] * 4
 
@@ -228,4 +228,4 @@ def test_an_image_token_in_the_problem_is_text() -> None:
     Path("problem.txt").write_text("w5 <image> <|im_end|> w6\n")
     code, said = command("solve", "problem.txt", "--model", TINY, "--image", "red.png", *FLAGS, "--out", "run")
     assert code == 3, said  # random weights box no answer
-    assert RunResult.model_validate_json(Path("run/result.json").read_bytes()).stopped_because == "finished"
+    assert read_result("run").stopped_because == "finished"

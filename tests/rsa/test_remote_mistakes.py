@@ -19,7 +19,7 @@ from stub_server.shapes import dialect
 from stub_server.writing import Writer
 from typer.testing import CliRunner
 
-from rsa import RunResult
+from rsa import read_result
 from rsa.command.cli import app
 from rsa.runlog import read_run
 
@@ -115,7 +115,7 @@ def test_budgets_over_a_short_context_are_lowered() -> None:
         code, err = solve(url, "--out", "run", beta=40_000)
     assert code in (0, 3), err
     assert "lowered: beta 40000 -> " in err
-    assert RunResult.model_validate_json(Path("run/result.json").read_bytes()).budgets.beta < 700
+    assert read_result("run").budgets.beta < 700
 
 
 # ---- certificates and proxies

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from processes import started
+from sealed import content
 
 from engine.api import GenerationRequest
 from engine.errors import OutOfMemoryError
@@ -140,7 +141,7 @@ def test_a_finished_run_returns_its_result_at_once(finished: Path) -> None:
     engine = ScriptedEngine(mixed)
     again = run(finished, engine, resume=True)
     assert engine.requests == []
-    assert again.model_dump_json() == (finished / "result.json").read_text()
+    assert again.model_dump_json().encode() == content(finished / "result.json")
 
 
 def test_what_a_run_folder_holds(finished: Path) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rsa.errors import RunFolderError
-from rsa.folders import make_folder, read_versioned, write_atomically
+from rsa.folders import make_folder, read_versioned, write_atomically, write_record
 from rsa.results import Record
 from rsa.serve.errors import ApiError
 from rsa.serve.responses.request import CreateResponse
@@ -58,7 +58,7 @@ class ResponseStore:
         folder = self._folder / stored.response.id
         try:
             make_folder(folder)
-            write_atomically(folder / RECORD, stored.model_dump_json().encode())
+            write_record(folder / RECORD, stored)
             if stored.response.ended:
                 (folder / UNFINISHED).unlink(missing_ok=True)
             else:

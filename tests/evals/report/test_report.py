@@ -28,11 +28,12 @@ from evals.report.text import duration, first_of, last_of, percent, points, shor
 from evals.results import CandidateRecord, EvalResults
 from evals.run_scores import RunScores
 from evals.stats import Estimate
+from rsa import read_result
 from rsa.controller import MarkovianRSA
+from rsa.digests import unseal
 from rsa.errors import RSAError, RunFolderError
 from rsa.folders import written_aside
 from rsa.problem import Problem, Turn
-from rsa.results import RunResult
 from rsa.runlog import read_run
 from rsa.settings.config import Limits, RSAConfig
 
@@ -158,7 +159,7 @@ def test_every_problem_opens_to_its_text_gold_picture_and_candidates(evaluation:
     page = page_of(evaluation)
     for problem in results_of(evaluation).problems:
         run = evaluation / "runs" / run_name(problem.id, 0)
-        result = RunResult.model_validate_json((run / "result.json").read_bytes())
+        result = read_result(run)
         assert read_run(run)[1].text in page.text
         assert f"Gold answer: {RunScores.model_validate_json((run / 'scores.json').read_bytes()).gold}" in page.text
         for played in result.rounds:
@@ -179,7 +180,7 @@ def test_every_candidate_has_its_badge(evaluation: Path) -> None:
     badges = {anchor: (tone, sign, word) for anchor, tone, sign, word in drawn}
     places = {problem.id: number for number, problem in enumerate(results_of(evaluation).problems, 1)}
     records = [
-        CandidateRecord.model_validate_json(line)
+        CandidateRecord.model_validate_json(unseal(line).content)
         for line in (evaluation / "candidates.jsonl").read_bytes().splitlines()
     ]
     expected = {
@@ -424,7 +425,7 @@ def test_tails_share_the_room(tmp_path: Path, make: Any) -> None:
 
 
 def test_a_solved_problem_is_told_whole(solved: Path) -> None:
-    result = RunResult.model_validate_json((solved / "result.json").read_bytes())
+    result = read_result(solved)
     page = page_of(solved)
     assert result.answer is not None
     assert page.text.count(f" {result.answer} ") > result.votes[0].count

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from sealed import rewrite
 from serving import Serving, chat_body, serving
 
 from engine.api import GenerationRequest
@@ -120,8 +121,8 @@ async def test_a_run_that_another_process_works_on_is_left_to_it(tmp_path: Path)
         await server.chat(**RSA)
         (run,) = await server.service.runs.list()
         folder = tmp_path / "runs" / run.id
-        state = (folder / "state.json").read_text().replace('"finished"', '"running"', 1)
-        (folder / "state.json").write_text(state)
+        rewrite(folder / "state.json", lambda was: {**was, "state": "running"})
+        state = (folder / "state.json").read_text()
         with lock_folder(folder):
             refused = await server.post(f"/v1/runs/{run.id}/resume", None)
             assert await server.service.runs.resume_unfinished(foreground=True) == []
@@ -139,7 +140,7 @@ async def test_a_run_of_a_model_that_is_not_served_waits_for_its_server(tmp_path
         server.service.interrupt()
     state = tmp_path / run_id / "state.json"
     mine = state.read_text()
-    state.write_text(mine.replace('"model":"scripted"', '"model":"another"'))
+    rewrite(state, lambda was: {**was, "model": "another"})
     async with serving(engine, tmp_path, resume="all") as server:
         refused = await server.post(f"/v1/runs/{run_id}/resume", None)
         assert refused.status_code == 409

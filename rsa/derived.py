@@ -1,0 +1,148 @@
+"""What follows from what in a run, and whether a log says so: a resumed run derives again what costs no generation.
+
+A digest tells of a change to what was written; this tells of a record that never fitted, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.api import Completion
+from rsa.answers.calls import Answered, answered
+from rsa.prompts import prompt_sha256
+from rsa.requests import Requests
+from rsa.results import Candidate, Round, RoundKind, RunResult, Status, Tail, Vote
+from rsa.runlog import RunLog
+from rsa.words import shortened
+
+_SHOWN_CHARACTERS = 60
+_OF_THE_RESULT = ("answer", "calls", "check", "text", "answered_from_round", "votes", "usage")
+"""Fields of a result that follow from its rounds."""
+_OF_THE_SAMPLING = ("seed", "temperature", "top_p", "top_k", "min_p")
+"""Parts of a request that follow from settings alone; budgets also follow from what the server of a model allows."""
+
+
+def answer_given(
+    requests: Requests, completion: Completion | None, status: Status, *, kind: RoundKind, number: int, index: int
+) -> Answered:
+    """The answer of a candidate that ended so."""
+    if completion is None or status not in ("ok", "cancelled"):
+        return Answered(None)
+    problem = requests.problem
+    return answered(
+        completion,
+        requests.prompts.answer,
+        thinks=requests.engine.model.thinks,
+        tools=problem.tools,
+        salt=f"{problem.id} {kind} {number} {index}",
+    )
+
+
+def tails_of(parents: Sequence[int], rounds: Sequence[Round]) -> list[Tail]:
+    """What parents hand on: candidates of the last of these rounds that completed."""
+    tails = [rounds[-1].candidates[parent].tail for parent in parents]
+    assert None not in tails, "who completed has a tail"
+    return [tail for tail in tails if tail is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Compares what a log holds with what follows from the run's settings and from what stands before it.
+
+    Each method raises RunFolderError, naming file and line, for what does not follow and is not taken on trust.
+    """
+
+    log: RunLog
+    requests: Requests
+
+    def subsets(self, number: int, kind: RoundKind, drawn: Sequence[Sequence[int]]) -> None:
+        """The subsets with which a round started."""
+        event = self.log.logged.get(("round_started", kind, number))
+        if event is not None and event.type == "round_started":
+            self._same(event.key, f"the subsets of round {number}", event.subsets, tuple(map(tuple, drawn)))
+
+    def round(self, played: Round, drawn: Sequence[Sequence[int]], before: Sequence[Round]) -> None:
+        """A round that had finished, with the subsets of its candidates and the rounds before it."""
+        self.subsets(played.round, played.kind, drawn)
+        for candidate, subset in zip(played.candidates, drawn, strict=True):
+            self.candidate(candidate, played.kind, subset, before)
+        self.votes(played)
+
+    def candidate(self, found: Candidate, kind: RoundKind, subset: Sequence[int], before: Sequence[Round]) -> None:
+        """A candidate that had ended."""
+        tails = tails_of(subset, before)
+        key = ("candidate_finished", kind, found.round, found.index)
+        place = {"kind": kind, "number": found.round, "index": found.index}
+        name = f"candidate {found.index} of round {found.round}"
+        given = answer_given(self.requests, found.completion, found.status, **place)  # type: ignore[arg-type]
+        sampling = self.requests.sampling(found.round, kind, found.index)
+        self._same(key, f"the parents of {name}", found.parents, tuple(subset))
+        self._same(key, f"the seed of {name}", found.seed, sampling.seed)
+        for field in _OF_THE_SAMPLING if found.sampling is not None else ():
+            self._same(key, f"the {field} of {name}", getattr(found.sampling, field), getattr(sampling, field))
+        self._same(key, f"the answer of {name}", found.answer, given.answer)
+        self._same(key, f"the calls of {name}", found.calls, given.calls)
+        if found.prompt_sha256 != self._quick_sha256(tails):
+            request, _ = self.requests.of(found.round, kind, found.index, tails)  # measured, and cut to its bound
+            sha256 = prompt_sha256(request.messages, request.tools)
+            self._same(key, f"the prompt of {name}", found.prompt_sha256, sha256)
+
+    def votes(self, played: Round) -> None:
+        """The votes of a round that had finished. Answers that were not compared in time count as different: what hangs
+        one day need not hang on the other."""
+        event = self.log.logged.get(("round_finished", played.kind, played.round))
+        if event is None or event.type != "round_finished":
+            return
+        now = {member: vote.candidates[0] for vote in played.votes for member in vote.candidates}
+        was = {member: vote.candidates[0] for vote in event.votes for member in vote.candidates}
+        apart = was.keys() == now.keys() and all(now[member] == now[first] for member, first in was.items())
+        if not apart or any(vote != _vote_of(vote, played) for vote in event.votes):
+            name = f"the votes of round {played.round}"
+            self._same(event.key, name, _brief(event.votes), _brief(played.votes), sure=True)
+
+    def result(self, found: RunResult, derived: RunResult) -> None:
+        """The result of a run that had ended; `derived` is what its rounds come to."""
+        for played in (*found.rounds, *([found.selection] if found.selection else [])):
+            for candidate in played.candidates:
+                key = ("candidate_finished", played.kind, candidate.round, candidate.index)
+                logged = self.log.finished.get((played.kind, candidate.round, candidate.index))
+                if logged is not None and logged != candidate:
+                    name = f"candidate {candidate.index} of round {candidate.round} is another one in the result"
+                    self.log.doubt(key, f"does not fit the result: {name}")
+        for field in _OF_THE_RESULT:
+            was, now = getattr(found, field), getattr(derived, field)
+            if was != now:
+                said = f"does not add up: its {field} is recorded as {_shown(was)}, its rounds come to {_shown(now)}"
+                self.log.doubt(None, said)
+
+    def _quick_sha256(self, tails: Sequence[Tail]) -> str:
+        """Of the prompt as it is unless it has to be cut: without encoding it."""
+        problem, prompts = self.requests.problem, self.requests.prompts
+        prompt = prompts.aggregate(problem, [tail.text for tail in tails]) if tails else prompts.initial(problem)
+        return prompt_sha256(prompt, problem.tools)
+
+    def _same(self, key: tuple[str | int, ...], what: str, was: object, now: object, *, sure: bool = False) -> None:
+        if sure or was != now:
+            said = f"does not add up: {what} is recorded as {_shown(was)}, and {_shown(now)} follows"
+            self.log.doubt(key, said)
+
+
+def _vote_of(vote: Vote, played: Round) -> Vote:
+    """What a vote of these candidates must be."""
+    first = played.candidates[vote.candidates[0]]
+    return Vote(
+        answer=str(first.answer),
+        calls=first.calls,
+        candidates=vote.candidates,
+        of=len(played.candidates),
+        check=first.check,
+    )
+
+
+def _brief(votes: Sequence[Vote]) -> list[tuple[str, int]]:
+    return [(vote.answer, vote.count) for vote in votes]
+
+
+def _shown(value: object) -> str:
+    return shortened(repr(value), _SHOWN_CHARACTERS)
