@@ -34,6 +34,9 @@ budget     `reasoning_budget` was used up inside the reasoning, and no answer wa
 cancelled  the caller cancelled it; what was generated until then is kept
 """
 
+COUNTABLE = 2**31
+"""All that engines count, tokens and places in a vocabulary, is less."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,13 +98,13 @@ class SamplingParams(_Record):
 
     temperature: float = Field(1.0, ge=0.0, le=10.0)
     top_p: float = Field(1.0, gt=0.0, le=1.0)
-    top_k: int = Field(0, ge=0)
+    top_k: int = Field(0, ge=0, lt=COUNTABLE)
     min_p: float = Field(0.0, ge=0.0, le=1.0)
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, lt=COUNTABLE)
     stop: tuple[str, ...] = ()
     seed: int = Field(0, ge=0, lt=2**64)
-    reasoning_budget: int | None = Field(None, ge=1)
-    answer_budget: int | None = Field(None, ge=0)
+    reasoning_budget: int | None = Field(None, ge=1, lt=COUNTABLE)
+    answer_budget: int | None = Field(None, ge=0, lt=COUNTABLE)
     force_answer: bool = True
     cue: AnswerCue | None = None
 

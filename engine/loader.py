@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.api import COUNTABLE
 from engine.backend import import_on_lasting_thread, load_mlx, on_cpu, slow_here
 from engine.errors import ModelError, RequestError
 from engine.families import family_of
@@ -44,11 +45,13 @@ def load_engine(
     max_rows, kv_bytes  as of `engine.mlx.engine.MLXEngine`.
     kv_bits  8: keys and values are kept in 8 bits, so that caches are half as large; 16 or None: as they come.
 
-    Raises RequestError for other `kv_bits`, or where the model does not take them; BackendError without a working MLX,
-    ModelError for what cannot be found or read, CheckpointError for tensors that are not the model's.
+    Raises RequestError for other `kv_bits` or `max_rows`, or where the model does not take them; BackendError without a
+    working MLX, ModelError for what cannot be found or read, CheckpointError for tensors that are not the model's.
     """
     if kv_bits not in (None, 8, 16):
         raise RequestError(f"`kv_bits` = {kv_bits}: should be 8, or 16 for what the model computes")
+    if max_rows is not None and not (isinstance(max_rows, int) and 1 <= max_rows < COUNTABLE):
+        raise RequestError(f"`max_rows` = {max_rows!r}: should be 1 or more")
     kept_bits = 8 if kv_bits == 8 else None
     load_mlx()
     import_on_lasting_thread("engine.mlx.engine")

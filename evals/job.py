@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from evals.workers.driver import Crew
     from evals.workers.executor import Executor
 
+MOST_EPOCHS, MOST_IN_FLIGHT = 10_000, 65_536
+"""The largest of both: what is waiting, and who works on it, is kept in memory."""
+
 
 async def evaluate(
     benchmark: Benchmark | str | Path,
@@ -158,9 +161,9 @@ class EvalJob:
         from rsa.compose import model_settings
 
         known = benchmark if isinstance(benchmark, Benchmark) else load_benchmark(benchmark)
-        for name, value in (("epochs", epochs), ("in_flight", in_flight)):
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} = {value}: should be at least 1")
+        for name, value, most in (("epochs", epochs, MOST_EPOCHS), ("in_flight", in_flight, MOST_IN_FLIGHT)):
+            if value is not None and not (isinstance(value, int) and 1 <= value <= most):
+                raise ConfigError(f"{name} = {value!r}: should be 1 to {most}")
         wanted = method_settings(method, {"task": known.task, **settings}, measured=True)
         config = load_config(profile, wanted, defaults=model_settings(model) if model else {})
         return cls(

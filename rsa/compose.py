@@ -22,6 +22,7 @@ from rsa.answers.checking import Checker, find_checker
 from rsa.errors import ConfigError, did_you_mean
 from rsa.results import Record
 from rsa.settings import resources
+from rsa.words import shown
 
 if TYPE_CHECKING:
     from engine.files.checkpoint import OnProgress
@@ -106,7 +107,7 @@ def model_spec(model: str) -> ModelSpec:
     if "/" in model or is_folder(model):
         return ModelSpec(name=model, path=model)
     raise ConfigError(
-        f"no model is called {model!r}{did_you_mean(model, model_names()) or '.'} There are "
+        f"no model is called {shown(model)}{did_you_mean(model, model_names()) or '.'} There are "
         f"{', '.join(model_names())}; or give a hub id (owner/name), a folder, or KIND:NAME"
     )
 

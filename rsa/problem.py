@@ -23,14 +23,13 @@ from typing import Self, TypeVar, get_args
 from engine.api import ImagePart, Message, Role, Tool, ToolCall
 from engine.paths import path_named
 from rsa.errors import ProblemError
-from rsa.words import shortened
+from rsa.words import shown
 
 ImageLike = ImagePart | bytes | Path
 """An image as the bytes of its file, or the path of one. A text is never taken for a path: it may be a stranger's."""
 IMAGE_KINDS = "PNG, JPEG, GIF, WebP, BMP or TIFF"
 """The kinds of image files that are taken, as messages name them."""
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
-_SHOWN_CHARACTERS = 60
 T = TypeVar("T")
 
 
@@ -87,7 +86,7 @@ class Problem:
         image, for turns that make no conversation, and for tools that are none.
         """
         if not isinstance(text, str):
-            raise ProblemError(f"the problem is {_shown(text)}: should be a text or a Problem")
+            raise ProblemError(f"the problem is {shown(text)}: should be a text or a Problem")
         if not text.strip():
             raise ProblemError("the problem is empty: give it as text, a file, or on standard input")
         turns: list[Turn | Message] = [] if system is None else [Turn("system", system)]
@@ -172,11 +171,11 @@ def _message(turn: Turn | Message, number: int | None) -> Message:
     """A turn as the engine takes it, its images loaded. `number` counts earlier turns; None: the problem itself."""
     where = "the problem" if number is None else f"turn {number} of the conversation"
     if not isinstance(turn, Turn | Message):
-        raise ProblemError(f"{where} is {_shown(turn)}: should be a Turn(role, text)")
+        raise ProblemError(f"{where} is {shown(turn)}: should be a Turn(role, text)")
     if turn.role not in get_args(Role):
-        raise ProblemError(f"{where} has the role {_shown(turn.role)}: should be one of {', '.join(get_args(Role))}")
+        raise ProblemError(f"{where} has the role {shown(turn.role)}: should be one of {', '.join(get_args(Role))}")
     if not isinstance(turn.text, str):
-        raise ProblemError(f"the text of {where} is {_shown(turn.text)}: should be a text")
+        raise ProblemError(f"the text of {where} is {shown(turn.text)}: should be a text")
     images = tuple(_image(image) for image in _listed(turn.images, "images", "images"))
     calls = tuple(_call(call, where) for call in _listed(turn.calls, f"the calls of {where}", "calls"))
     if calls and turn.role != "assistant":
@@ -193,13 +192,11 @@ def _message(turn: Turn | Message, number: int | None) -> Message:
 
 def _call(call: ToolCall, where: str) -> ToolCall:
     if not isinstance(call, ToolCall):
-        raise ProblemError(
-            f"a call in {where} is {_shown(call)}: should be a ToolCall(id=..., name=..., arguments=...)"
-        )
+        raise ProblemError(f"a call in {where} is {shown(call)}: should be a ToolCall(id=..., name=..., arguments=...)")
     if call.values is None:
-        raise ProblemError(f"the arguments of the call {_shown(call.id)} in {where} are no JSON object")
+        raise ProblemError(f"the arguments of the call {shown(call.id)} in {where} are no JSON object")
     if not _is_unicode(call.model_dump_json()):
-        raise ProblemError(f"the call {_shown(call.id)} in {where} is not valid Unicode")
+        raise ProblemError(f"the call {shown(call.id)} in {where} is not valid Unicode")
     return call
 
 
@@ -209,7 +206,7 @@ def _check_calls(messages: Sequence[Message]) -> None:
     for number, message in enumerate(messages, 1):
         if message.answers is not None and message.answers not in made:
             raise ProblemError(
-                f"turn {number} of the conversation answers the call {_shown(message.answers)}, which no turn before "
+                f"turn {number} of the conversation answers the call {shown(message.answers)}, which no turn before "
                 "it makes"
             )
         made.update(call.id for call in message.calls)
@@ -224,10 +221,10 @@ def _tools(given: Iterable[Tool]) -> tuple[Tool, ...]:
     names: set[str] = set()
     for tool in tools:
         if not isinstance(tool, Tool):
-            raise ProblemError(f"a tool is {_shown(tool)}: should be a Tool(name=..., description=..., parameters=...)")
+            raise ProblemError(f"a tool is {shown(tool)}: should be a Tool(name=..., description=..., parameters=...)")
         check_tool(tool)
         if tool.name in names:
-            raise ProblemError(f"two tools have the name {_shown(tool.name)}: give each its own")
+            raise ProblemError(f"two tools have the name {shown(tool.name)}: give each its own")
         names.add(tool.name)
     return tools
 
@@ -239,7 +236,7 @@ def _last_of_user(messages: Sequence[Message]) -> int | None:
 def _listed(given: Iterable[T], name: str, what: str) -> list[T]:
     """The items of what should be a list; a text or the bytes of one image are none, though Python would iterate."""
     if isinstance(given, str | bytes | bytearray) or not isinstance(given, Iterable):
-        raise ProblemError(f"{name} is {_shown(given)}: should be a list of {what}")
+        raise ProblemError(f"{name} is {shown(given)}: should be a list of {what}")
     return list(given)
 
 
@@ -247,9 +244,9 @@ def _image(image: ImageLike) -> ImagePart:
     if isinstance(image, ImagePart):
         return image
     if isinstance(image, str):
-        raise ProblemError(f"image {_shown(image)} is a text: give a file as Path({_shown(image)})")
+        raise ProblemError(f"image {shown(image)} is a text: give a file as Path({shown(image)})")
     if not isinstance(image, bytes | Path):
-        raise ProblemError(f"image {_shown(image)} is no image: give the bytes of a file, or a Path")
+        raise ProblemError(f"image {shown(image)} is no image: give the bytes of a file, or a Path")
     name, data = ("an image", image) if isinstance(image, bytes) else (f"image {image}", _bytes_of(image))
     if not is_image(data):
         raise ProblemError(f"{name} is empty or no {IMAGE_KINDS} file")
@@ -270,7 +267,7 @@ def _bytes_of(path: Path) -> bytes:
 
 def _checked(problem_id: object) -> str:
     if not isinstance(problem_id, str) or not problem_id or not _is_unicode(problem_id):
-        raise ProblemError(f"problem_id is {_shown(problem_id)}: should be a text that is not empty")
+        raise ProblemError(f"problem_id is {shown(problem_id)}: should be a text that is not empty")
     return problem_id
 
 
@@ -303,7 +300,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _shown(value: object) -> str:
-    return shortened(" ".join(repr(value).split()), _SHOWN_CHARACTERS)

@@ -15,6 +15,15 @@ def shortened(line: str, most: int) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
+def shown(value: object, most: int = 60) -> str:
+    """Whatever somebody gave, in one line of a message: at most so many characters of its `repr`."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists inside each other without end
+        text = f"<{type(value).__name__} too large to be shown>"
+    return shortened(" ".join(text.split()), most)
+
+
 def listed(items: Sequence[str], most: int, between: str = ", ") -> str:
     """The first of some items, `most` of them, and how many more there are: `a, b and 3 more`."""
     more = f" and {len(items) - most:,} more" if len(items) > most else ""

@@ -99,8 +99,8 @@ def settings_of(
     if not os.environ.get(api_key_env, "").isascii():
         raise RequestError(f"the key in {api_key_env} is not all ASCII: is it the key?")
     for name, value, least in (("max_rows", max_rows, 1), ("max_retries", max_retries, 0)):
-        if value < least:
-            raise RequestError(f"`{name}` = {value}: should be at least {least}")
+        if not isinstance(value, int) or value < least:
+            raise RequestError(f"`{name}` = {value!r}: should be at least {least}")
     if timeout_s <= 0 or backoff_s < 0:
         raise RequestError("timeout_s should be more than 0, and backoff_s not less")
     return Settings(

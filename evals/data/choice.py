@@ -20,6 +20,8 @@ Options = dict[str, str | int | float | bool | list[str] | list[int] | None]
 SHARD = "shard"
 """The name of the option that says which shard was chosen; the whole has none."""
 _HALF = re.compile("[\ud800-\udfff]")
+_SHOWN_BITS = 128
+"""Numbers of more bits are not spelled out; those of tens of thousands cannot be."""
 MAX_NAMED = 5
 """Ids that a message lists."""
 
@@ -41,6 +43,9 @@ class Choice:
     @classmethod
     def wanted(cls, limit: int | None, ids: Sequence[str] | None, seed: int, shard: Shard | None = None) -> Choice:
         """Raises DataError if nothing can be left."""
+        if not 0 <= seed < 2**64:
+            shown = f" {seed}" if seed.bit_length() <= _SHOWN_BITS else ""
+            raise DataError(f"`data_seed`{shown} is out of range: should be 0 to 2**64 - 1")
         if limit is not None and limit < 1:
             raise DataError(f"`limit` {limit} leaves no problem: ask for 1 or more")
         if ids is not None and not ids:

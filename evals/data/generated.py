@@ -15,6 +15,8 @@ from evals.tasks.registry import TASKS
 from evals.tasks.task import Puzzle, Task
 
 Phrasings = Literal["seen", "unseen", "all"]
+MOST_PROBLEMS = 10**6
+"""The most problems of a seed: those that were made are kept in mind, since all are different."""
 MAX_DRAWS = 1000
 """Draws in vain for one problem that did not occur before: then there are hardly any others with these options."""
 
@@ -32,7 +34,7 @@ class Generate(Declared):
     """
 
     task: str
-    count: int = Field(500, ge=1)
+    count: int = Field(500, ge=1, le=MOST_PROBLEMS)
     sizes: Numbers = ()
     lengths: Numbers = ()
     phrasings: Phrasings = "seen"

@@ -20,7 +20,7 @@ from evals.data import hub
 from evals.data.benchmarks import Benchmark, Columns
 from evals.data.choice import Choice, check_distinct, refuse_unknown
 from evals.data.columns import Mapped, names_of, top
-from evals.data.generated import Generate, generated_questions, question_id
+from evals.data.generated import MOST_PROBLEMS, Generate, generated_questions, question_id
 from evals.data.question import Question
 from evals.data.reader import QuestionReader
 from evals.data.remote import RemoteRows
@@ -124,6 +124,8 @@ def _program_data(benchmark: Benchmark, choice: Choice) -> Data:
 
 
 def _generated(name: str, options: Generate, choice: Choice) -> Data:
+    if choice.limit is not None and choice.limit > MOST_PROBLEMS:
+        raise DataError(f"`limit` {choice.limit} is too much: {MOST_PROBLEMS:,} problems are made at most")
     chosen = list(range(choice.limit or options.count))
     if choice.ids is not None:  # any index may be asked for
         form = re.compile(rf"{re.escape(name)}-{choice.seed}-(\d{{4,6}})")

@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from engine.api import Engine, KnowsMemory, Memory, ModelInfo
+from engine.api import COUNTABLE, Engine, KnowsMemory, Memory, ModelInfo
 from rsa.command.estimates import PROBLEM_TOKENS, Estimate, Room, Speed, estimate, last_prompt
 from rsa.command.speeds import Reading, Writing, longest, prompt_with, read, write
 from rsa.errors import ConfigError
@@ -48,14 +48,17 @@ class Report:
         return memory.step_bytes(writing.rows, writing.context_tokens) / memory.copy_bytes_per_s / writing.step_s
 
 
-def sizes(name: str, text: str) -> list[int]:
-    """Numbers of a flag, separated by commas, `1k` being 1024. Raises ConfigError, naming the setting."""
+def sizes(name: str, text: str, most: int = COUNTABLE - 1) -> list[int]:
+    """Numbers of a flag, separated by commas, `1k` being 1024, `most` at most. Raises ConfigError, naming the
+    setting."""
     try:
         found = sorted({parse_size(part) for part in text.split(",")})
     except ValueError as error:
         raise ConfigError(f"`{name}`: {error}") from None
     if found[0] < 1:
         raise ConfigError(f"`{name}`: {found[0]} is too few: give numbers from 1 on")
+    if found[-1] > most:
+        raise ConfigError(f"`{name}`: {found[-1]} is too many: give numbers to {most}")
     return found
 
 

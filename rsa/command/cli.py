@@ -194,8 +194,9 @@ def measure(
     with errors_for_people("rows", "context", "tokens"):
         from rsa.command.bench import as_json, bench, sizes
         from rsa.compose import fetch_if_missing, model_settings, open_engine
+        from rsa.settings.config import MOST_CANDIDATES
 
-        wanted_rows = None if rows is None else sizes("rows", rows)
+        wanted_rows = None if rows is None else sizes("rows", rows, MOST_CANDIDATES)
         contexts = None if context is None else sizes("context", context)
         sizes("tokens", str(tokens))
         with bars() as show:

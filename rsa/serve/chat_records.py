@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from engine.api import ToolCall, Usage
+from engine.api import COUNTABLE, ToolCall, Usage
 from rsa.serve import aliases
 from rsa.serve.answering import Finished
 from rsa.serve.conversation import Said
@@ -149,10 +149,10 @@ class ChatRequest(RequestRecord):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    top_k: Annotated[int, Field(ge=0, lt=COUNTABLE)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, lt=COUNTABLE)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, lt=COUNTABLE)] | None = None
     stop: str | Annotated[list[str], Field(max_length=16)] | None = None
     reasoning_effort: str | None = None
     response_format: dict[str, Any] | None = None

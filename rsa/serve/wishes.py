@@ -41,7 +41,6 @@ REASONING_TOKENS: dict[Effort, int | None] = {
     "max": None,
 }
 """The reasoning budget that an effort stands for, of the model itself."""
-_HUGE = 2**31
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 
 
@@ -114,13 +113,18 @@ def run_config(wishes: Wishes, route: Route, served: Served) -> RSAConfig:
         asked = method_settings(_one_of(method, get_args(Method), "rsa.method"), asked)
     asked.setdefault("seed", secrets.randbits(63))
     profile = _profile(wishes, route, asked)
+    _check_most(asked)
     config = load_config(profile, asked, defaults=served.settings_of(route.model))
+    _check_most(config.values())
+    return config
+
+
+def _check_most(settings: Mapping[str, Any]) -> None:
     for name, most in MOST.items():
-        if (value := getattr(config, name)) > most:
+        if isinstance(value := settings.get(name), int) and value > most:
             raise ApiError(
                 400, f"rsa.{name} = {value} is more than {most}, the most of a run here", param=f"rsa.{name}"
             )
-    return _of_countable(config)
 
 
 def _profile(wishes: Wishes, route: Route, asked: dict[str, Any]) -> str | None:
@@ -173,15 +177,6 @@ def _agree(asked: dict[str, Any], path: str, setting: str, field_name: str, valu
             400, f"{field_name} = {value} contradicts {path} = {asked[setting]}: leave one out", param=field_name
         )
     asked[setting] = value
-
-
-def _of_countable(config: RSAConfig) -> RSAConfig:
-    """Raises ApiError for numbers that no engine can count to: they would fail in the midst of a run."""
-    values = {**config.values(), **{f"limits.{name}": value for name, value in config.limits}}
-    for name, value in values.items():
-        if isinstance(value, int) and name != "seed" and value >= _HUGE:
-            raise ApiError(400, f"rsa.{name} = {value} is too large: should be less than {_HUGE}", param=f"rsa.{name}")
-    return config
 
 
 def _one_of(value: Any, known: Iterable[str], param: str) -> str:

@@ -16,12 +16,17 @@ from pydantic import (
     model_validator,
 )
 
+from engine.api import COUNTABLE
 from rsa.errors import ConfigError, did_you_mean
 from rsa.settings.sizes import Tokens
+from rsa.words import shown
 
 Select = Literal["vote", "aggregate", "first"]
 Carry = Literal["reasoning", "answer_or_reasoning", "full"]
 Answers = Literal["final", "every"]
+MOST_CANDIDATES, MOST_ROUNDS = 2**16, 2**12
+"""The largest N and T, more than anybody has run. A candidate takes kilobytes before it has written anything: a slip of
+the pen would fill the memory."""
 VISION_TASK = "vision"
 TOOLS_TASK = "general"
 ASKED = "asked"
@@ -66,7 +71,7 @@ class _Settings(BaseModel):
 def _sentence(detail: Any) -> str:
     field = ".".join(str(part) for part in detail["loc"])
     message = detail["msg"].removeprefix("Value error, ").replace("Input should", "should")
-    given = repr(detail["input"])
+    given = shown(detail["input"])
     return f"{field}: {message}" if message.startswith(given) else f"{field} = {given}: {message}"
 
 
@@ -79,9 +84,9 @@ class Limits(_Settings):
     prompt_tokens  the longest prompt that is ever sent; aggregation prompts shorten their tails for it.
     """
 
-    total_tokens: Tokens | None = Field(None, ge=1)
+    total_tokens: Tokens | None = Field(None, ge=1, lt=2**63)
     deadline_s: float | None = Field(None, gt=0, allow_inf_nan=False)
-    prompt_tokens: Tokens | None = Field(None, ge=1)
+    prompt_tokens: Tokens | None = Field(None, ge=1, lt=COUNTABLE)
 
     @property
     def can_end_early(self) -> bool:
@@ -122,15 +127,15 @@ class RSAConfig(_Settings):
     limits             hard limits.
     """
 
-    n: int = Field(16, ge=1)
+    n: int = Field(16, ge=1, le=MOST_CANDIDATES)
     c: int = Field(4, ge=1)
-    t: int = Field(2, ge=0)
-    beta: Tokens = Field(16 * 1024, ge=1)
+    t: int = Field(2, ge=0, le=MOST_ROUNDS)
+    beta: Tokens = Field(16 * 1024, ge=1, lt=COUNTABLE)
     tau: Tokens = Field(4 * 1024, ge=1)
-    answer_budget: Tokens = Field(40 * 1024, ge=1)
+    answer_budget: Tokens = Field(40 * 1024, ge=1, lt=COUNTABLE)
     temperature: float | None = Field(None, ge=0.0, le=10.0, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0.0, le=1.0, allow_inf_nan=False)
-    top_k: int | None = Field(None, ge=0)
+    top_k: int | None = Field(None, ge=0, lt=COUNTABLE)
     min_p: float | None = Field(None, ge=0.0, le=1.0, allow_inf_nan=False)
     seed: int = Field(0, ge=0, lt=2**64)
     select: Select = "vote"

@@ -8,8 +8,9 @@ from typing import Any
 from engine.documents import read_toml
 from rsa.errors import ConfigError
 from rsa.settings import resources
-from rsa.settings.config import ASKED, RSAConfig
+from rsa.settings.config import ASKED, Limits, RSAConfig
 from rsa.settings.sizes import parse_size
+from rsa.words import shown
 
 
 def profile_names() -> list[str]:
@@ -75,5 +76,9 @@ def _smaller(value: object, other: object) -> bool:
 
 
 def _limits(layer: Mapping[str, Any]) -> dict[str, Any]:
-    limits = layer.get("limits") or {}
-    return dict(limits) if isinstance(limits, Mapping) else limits.model_dump(exclude_unset=True)
+    limits = layer.get("limits")
+    if isinstance(limits, Limits):
+        return limits.model_dump(exclude_unset=True)
+    if limits is not None and not isinstance(limits, Mapping):
+        raise ConfigError(f"limits = {shown(limits)}: should be a table, such as {{total_tokens = 4000}}")
+    return dict(limits or {})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from engine.paths import path_named
 from rsa.errors import ConfigError, did_you_mean
+from rsa.words import shown
 
 
 def configs_folder() -> Path:
@@ -37,6 +38,6 @@ def find(kind: str, name: str) -> Path:
             return path
         raise ConfigError(f"no {kind.removesuffix('s')} file at {path}")
     raise ConfigError(
-        f"no {kind.removesuffix('s')} is called {name!r}{did_you_mean(name, known) or '.'} "
+        f"no {kind.removesuffix('s')} is called {shown(name)}{did_you_mean(name, known) or '.'} "
         f"There are {', '.join(known) or 'none'}; or give the path of a .toml file"
     )

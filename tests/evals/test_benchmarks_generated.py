@@ -23,13 +23,26 @@ def questions(name: str, *, options: dict[str, Any] | None = None, **choice: Any
 
 
 @pytest.mark.thorough
-@given(NAMES, st.integers(0, 2**64), st.integers(1, 12), st.integers(1, 12))
+@given(NAMES, st.integers(0, 2**64 - 2), st.integers(1, 12), st.integers(1, 12))
 @settings(max_examples=25, deadline=None)
 def test_the_seed_decides_and_a_larger_limit_extends_a_smaller_one(name: str, seed: int, some: int, more: int) -> None:
     first = questions(name, seed=seed, limit=some)
     assert len(first) == some
     assert questions(name, seed=seed, limit=some + more)[:some] == first
     assert first != questions(name, seed=seed + 1, limit=some)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"limit": 10**7}, "`limit` 10000000 is too much: 1,000,000 problems are made at most"),
+        ({"seed": -1}, "`data_seed` -1 is out of range"),
+        ({"seed": 10**5000}, "`data_seed` is out of range"),
+    ],
+)
+def test_numbers_that_would_fill_the_memory(asked: dict[str, Any], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        questions("sums", **asked)
 
 
 @pytest.mark.thorough

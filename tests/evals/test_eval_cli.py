@@ -296,7 +296,7 @@ def test_what_cannot_be_compared() -> None:
         (["countdown", "--method", "vite"], "no method is called 'vite'; did you mean 'vote'? There are single,"),
         (["countdown", "--method", "x"], "no method is called 'x'. There are single,"),
         (["countdown", "--method", "single", "--t", "2"], "t = 2 contradicts method = single"),
-        (["countdown", "--epochs", "0"], "epochs = 0: should be at least 1"),
+        (["countdown", "--epochs", "0"], "epochs = 0: should be 1 to 10000"),
         (["countdown", "--limit", "0"], "--limit 0 leaves no problem"),
         (["countdown", "--ids", ","], "--ids leaves no problem"),
         (["countdown", "--ids", "countdown-0-x"], "has no problem countdown-0-x"),

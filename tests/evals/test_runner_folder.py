@@ -133,8 +133,10 @@ def test_problems_of_one_id_and_none_at_all_are_refused(tmp_path: Path) -> None:
     [
         ({"method": "vots"}, "no method is called 'vots'; did you mean 'vote'"),
         ({"method": "single", "t": 2}, "t = 2 contradicts method = single"),
-        ({"epochs": 0}, "epochs = 0: should be at least 1"),
-        ({"in_flight": 0}, "in_flight = 0: should be at least 1"),
+        ({"epochs": 0}, "epochs = 0: should be 1 to 10000"),
+        ({"epochs": 10**9}, "epochs = 1000000000: should be 1 to 10000"),
+        ({"epochs": "3"}, "epochs = '3': should be 1 to 10000"),
+        ({"in_flight": 0}, "in_flight = 0: should be 1 to 65536"),
         ({"betta": 3}, "unknown setting 'betta'; did you mean 'beta'"),
     ],
 )

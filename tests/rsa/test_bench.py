@@ -117,7 +117,7 @@ def test_nano_is_measured_and_what_follows_is_told() -> None:
 
 @pytest.mark.thorough
 def test_more_rows_than_nano_decodes_are_refused_in_a_line() -> None:
-    done = run("nano", "--rows", "100000")
+    done = run("nano", "--rows", "50000")
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith("error: --rows: nano decodes at most 64 at once")
     assert done.stderr.count("\n") == 1

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.api import COUNTABLE
 from rsa.compose import model_names, model_spec, open_engine
 from rsa.errors import ConfigError
 from rsa.settings import resources
-from rsa.settings.config import Limits, RSAConfig
+from rsa.settings.config import MOST_CANDIDATES, MOST_ROUNDS, Limits, RSAConfig
 from rsa.settings.profiles import load_config, profile_names
 from rsa.settings.sizes import parse_size
 
@@ -31,6 +33,29 @@ def test_sizes(text: object, tokens: int) -> None:
 def test_bad_sizes_say_what_is_accepted(text: object) -> None:
     with pytest.raises(ValueError, match="such as 4096, 4k or 40K"):
         parse_size(text)
+
+
+@pytest.mark.parametrize("name", ["n", "t", "beta", "answer_budget", "top_k", "seed"])
+@given(over=st.integers(1, 10**30))
+def test_no_number_is_taken_that_would_fill_the_memory(name: str, over: int) -> None:
+    """Ten million candidates were begun without a word; 10**23 of them ended in an OverflowError."""
+    most = {"n": MOST_CANDIDATES, "t": MOST_ROUNDS, "seed": 2**64 - 1}.get(name, COUNTABLE - 1)
+    assert getattr(load_config(None, {name: most}), name) == most
+    with pytest.raises(ConfigError, match=f"{name} = .*: should be less than"):
+        load_config(None, {name: most + over})
+
+
+def test_a_number_that_cannot_be_spelled_out() -> None:
+    with pytest.raises(ConfigError, match="n = <int too large to be shown>: should be less"):
+        load_config(None, {"n": 10**5000})
+
+
+@pytest.mark.parametrize("limits", [5000, False, "4k", [1], 1.5])
+def test_limits_are_a_table(limits: object, tmp_path: Path) -> None:
+    for overrides in ({"limits": limits}, {}):
+        (tmp_path / "p.toml").write_text(f"limits = {json.dumps(limits)}")
+        with pytest.raises(ConfigError, match=r"limits = .*: should be a table"):
+            load_config(str(tmp_path / "p.toml") if not overrides else None, overrides)
 
 
 @given(tokens=st.integers(0, 10**9))
