@@ -141,7 +141,10 @@ class QuestionReader:
         if isinstance(value, Mapping) and "answer" not in value:
             return dict(value)  # a problem that its metric checks, or something that the metric refuses
         # Answers of annotators may come with more: {"answer": "down", "answer_id": 1, ...}
-        gold = [_text(one["answer"] if isinstance(one, Mapping) and "answer" in one else one) for one in _listed(value)]
+        golds = [one["answer"] if isinstance(one, Mapping) and "answer" in one else one for one in _listed(value)]
+        if any(isinstance(one, float) and math.isinf(one) for one in golds):
+            raise self._error(position, "the gold answer is infinite")
+        gold = [_text(one) for one in golds if one is not None]
         if not any(gold):
             raise self._error(position, "the gold answer is empty")
         return list[JsonValue](gold) if isinstance(value, list) else gold[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
@@ -14,6 +15,7 @@ from evals.errors import GoldError
 from evals.scorers.protocol import Score
 from rsa.answers.extract import answer_section, last_boxed
 from rsa.words import shortened
+from rsa.words import shown as in_words
 
 G = TypeVar("G")
 Fields = Mapping[str, JsonValue]
@@ -83,7 +85,9 @@ def gold_text(gold: JsonValue) -> str:
     """A gold answer that is a text or a number, as text."""
     if isinstance(gold, str) and gold.strip():
         return whole_characters(gold.strip())
-    if isinstance(gold, int | float) and not isinstance(gold, bool):
+    if isinstance(gold, int) and not isinstance(gold, bool):
+        return str(gold)
+    if isinstance(gold, float) and math.isfinite(gold):
         return str(gold)
     raise GoldError(f"gold: should be a text or a number, not {shown(gold)}")
 
@@ -114,10 +118,10 @@ def options_field(fields: Fields, name: str) -> list[str]:
 
 
 def shown(value: JsonValue) -> str:
-    """A value in a message."""
-    if value is None:
+    """A value in a message. NaN is what pandas writes where there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return "missing"
-    return shortened(repr(value), 60)
+    return in_words(value)
 
 
 # ---- text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,10 @@ GOOD = {"problem_idx": 1, "problem": "2 + 3?", "answer": 5}
         ),
         ([{"problem": "2 + 3?"}], "no column 'answer' for the gold answer; there are problem"),
         ([GOOD, {"problem": "2 + 3?", "problem_idx": 2}], "row 2: no column 'answer' for the gold answer"),
+        ([{**GOOD, "answer": math.nan}], "row 1: column 'answer' is empty; it should hold the gold answer"),
+        ([{**GOOD, "answer": [None, math.nan]}], "row 1: the gold answer is empty"),
+        ([{**GOOD, "answer": [{"answer": None}]}], "row 1: the gold answer is empty"),
+        ([{**GOOD, "answer": [5, math.inf]}], "row 1: the gold answer is infinite"),
         ([{**GOOD, "answer": None}], "row 1: column 'answer' is empty; it should hold the gold answer"),
         ([{**GOOD, "answer": " "}], "row 1: the gold answer is empty"),
         ([{**GOOD, "problem": ""}], "row 1: the problem is empty"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -96,6 +97,8 @@ async def test_an_empty_file(write: Write) -> None:
         ({**line(1), "id": None}, "line 3: id should be a text or a number, not null"),
         (line(1, candidate=["B"]), r'line 3 \(q1\): candidate should be a text, not \["B"\]'),  # type: ignore[arg-type]
         (line(1, gold="?"), r"line 3 \(q1\): gold: should be a letter"),
+        (line(1, gold=math.nan), r"line 3 \(q1\): gold: should be a text or a number, not missing"),
+        (line(1, gold=math.inf), r"line 3 \(q1\): gold: should be a text or a number, not inf"),
         (line(1, options="abc"), r"line 3 \(q1\): field options: should be a list"),
     ],
 )
