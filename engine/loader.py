@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 NANO = Path(__file__).parent / "weights" / "nano"
 """The built-in model, part of the package."""
+_SHORT_PROMPT = [1, 2, 3, 4]
+"""Tokens that any vocabulary has."""
 
 
 def load_engine(
@@ -46,7 +48,8 @@ def load_engine(
     kv_bits  8: keys and values are kept in 8 bits, so that caches are half as large; 16 or None: as they come.
 
     Raises RequestError for other `kv_bits` or `max_rows`, or where the model does not take them; BackendError without a
-    working MLX, ModelError for what cannot be found or read, CheckpointError for tensors that are not the model's.
+    working MLX, ModelError for what cannot be found or read, or whose weights are damaged, CheckpointError for tensors
+    that are not the model's.
     """
     if kv_bits not in (None, 8, 16):
         raise RequestError(f"`kv_bits` = {kv_bits}: should be 8, or 16 for what the model computes")
@@ -176,6 +179,7 @@ def _load(folder: ModelFolder, name: str, source: str, notes: tuple[str, ...], k
     images = family.image_store(folder)
     tokenizer = _load_tokenizer(folder, images)  # before the weights: they take a while
     model = family.load(folder, kv_bits=kv_bits)
+    _check_weights(folder, model)
     info = ModelInfo(
         name=name,
         context_tokens=folder.context_tokens,
@@ -194,6 +198,20 @@ def _load(folder: ModelFolder, name: str, source: str, notes: tuple[str, ...], k
         },
     )
     return LoadedModel(model, tokenizer, info, images)
+
+
+def _check_weights(folder: ModelFolder, model: TextModel) -> None:
+    """That a short prompt leads to numbers that say something. Raises ModelError: better now than as the failure, or
+    the gibberish, of every candidate."""
+    import mlx.core as mx
+    import numpy as np
+
+    logits = model(mx.array([_SHORT_PROMPT]), model.make_cache())[0, -1].astype(mx.float32)
+    most, least = np.array(logits).max(), np.array(logits).min()  # a NaN is both
+    if np.isfinite(most) and most != least:
+        return
+    what = "all the same" if most == least else "not finite (NaN or infinity)"
+    raise ModelError(f"the weights in {folder.path} are damaged: its logits are {what}. Download the model again")
 
 
 def _load_tokenizer(folder: ModelFolder, images: ImageStore | None) -> ChatTokenizer:

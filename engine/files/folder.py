@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.errors import ModelError
 from engine.files import checkpoint
 from engine.files.checkpoint import TensorInfo
 
@@ -70,16 +71,22 @@ class ModelFolder:
     def context_tokens(self) -> int | None:
         """Positions of the model; those that also see keep their language part's settings apart."""
         text = self.config.get("text_config")
-        found = self.config.get("max_position_embeddings") or (text or {}).get("max_position_embeddings")
-        return int(found) if found else None
+        tables = [self.config, text if isinstance(text, dict) else {}]
+        found = next(filter(None, (table.get("max_position_embeddings") for table in tables)), None)
+        if found is not None and not _is_whole(found):
+            raise ModelError(f"{self.path / checkpoint.CONFIG}: max_position_embeddings is {found!r}, not a number")
+        return found
 
     @property
     def end_ids(self) -> list[int]:
         """Token ids that end a completion: the generation config's, else the model config's."""
         ids = self.generation_config.get("eos_token_id")
         if ids is None:
-            ids = (self.json("config.json") or {}).get("eos_token_id")
-        return [ids] if isinstance(ids, int) else list(ids or [])
+            ids = (self.json(checkpoint.CONFIG) or {}).get("eos_token_id")
+        listed = ids if isinstance(ids, list) else [] if ids is None else [ids]
+        if not all(map(_is_whole, listed)):
+            raise ModelError(f"{self.path}: eos_token_id is {ids!r}, not a token id or a list of them")
+        return listed
 
     @property
     def processors_template(self) -> str | None:
@@ -110,3 +117,7 @@ class ModelFolder:
             return RecommendedSampling.model_validate(named)
         except ValidationError:
             return None
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

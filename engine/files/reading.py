@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 from engine.errors import ModelError
@@ -42,7 +43,7 @@ class ConfigReader:
 
     def number(self, *names: str, default: float | None = None) -> float:
         for name, value in self._present(names).items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
                 raise ModelError(f"{self.where}{name} is {value!r}, not a positive number")
         value = self._agreed(names, default)
         if value is None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 
 from engine.api import Completion, GenerationRequest, Message, RecommendedSampling, SamplingParams
@@ -246,6 +248,9 @@ def test_positions_of_a_model_that_also_sees(folder: Path) -> None:
         ("config.json", "{", "config.json cannot be read: no JSON: Expecting property name"),
         ("config.json", "[1]", "config.json cannot be read: it is no JSON object"),
         ("generation_config.json", "{nope", "generation_config.json cannot be read"),
+        ("generation_config.json", '{"eos_token_id": 1.5}', "eos_token_id is 1.5, not a token id or a list of them"),
+        ("generation_config.json", '{"eos_token_id": [1, "2"]}', "not a token id or a list of them"),
+        ("generation_config.json", f'{{"a": {"[" * 60_000}', "generation_config.json cannot be read: .* nested"),
         ("tokenizer.json", "{}", "the tokenizer in .* cannot be loaded"),
         ("config.json", "{}", r"cannot load the model in .* \(KeyError: 'model_type'\)"),
         ("config.json", '{"model_type": "llama"}', "cannot load the model in .* missing"),
@@ -256,6 +261,27 @@ def test_files_that_cannot_be_read(folder: Path, name: str, content: str, words:
     with pytest.raises(ModelError, match=words) as caught:
         load_engine(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "tensor", "what"),
+    [
+        (math.nan, "model.embed_tokens.weight", "not finite"),
+        (math.nan, "model.layers.0.self_attn.q_proj.weight", "not finite"),
+        (math.inf, "model.norm.weight", "not finite"),
+        (0.0, "model.norm.weight", "all the same"),
+        (0.0, "", "all the same"),
+    ],
+)
+def test_damaged_weights_are_said_when_they_are_loaded(folder: Path, value: float, tensor: str, what: str) -> None:
+    """They ran, and every candidate ended in gibberish or in a failure of its own."""
+    file = folder / "model.safetensors"
+    weights = {
+        name: mx.full(x.shape, value, dtype=x.dtype) if tensor in name else x for name, x in mx.load(str(file)).items()
+    }
+    mx.save_safetensors(str(file), weights)
+    with pytest.raises(ModelError, match=f"the weights in .* are damaged: its logits are {what}"):
+        load_engine(folder)
 
 
 @pytest.mark.skipif(not (NANO / "model.safetensors").is_file(), reason="nano's weights are not there")
