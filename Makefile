@@ -21,6 +21,9 @@ EXTRAS  = $(if $(BACKEND),$(BACKEND))
 INSTALL = $(BIN)/python -m pip install -q --no-compile -e
 DEV     = $(if $(BACKEND),$(BACKEND)$(comma))dev
 
+# The tests start hundreds of processes, which import the same packages: compiled once, they are read by all others.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Whole files go to a worker each, so that what a file's tests share is made once.
 WORKERS ?= 2
 QUICK   = -m "not thorough and not slow" $(addprefix --ignore=tests/engine/,mlx families vision)
