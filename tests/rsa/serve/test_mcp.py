@@ -179,10 +179,13 @@ async def test_a_client_on_this_machine_may_name_files(tmp_path: Path) -> None:
 
 async def test_over_http_the_guard_of_the_server_stands_before_it(tmp_path: Path) -> None:
     headers = {"Authorization": "Bearer open"}
-    async with offering(tmp_path, api_keys=("open",)) as server, httpx2.AsyncClient(headers=headers) as known:
+    async with (
+        offering(tmp_path, api_keys=("open",)) as server,
+        httpx2.AsyncClient(headers=headers, verify=False) as known,
+    ):
         async with Client(streamable_http_client(server.url, http_client=known)) as client:
             assert not (await client.call_tool("solve", CALL)).is_error
-        async with httpx2.AsyncClient() as stranger:
+        async with httpx2.AsyncClient(verify=False) as stranger:
             refused = await stranger.post(server.url, json={})
     assert refused.status_code == 401
     assert refused.json()["error"]["code"] == "invalid_api_key"
