@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from engine.api import Completion, Engine, EngineEvent, GenerationRequest, Message, SamplingParams, TokenChunk
 
-ENDLESS_TOKENS = 50_000
+ENDLESS_TOKENS = 20_000
 """A budget that no endless sequence uses up while a promise is checked."""
 
 

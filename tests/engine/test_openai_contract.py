@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -63,35 +64,44 @@ KEPT = [
 ]
 
 
+Opened = Callable[[str], Subject]
+
+
 @pytest.fixture(scope="module")
-def subject(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, make_tokenizer: Callable[..., int]
-) -> Iterator[Subject]:
-    case = CASES[request.param]
+def opened(tmp_path_factory: pytest.TempPathFactory, make_tokenizer: Callable[..., int]) -> Iterator[Opened]:
+    """Opens what a case needs, servers and engines, once for all promises."""
     folders = {}
     for thinks in (True, False):
         folders[thinks] = tmp_path_factory.mktemp("tokenizer")
         make_tokenizer(folders[thinks], thinks=thinks)
     with ExitStack() as stack:
+        yield cache(lambda name: _subject(CASES[name], folders, stack))
 
-        def opened(writer: Writer, *, refused_from: int | None = None, **options: Any) -> OpenAIEngine:
-            pace = ENDLESS_TOKENS_PER_S if writer.endless else None
-            stub = StubServer(case.speaks, writer, refused_from=refused_from, tokens_per_s=pace)
-            server = stack.enter_context(running(stub))
-            tokenizer = folders[writer.thinks] if case.tokenizer else None
-            engine = open_openai("tiny", base_url=server.url, tokenizer=tokenizer, backoff_s=0.0, **options)
-            stack.callback(anyio.run, engine.aclose)
-            return engine
 
-        short = Writer(context=512)
-        endless = partial(opened, Writer(endless=True, context=2 * ENDLESS_TOKENS), max_rows=2)
-        yield Subject(
-            thinking=opened(short),
-            plain=opened(Writer(thinks=False, context=512)),
-            endless=endless(),
-            fresh=endless,
-            failing=lambda: opened(short, refused_from=400),
-        )
+def _subject(case: Case, folders: Mapping[bool, Path], stack: ExitStack) -> Subject:
+    def opened(writer: Writer, *, refused_from: int | None = None, **options: Any) -> OpenAIEngine:
+        pace = ENDLESS_TOKENS_PER_S if writer.endless else None
+        stub = StubServer(case.speaks, writer, refused_from=refused_from, tokens_per_s=pace)
+        server = stack.enter_context(running(stub))
+        tokenizer = folders[writer.thinks] if case.tokenizer else None
+        engine = open_openai("tiny", base_url=server.url, tokenizer=tokenizer, backoff_s=0.0, **options)
+        stack.callback(anyio.run, engine.aclose)
+        return engine
+
+    short = Writer(context=512)
+    endless = partial(opened, Writer(endless=True, context=2 * ENDLESS_TOKENS), max_rows=2)
+    return Subject(
+        thinking=opened(short),
+        plain=opened(Writer(thinks=False, context=512)),
+        endless=endless(),
+        fresh=endless,
+        failing=lambda: opened(short, refused_from=400),
+    )
+
+
+@pytest.fixture
+def subject(request: pytest.FixtureRequest, opened: Opened) -> Subject:
+    return opened(request.param)
 
 
 @pytest.mark.parametrize(
