@@ -46,7 +46,7 @@ def test_a_run_in_a_process(plain_model: Path, tmp_path: Path) -> None:
 # ---- interrupted and killed
 
 
-LONG = ["--n", "6", "--c", "2", "--t", "2", "--beta", "400", "--tau", "64", "--answer-budget", "16", "--seed", "3"]
+LONG = ["--n", "4", "--c", "2", "--t", "2", "--beta", "200", "--tau", "64", "--answer-budget", "16", "--seed", "3"]
 
 
 def outcome(folder: Path) -> list[Any]:
@@ -90,7 +90,7 @@ def test_broken_off_and_resumed_it_ends_the_same(model: str, unbroken: Path, tmp
     assert not (run / "result.json").exists()
     # What was said to be done is in the log, and the log is whole.
     logged = [event.candidate for event in read_events(run) if isinstance(event, CandidateFinished)]
-    assert 0 < len(logged) < 6 * 3
+    assert 0 < len(logged) < 4 * 3
     announced = sum(" candidate " in line for line in said)
     assert len(logged) >= announced
 
@@ -100,7 +100,7 @@ def test_broken_off_and_resumed_it_ends_the_same(model: str, unbroken: Path, tmp
     assert outcome(run) == outcome(unbroken)
     events = [event.candidate for event in read_events(run) if isinstance(event, CandidateFinished)]
     assert events[: len(logged)] == logged, "what was done was not done again"
-    assert len(events) == 6 * 3
+    assert len(events) == 4 * 3
 
 
 def _break_off(words: Sequence[str], *, cwd: Path, sent: int) -> tuple[list[str], list[str]]:

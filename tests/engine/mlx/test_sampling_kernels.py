@@ -74,7 +74,7 @@ def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pai
 
 def kept_fixture(test: Callable[..., None]) -> Callable[..., None]:
     """Hypothesis with few examples: `pair` has no state that one could leave to the next."""
-    return settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])(test)
+    return settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])(test)
 
 
 @kept_fixture

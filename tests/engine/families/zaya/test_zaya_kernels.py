@@ -182,7 +182,7 @@ def test_pages_of_rows_that_leave_are_used_again(plain: Model, fused: Model) -> 
 
 
 @pytest.mark.thorough
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_rows_that_come_and_go_decode_as_alone(plain: Model, fused: Model, data: st.DataObject) -> None:
     rows = Rows(plain, fused)
