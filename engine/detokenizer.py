@@ -60,14 +60,17 @@ class Detokenizer:
 
     def _add_one(self, token: int) -> str:
         self._pending.append(token)
-        count = len(self._pending)
-        if not self._text(self._pending).endswith(REPLACEMENT):
+        count, whole = len(self._pending), self._text(self._pending)
+        if not whole.endswith(REPLACEMENT):
             return self._take(count)
         for start in range(1, count):
             text = self._decode(self._pending[start:])
             if text and REPLACEMENT not in text:  # what stands before a whole character will never be one
                 return self._take(start) + self._take(count - start)
-        return self._take(max(count - _MAX_HELD_TOKENS, 0))
+        first = max(count - _MAX_HELD_TOKENS, 0)
+        # A token may end inside a character that the next one ends: a cut between them would break it.
+        clean = (cut for cut in range(first, count) if whole.startswith(self._text(self._pending[:cut])))
+        return self._take(next(clean, first))
 
     def _take(self, count: int) -> str:
         """Show the first pending tokens; returns their text."""
