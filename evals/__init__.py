@@ -1,7 +1,7 @@
 """Measurement: benchmarks, scorers, statistics, runner and report.
 
     from evals import Benchmark, Question, evaluate
-    results = await evaluate("chain", "nano", "rsa", out="runs/chain", limit=2, n=4, t=2, beta=256, tau=64)
+    results = await evaluate("chain", "nano", "rsa", out="runs/chain", limit=2, n=4, t=1, beta=256, tau=64)
 
 Names are imported when they are first used, so that `import evals` costs next to nothing.
 """
