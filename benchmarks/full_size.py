@@ -28,7 +28,7 @@ TOP_P = {"T = 1": 1.0, "top-p 0.95": 0.95}
 STEPS, WARM = 64, 10
 SHORTEST, LONGEST = 512, 8192
 MOST_PEER_TOKENS = 32_768
-"""Of prompts in one pass of the peer's: it makes logits of each, in bfloat16 17 GB then."""
+"""Tokens of prompts in one pass of the peer's: it makes logits of each, in bfloat16 17 GB then."""
 
 
 @dataclass(frozen=True)
