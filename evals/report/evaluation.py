@@ -24,6 +24,7 @@ from evals.results import EvalResults, ProblemStats
 from evals.stats import Estimate
 from rsa.digests import TAKEN
 from rsa.errors import RSAError
+from rsa.runlog import RUN
 
 PROBLEM_CHARACTERS = 8_000
 TAIL_CHARACTERS = (240, 4_000)
@@ -186,7 +187,7 @@ class _Problems:
             scores = self._reader.scores(problem.id, epoch)
             if scores is not None:
                 gold = _gold(scores.gold)
-                note = f"The run failed: {scores.error}" if scores.error else note
+                note = " ".join(filter(None, [f"The run failed: {scores.error}" if scores.error else "", note]))
             texts = {
                 (candidate.round, candidate.index): candidate
                 for played in (found.rounds if found else ())
@@ -207,6 +208,8 @@ class _Problems:
         folder = self._reader.run_folder(problem_id, epoch)
         if not folder.is_dir():
             return None, "Its run folder is gone, so its texts are not here."
+        if not (folder / RUN).exists():
+            return None, ""  # it failed before anything ran
         try:
             found = read_transcript(folder, trust=self._reader.trust.given)
             return found, "; ".join(each for each in found.warnings if each.startswith(TAKEN))

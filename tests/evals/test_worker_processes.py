@@ -33,6 +33,7 @@ from evals.workers.devices import Devices
 from evals.workers.processes import ProcessChannel, Processes
 from rsa import ConfigError
 from rsa.command.cli import app
+from rsa.digests import unseal
 
 MODEL = f"scripted:{Path(__file__).with_name('answers_by_seed.py')}"
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +82,7 @@ def test_a_killed_worker_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.fullmatch(said, lost)
     assert written("out") == written("whole")
     assert list(Path("temporary").iterdir()) == [], "even of the one that was killed"
-    rows = [CandidateRecord.model_validate_json(line) for line in written("out")[1].splitlines()]
+    rows = [CandidateRecord.model_validate_json(unseal(line).content) for line in written("out")[1].splitlines()]
     asked = Counter(map(int, Path("asked").read_text().split()))
     third = [row for row in rows if row.problem_id == "aime25-I-04"]
     assert {asked[row.seed] for row in third if row.round == 0} == {1}

@@ -23,6 +23,7 @@ from evals.results import EvalResults, EvalTimings, ProblemTiming
 from evals.scorers.protocol import Score
 from rsa.answers.extract import last_boxed
 from rsa.controller import MarkovianRSA
+from rsa.folders import write_record
 from rsa.problem import Problem
 from rsa.settings.config import RSAConfig
 from rsa.settings.methods import Method
@@ -123,7 +124,7 @@ def evaluate(
 
     anyio.run(main)
     results = read_results(folder)
-    (folder / TIMINGS).write_text(timings(results).model_dump_json())
+    write_record(folder / TIMINGS, timings(results))
     return folder
 
 

@@ -22,7 +22,7 @@ from engine.errors import OutOfMemoryError
 from engine.scripted import Script, ScriptedEngine
 from evals.cli import report
 from evals.errors import ResultsError
-from evals.folder import run_name
+from evals.folder import read_json, read_results, run_name
 from evals.report import write_report
 from evals.report.text import duration, first_of, last_of, percent, points, short, visible
 from evals.results import CandidateRecord, EvalResults
@@ -103,7 +103,7 @@ def copy_of(folder: Path, to: Path) -> Path:
 
 
 def results_of(folder: Path) -> EvalResults:
-    return EvalResults.model_validate_json((folder / "results.json").read_bytes())
+    return read_results(folder)
 
 
 # ---- what it says
@@ -161,7 +161,7 @@ def test_every_problem_opens_to_its_text_gold_picture_and_candidates(evaluation:
         run = evaluation / "runs" / run_name(problem.id, 0)
         result = read_result(run)
         assert read_run(run)[1].text in page.text
-        assert f"Gold answer: {RunScores.model_validate_json((run / 'scores.json').read_bytes()).gold}" in page.text
+        assert f"Gold answer: {read_json(run / 'scores.json', RunScores).gold}" in page.text
         for played in result.rounds:
             for candidate in played.candidates:
                 if candidate.tail and candidate.tail.text:
