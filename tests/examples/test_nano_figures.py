@@ -16,6 +16,7 @@ from evals.data.benchmarks import load_benchmark
 from evals.results import DataInfo, EvalResults, ProblemStats, RoundStats
 from evals.stats import estimate
 from examples.nano import figures
+from rsa.folders import write_record
 from rsa.settings.config import RSAConfig
 
 CHAIN = figures.TASKS[1]
@@ -57,7 +58,7 @@ def out(tmp_path: Path) -> Path:
         good = folder in ("chain-rsa", "chain-unseen")
         found = results([1, 1, 1, 1] if good else [1, 0, 0, 0], tokens=6000 if good else 2000, rounds=9 if good else 1)
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "results.json").write_text(found.model_dump_json())
+        write_record(tmp_path / folder / "results.json", found)
     return tmp_path
 
 
