@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import anyio.to_thread
+from pydantic import ValidationError
 
 from engine.api import Engine
 from engine.paths import path_named
@@ -28,9 +29,9 @@ from evals.runner import Evaluation
 from evals.scorers.protocol import Scorer
 from evals.solving import Here
 from rsa.answers.math_pool import MathWorkers
-from rsa.errors import ConfigError
+from rsa.errors import ConfigError, check_argument, is_options
 from rsa.prompts import load_prompts
-from rsa.settings.config import RSAConfig
+from rsa.settings.config import RSAConfig, in_plain_words
 from rsa.settings.methods import Method, check_method, method_settings
 from rsa.settings.profiles import load_config
 from rsa.settings.suitability import suited
@@ -50,7 +51,7 @@ async def evaluate(
     *,
     engine_options: Mapping[str, Any] | None = None,
     out: str | Path,
-    profile: str | None = None,
+    profile: str | Path | None = None,
     data: str | Path | None = None,
     columns: Mapped | None = None,
     limit: int | None = None,
@@ -90,32 +91,47 @@ async def evaluate(
     EngineError if the engine as a whole fails: what was done until then is kept. A problem that fails alone is
     recorded as failed.
     """
+    _check(engine, engine_options, ids, executor, on_event)
+    try:
+        source = DataSource(
+            benchmark=None if isinstance(benchmark, Benchmark) else benchmark_source(benchmark),
+            data=None if data is None else absolute(data),
+            columns=names_of({} if columns is None else columns),
+            limit=limit,
+            ids=None if ids is None else tuple(ids),
+            data_seed=data_seed,
+            revision=revision,
+        )
+    except ValidationError as error:
+        raise ConfigError(in_plain_words(error)) from None
     job = EvalJob.new(
         benchmark,
         model=engine if isinstance(engine, str) else None,
         method=method,
         profile=profile,
         settings=settings,
-        source=DataSource(
-            benchmark=None if isinstance(benchmark, Benchmark) else benchmark_source(benchmark),
-            data=None if data is None else absolute(data),
-            columns=names_of(columns or {}),
-            limit=limit,
-            ids=None if ids is None else tuple(ids),
-            data_seed=data_seed,
-            revision=revision,
-        ),
+        source=source,
         shard=shard,
         epochs=epochs,
         folder=path_named(out, ResultsError),
         in_flight=in_flight,
         resume=resume,
-        trust=trust,
     )
     from evals.display import watching
 
     with watching(progress, on_event) as watch:
         return await job.run(engine, watch, engine_options=engine_options, executor=executor)
+
+
+def _check(engine: object, engine_options: object, ids: object, executor: object, on_event: object) -> None:
+    """Raises ConfigError for an argument of `evaluate` that is not what it should be."""
+    from evals.workers.executor import Executor
+
+    check_argument(engine, isinstance(engine, str | Engine), "engine", "an engine or the name of a model")
+    check_argument(engine_options, is_options(engine_options), "engine_options", "a mapping of options by name")
+    check_argument(ids, ids is None or (isinstance(ids, Sequence) and not isinstance(ids, str)), "ids", "a list of ids")
+    check_argument(executor, executor is None or isinstance(executor, Executor), "executor", "an Executor")
+    check_argument(on_event, on_event is None or callable(on_event), "on_event", "a function")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +161,7 @@ class EvalJob:
         *,
         model: str | None,
         method: str,
-        profile: str | None,
+        profile: str | Path | None,
         settings: Mapping[str, Any],
         source: DataSource,
         shard: str | None = None,
@@ -162,7 +178,7 @@ class EvalJob:
 
         known = benchmark if isinstance(benchmark, Benchmark) else load_benchmark(benchmark)
         for name, value, most in (("epochs", epochs, MOST_EPOCHS), ("in_flight", in_flight, MOST_IN_FLIGHT)):
-            if value is not None and not (isinstance(value, int) and 1 <= value <= most):
+            if (value is not None or name == "epochs") and not (isinstance(value, int) and 1 <= value <= most):
                 raise ConfigError(f"{name} = {value!r}: should be 1 to {most}")
         wanted = method_settings(method, {"task": known.task, **settings}, measured=True)
         config = load_config(profile, wanted, defaults=model_settings(model) if model else {})

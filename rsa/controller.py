@@ -12,6 +12,7 @@ Where nothing is asynchronous, in as many threads as one likes:
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from engine.paths import path_named
 from rsa.answers.checking import Checker
 from rsa.answers.math_pool import MathWorkers
 from rsa.budgets import plan
-from rsa.errors import ConfigError, RSAError, RunFolderError
+from rsa.errors import ConfigError, RSAError, RunFolderError, check_argument, is_options
 from rsa.events import Event
 from rsa.one_loop import OneLoop
 from rsa.problem import Problem
@@ -89,7 +90,7 @@ class MarkovianRSA:
         engine: Engine | str,
         *,
         config: RSAConfig | None = None,
-        profile: str | None = None,
+        profile: str | Path | None = None,
         method: str | None = None,
         engine_options: Mapping[str, Any] | None = None,
         progress_every_s: float = 0.25,
@@ -97,12 +98,18 @@ class MarkovianRSA:
         sync: Sync = "candidate",
         **settings: Any,
     ) -> None:
-        if not isinstance(engine, str | Engine):
-            raise ConfigError(f"engine = {engine!r}: should be an engine or the name of a model")
+        check_argument(engine, isinstance(engine, str | Engine), "engine", "an engine or the name of a model")
+        check_argument(config, config is None or isinstance(config, RSAConfig), "config", "an RSAConfig")
+        check_argument(sync, sync in get_args(Sync), "sync", f"one of {', '.join(get_args(Sync))}")
+        check_argument(engine_options, is_options(engine_options), "engine_options", "a mapping of options by name")
+        check_argument(
+            progress_every_s, _is_seconds(progress_every_s), "progress_every_s", "a number of seconds, 0 or more"
+        )
+        check_argument(
+            math_workers, math_workers is None or isinstance(math_workers, MathWorkers), "math_workers", "MathWorkers"
+        )
         if config is not None and profile is not None:
             raise ConfigError("give either a config or a profile, not both")
-        if sync not in get_args(Sync):
-            raise ConfigError(f"sync = {sync!r}: should be one of {', '.join(get_args(Sync))}")
         if engine_options and not isinstance(engine, str):
             raise ConfigError("engine_options are for an engine given by the name of its model")
         self._model_name = engine if isinstance(engine, str) else None
@@ -334,7 +341,13 @@ class EventStream:
                 self._error = error
 
 
-def _config(config: RSAConfig | None, profile: str | None, settings: Mapping[str, Any], model: str | None) -> RSAConfig:
+def _is_seconds(given: object) -> bool:
+    return isinstance(given, int | float) and 0 <= given < math.inf
+
+
+def _config(
+    config: RSAConfig | None, profile: str | Path | None, settings: Mapping[str, Any], model: str | None
+) -> RSAConfig:
     if config is not None:
         return config.replace(**settings) if settings else config
     defaults: Mapping[str, Any] = {}

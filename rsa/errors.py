@@ -15,8 +15,10 @@ Each message says what happened, where, and what to do about it: it is shown to 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
+
+from rsa.words import shown
 
 if TYPE_CHECKING:
     from rsa.results import RunResult
@@ -65,9 +67,21 @@ class NoCandidatesError(RSAError):
         self.result = result
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"`, or the empty string if nothing known is near `word`. Quick, however long that is."""
-    if len(word) > _LONGEST_WORD:
+def check_argument(given: object, good: bool, name: str, wanted: str) -> None:
+    """Raises ConfigError for an argument of the library that is not what it should be."""
+    if not good:
+        raise ConfigError(f"{name} = {shown(given)}: should be {wanted}")
+
+
+def is_options(given: object) -> bool:
+    """Whether it is what `engine_options` takes: values by name, or None."""
+    return given is None or (isinstance(given, Mapping) and all(isinstance(key, str) for key in given))
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"`, or the empty string if nothing known is near `word`, or that is no text. Quick, however
+    long it is."""
+    if not isinstance(word, str) or len(word) > _LONGEST_WORD:
         return ""
     near = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""

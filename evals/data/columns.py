@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evals.errors import DataError
-from rsa.words import listed
+from rsa.words import listed, shown
 
 Mapped = Mapping[str, str | Sequence[str]]
 """The columns of data that a benchmark has under other names: see `evals.data.benchmarks.Benchmark.with_columns`."""
@@ -69,7 +69,10 @@ def paths(row: Mapping[str, Any]) -> list[str]:
 
 def names_of(mapped: Mapped) -> dict[str, tuple[str, ...]]:
     """The names of each column as they are kept. Raises DataError for what is no name."""
-    kept = {key: (names,) if isinstance(names, str) else tuple(names) for key, names in mapped.items()}
+    if not isinstance(mapped, Mapping):
+        raise DataError(f"columns is {shown(mapped)}: should be a mapping from what is needed to names of columns")
+    listed = {key: names if isinstance(names, list | tuple) else (names,) for key, names in mapped.items()}
+    kept = {key: tuple(names) for key, names in listed.items()}
     for key, names in kept.items():
         if not names or not all(isinstance(name, str) and name for name in names):
             raise DataError(f"columns: {key} should be the name of a column, or several")

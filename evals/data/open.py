@@ -28,6 +28,7 @@ from evals.data.rows import PARQUET, TEXT, file_rows
 from evals.data.shard import Shard
 from evals.errors import DataError
 from evals.results import DataInfo
+from rsa.words import shown
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,17 @@ def open_data(
 
 
 def _program_data(benchmark: Benchmark, choice: Choice) -> Data:
-    def every() -> Iterable[Question]:
-        return benchmark.questions() if callable(benchmark.questions) else benchmark.questions or ()
-
     place = f"benchmark {benchmark.name}"
+
+    def every() -> Iterator[Question]:
+        given = benchmark.questions() if callable(benchmark.questions) else benchmark.questions or ()
+        if not isinstance(given, Iterable):
+            raise DataError(f"{place}: its questions are {shown(given)}: should be Question, one after the other")
+        for question in given:
+            if not isinstance(question, Question):
+                raise DataError(f"{place}: a question is {shown(question)}: should be a Question")
+            yield question
+
     ids = [question.id for question in every()]
     check_distinct(ids, place)
     chosen = choice.select(ids, benchmark.limit_takes, place)

@@ -8,10 +8,10 @@ import json
 from pydantic import Field, JsonValue
 
 from engine.api import ImagePart
-from rsa.results import Record
+from evals.data.declared import Declared
 
 
-class Question(Record):
+class Question(Declared):
     """A problem of a benchmark, with its gold answer.
 
     id       unique within the benchmark, and the same whatever part of it is loaded.
@@ -20,6 +20,8 @@ class Question(Record):
     gold     what the metric compares with; what it may be depends on the metric.
     cluster  questions of one cluster are not independent (they are about one image or document); None: its own.
     fields   what the metric needs besides: options, precision, question type.
+
+    Raises BenchmarkError for what is none of these.
     """
 
     id: str = Field(min_length=1)

@@ -26,7 +26,7 @@ class Shard:
     @classmethod
     def read(cls, text: str) -> Self:
         """A shard from its form `2/4`. Raises DataError for what is none."""
-        found = _FORM.fullmatch(text)
+        found = _FORM.fullmatch(text) if isinstance(text, str) else None
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
             raise DataError(f"`shard` {text}: should be like 2/4, the second of four")
         return cls(int(found[1]), int(found[2]))

@@ -19,6 +19,8 @@ from rsa.words import shown as in_words
 
 G = TypeVar("G")
 Fields = Mapping[str, JsonValue]
+MAX_GOLD_BITS = 14_000
+"""Of a whole number as a gold answer: Python spells out no more than 4,300 digits of it."""
 MAX_EXTRACTED = 2048
 """Characters of an extracted answer that are kept: what is longer is a loop, and would fill the results."""
 
@@ -85,7 +87,7 @@ def gold_text(gold: JsonValue) -> str:
     """A gold answer that is a text or a number, as text."""
     if isinstance(gold, str) and gold.strip():
         return whole_characters(gold.strip())
-    if isinstance(gold, int) and not isinstance(gold, bool):
+    if isinstance(gold, int) and not isinstance(gold, bool) and gold.bit_length() <= MAX_GOLD_BITS:
         return str(gold)
     if isinstance(gold, float) and math.isfinite(gold):
         return str(gold)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from evals.workers.driver import Channel
 from rsa.errors import ConfigError, did_you_mean
@@ -13,6 +13,7 @@ EXECUTORS = ("local", "ray")
 """The names of executors."""
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Starts workers somewhere.
 

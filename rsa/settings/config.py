@@ -48,7 +48,7 @@ class _Settings(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            raise ConfigError("; ".join(_sentence(detail) for detail in error.errors())) from None
+            raise ConfigError(in_plain_words(error)) from None
 
     def replace(self, **changes: object) -> Self:
         """A copy with some fields changed, which are asked for from then on. Checked as a whole; raises ConfigError."""
@@ -66,6 +66,11 @@ class _Settings(BaseModel):
         made = type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
         made.model_fields_set.intersection_update(asked)
         return made
+
+
+def in_plain_words(error: ValidationError) -> str:
+    """What is wrong with the values of a record, by their names, in one line."""
+    return "; ".join(_sentence(detail) for detail in error.errors())
 
 
 def _sentence(detail: Any) -> str:

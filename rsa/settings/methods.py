@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast, get_args
 
 from rsa.errors import ConfigError, did_you_mean
+from rsa.words import shown
 
 Method = Literal["single", "vote", "rsa", "markovian", "full-rsa"]
 
@@ -30,7 +31,7 @@ def check_method(method: str) -> Method:
     names = get_args(Method)
     if method not in names:
         raise ConfigError(
-            f"no method is called {method!r}{did_you_mean(method, names) or '.'} There are {', '.join(names)}"
+            f"no method is called {shown(method)}{did_you_mean(method, names) or '.'} There are {', '.join(names)}"
         )
     return cast(Method, method)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from engine.documents import read_toml
@@ -19,7 +20,7 @@ def profile_names() -> list[str]:
 
 
 def load_config(
-    profile: str | None = None,
+    profile: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     *,
     defaults: Mapping[str, Any] | None = None,

@@ -24,15 +24,15 @@ def names(kind: str) -> list[str]:
     return sorted(path.stem for path in (configs_folder() / kind).glob("*.toml"))
 
 
-def find(kind: str, name: str) -> Path:
+def find(kind: str, name: str | Path) -> Path:
     """The file of that name, or `name` itself if it is the path of a TOML file.
 
     Raises ConfigError if there is neither, naming the nearest match and all names.
     """
     known = names(kind)
-    if name in known:
+    if isinstance(name, str) and name in known:
         return configs_folder() / kind / f"{name}.toml"
-    if name.endswith(".toml"):
+    if isinstance(name, str | Path) and str(name).endswith(".toml"):
         path = path_named(name, ConfigError)
         if path.is_file():
             return path

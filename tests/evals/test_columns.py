@@ -422,7 +422,7 @@ def test_a_problem_with_a_checker_of_its_own_may_be_in_a_file() -> None:
         ("[]", "has no problems"),
         ("", "has no problems"),
         ('{"problem": \n', "data.json, line 1: no JSON: "),
-        ("[" * 100_000, "cannot read"),
+        ("[" * 100_000, "nested more than 100 deep"),
     ],
 )
 def test_wrong_json_files(text: str, says: str) -> None:

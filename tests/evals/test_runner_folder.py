@@ -13,10 +13,13 @@ import pytest
 from engine.errors import EngineClosedError
 from engine.scripted import ScriptedEngine
 from evals.data.benchmarks import Benchmark
-from evals.errors import DataError, OtherEvalError, ResultsError
+from evals.data.question import Question
+from evals.errors import BenchmarkError, DataError, OtherEvalError, ResultsError
 from evals.folder import read_eval, read_results, run_name
+from evals.job import evaluate
 from evals.rescoring import rescore
 from rsa import ConfigError, RunLockedError
+from rsa.errors import RSAError
 from rsa.folders import lock_folder
 
 _CHILD = runpy.run_path(str(Path(__file__).with_name("eval_child.py")))
@@ -144,6 +147,47 @@ def test_wrong_settings(tmp_path: Path, settings: dict[str, Any], says: str) -> 
     with pytest.raises(ConfigError, match=says):
         run(tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"benchmark": 5}, "no benchmark is called '5'"),
+        ({"benchmark": "a\0.toml"}, "cannot use 'a.x00.toml' as a path"),
+        ({"engine": 5}, "engine = 5: should be an engine or the name of a model"),
+        ({"method": []}, r"no method is called \[\]"),
+        ({"out": ""}, "cannot use '' as a path: it is empty"),
+        ({"profile": 5}, "no profile is called 5"),
+        ({"columns": 5}, "columns is 5: should be a mapping"),
+        ({"columns": {"problem": 5}}, "columns: problem should be the name of a column"),
+        ({"limit": "x"}, "limit = 'x': should be a valid integer"),
+        ({"ids": "1,2"}, "ids = '1,2': should be a list of ids"),
+        ({"ids": [5]}, "ids.0 = 5: should be a valid string"),
+        ({"data_seed": None}, "data_seed = None: should be a valid integer"),
+        ({"revision": 5}, "revision = 5: should be a valid string"),
+        ({"shard": 5}, "`shard` 5: should be like 2/4"),
+        ({"executor": 5}, "executor = 5: should be an Executor"),
+        ({"engine_options": 5}, "engine_options = 5: should be a mapping"),
+        ({"on_event": 5}, "on_event = 5: should be a function"),
+        ({"questions": [5]}, "benchmark told: a question is 5: should be a Question"),
+        ({"questions": lambda: 5}, "benchmark told: its questions are 5"),
+    ],
+)
+def test_faults_of_arguments_are_told_in_a_line(tmp_path: Path, arguments: dict[str, Any], says: str) -> None:
+    asked: dict[str, Any] = {"benchmark": "sums", "engine": "nano", "out": tmp_path / "out", **arguments}
+    if "questions" in asked:
+        asked["benchmark"] = Benchmark(name="told", metric="integer", questions=asked.pop("questions"))
+        asked["engine"] = ScriptedEngine("no answer")
+    with pytest.raises(RSAError, match=says) as caught:
+        anyio.run(lambda: evaluate(**asked))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("field", [{"id": ""}, {"id": 5}, {"problem": 5}, {"gold": object()}, {"images": [5]}])
+def test_a_question_that_is_none(field: dict[str, Any]) -> None:
+    with pytest.raises(BenchmarkError):
+        Question(**{"id": "1", "problem": "2 + 3?", "gold": 5, **field})
 
 
 # ---- scored again

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -259,6 +260,29 @@ def test_faults_of_a_call_are_named_at_once(problem: Any, options: dict[str, Any
             call(problem, **options)
         assert "\n" not in str(caught.value)
     assert asked.requests == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"profile": 5}, "no profile is called 5"),
+        ({"profile": b"light"}, "no profile is called b'light'"),
+        ({"method": 5}, "no method is called 5"),
+        ({"config": {}}, "config = {}: should be an RSAConfig"),
+        ({"engine_options": 5}, "engine_options = 5: should be a mapping"),
+        ({"engine_options": {5: 1}}, "engine_options = {5: 1}: should be a mapping"),
+        ({"progress_every_s": "x"}, "progress_every_s = 'x': should be a number of seconds"),
+        ({"progress_every_s": math.nan}, "progress_every_s = nan: should be a number of seconds"),
+        ({"math_workers": 5}, "math_workers = 5: should be MathWorkers"),
+        ({"sync": []}, "sync = []: should be one of candidate"),
+        ({"limits": 5}, "limits = 5: should be a table"),
+        ({"task": "a\0.toml"}, "cannot use 'a\\x00.toml' as a path"),
+    ],
+)
+def test_faults_of_arguments_are_named_at_once(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        MarkovianRSA("nano", **options).solve_sync("why?")
+    assert "\n" not in str(caught.value)
 
 
 # ---- settings of one call
