@@ -97,7 +97,7 @@ class Replay:
         now = {member: vote.candidates[0] for vote in played.votes for member in vote.candidates}
         was = {member: vote.candidates[0] for vote in event.votes for member in vote.candidates}
         apart = was.keys() == now.keys() and all(now[member] == now[first] for member, first in was.items())
-        if not apart or any(vote != _vote_of(vote, played) for vote in event.votes):
+        if not apart or any(not vote.candidates or vote != _vote_of(vote, played) for vote in event.votes):
             name = f"the votes of round {played.round}"
             self._same(event.key, name, _brief(event.votes), _brief(played.votes), sure=True)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, FiniteFloat, TypeAdapter
 
 from engine.api import ModelInfo, Section, Usage
 from rsa.results import Budgets, Candidate, LimitName, Record, RoundKind, RunResult, Status, Vote
@@ -24,7 +24,7 @@ class _Event(Record):
     """`at_s`: seconds since the run started."""
 
     type: str
-    at_s: float = 0.0
+    at_s: FiniteFloat = 0.0
 
     @property
     def key(self) -> EventKey:

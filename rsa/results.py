@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from engine.api import Completion, Interruption, ModelInfo, SamplingParams, ToolCall, Usage
 from rsa.settings.config import RSAConfig
@@ -110,8 +110,8 @@ class Candidate(Record):
     interruptions: tuple[Interruption, ...] = ()
     prompt_sha256: str = ""
     sampling: SamplingParams | None = None
-    started_s: float = 0.0
-    finished_s: float = 0.0
+    started_s: FiniteFloat = 0.0
+    finished_s: FiniteFloat = 0.0
 
     @property
     def asked(self) -> bool:
@@ -159,8 +159,8 @@ class Round(Record):
     kind: RoundKind = "population"
     candidates: tuple[Candidate, ...]
     votes: tuple[Vote, ...] = ()
-    started_s: float = 0.0
-    finished_s: float = 0.0
+    started_s: FiniteFloat = 0.0
+    finished_s: FiniteFloat = 0.0
 
     @property
     def usage(self) -> Usage:
@@ -186,7 +186,7 @@ class Timings(Record):
     """`started_at` is the UTC date and time of the first start, ISO 8601."""
 
     started_at: str
-    wall_s: float
+    wall_s: FiniteFloat
 
 
 class RunResult(Record):

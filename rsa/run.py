@@ -21,6 +21,7 @@ from rsa.answers.checking import Checker
 from rsa.answers.equivalence import AnswerMatcher
 from rsa.answers.math_pool import MathWorkers
 from rsa.derived import Replay, answer_given, tails_of
+from rsa.digests import TAKEN
 from rsa.errors import NoCandidatesError
 from rsa.events import (
     BudgetsLowered,
@@ -235,12 +236,13 @@ class Run:
                 self.replay.round(result.selection, (self._draw_last_subset(),), self.rounds)
                 self.selection = result.selection
             self.replay.result(result, self._result(result.stopped_because))
-        await self._say_trusted()
-        news = [each for each in self.warnings if each not in result.warnings and each in log.trust.notes]
-        if not news:
-            return result
-        result = result.model_copy(update={"warnings": (*result.warnings, *news)})
-        await anyio.to_thread.run_sync(log.finish, result)
+        news = [note for note in log.trust.notes if note not in result.warnings]
+        if news:
+            result = result.model_copy(update={"warnings": (*result.warnings, *news)})
+            await anyio.to_thread.run_sync(log.finish, result)
+        for warning in result.warnings:
+            if warning.startswith(TAKEN):  # whenever that was, it is said
+                await self._emit(Warned(at_s=result.timings.wall_s, message=warning))
         return result
 
     async def _say_trusted(self) -> None:

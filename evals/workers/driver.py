@@ -28,7 +28,7 @@ from rsa.events import Event
 from rsa.folders import what_differs
 from rsa.problem import Problem
 from rsa.run_record import IMAGES
-from rsa.runlog import EVENTS, RESULT, RUN, RunLog
+from rsa.runlog import EVENTS, RESULT, RUN, RunLog, read_events
 
 
 class Channel(Protocol):
@@ -197,7 +197,7 @@ class Worker:
     async def scores(self, question: Question, epoch: int) -> RunScores:
         """Raises as `evals.runner.Place`: what is wrong with the job or the settings, RunFolderError, ResultsError."""
         out = self.folder.run_folder(question.id, epoch)
-        files = await anyio.to_thread.run_sync(_files_of, out)
+        files = await anyio.to_thread.run_sync(_files_of, out, self.folder.trust.given)
         self._check()
         number = next(self._numbers)
         send, messages = anyio.create_memory_object_stream[OfTask](math.inf)
@@ -283,10 +283,14 @@ class Worker:
             raise PlaceLostError(ModelError(f"it is not like the first worker. Different: {details}"))
 
 
-def _files_of(run: Path) -> dict[str, bytes]:
-    """What a run folder holds of a run that may go on elsewhere; nothing if there is none."""
+def _files_of(run: Path, trust: bool) -> dict[str, bytes]:
+    """What a run folder holds of a run that may go on elsewhere; nothing if there is none.
+
+    Raises RunFolderError here, where the folder has its name, for one that was changed and is not taken on `trust`.
+    """
     if not (run / RUN).is_file():
         return {}
+    read_events(run, trust=trust)
     paths = [run / name for name in (RUN, EVENTS, RESULT)] + sorted((run / IMAGES).glob("*"))
     return {str(path.relative_to(run)): path.read_bytes() for path in paths if path.is_file()}
 

@@ -278,10 +278,17 @@ def test_an_error_that_no_other_worker_can_mend_ends_the_evaluation(tmp_path: Pa
     (broken,) = list((tmp_path / "out" / "runs").glob("p-0-*-e0"))
     (broken / "scores.json").unlink()
     (broken / "result.json").unlink()
-    lines = (broken / "events.jsonl").read_text().splitlines()
-    (broken / "events.jsonl").write_text("\n".join(["{}", *lines[1:]]))
-    with pytest.raises(RunFolderError, match=r"events\.jsonl, line 1, is no event: the log is damaged"):
-        run_by(Team([None, None]), tmp_path / "out", limit=2, resume=True)
+    log = broken / "events.jsonl"
+    whole = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(["{}\n", *whole[1:]]))
+    with pytest.raises(RunFolderError, match=rf"{log}, line 1, is no event: the log is damaged"):
+        run_by(Team([None, None]), tmp_path / "out", epochs=2, limit=2, resume=True)
+    log.write_text("".join([whole[0].replace('"at_s":', '"at_s":1'), *whole[1:]]))
+    with pytest.raises(RunFolderError, match=rf"{log}, line 1, is not what was written there"):
+        run_by(Team([None, None]), tmp_path / "out", epochs=2, limit=2, resume=True)
+    results = run_by(Team([None, None]), tmp_path / "out", epochs=2, limit=2, resume=True, trust=True)
+    note = "taken on trust: events.jsonl, line 1, is not what was written there"
+    assert any(warning.startswith(note) for warning in results.warnings), "workers are told to trust, too"
 
 
 def test_a_bug_in_a_worker_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -482,3 +482,18 @@ def test_a_damaged_run_folder_is_told(finished: Path) -> None:
     done = rsa("solve", "--resume", finished)
     assert done.code == 2
     assert "run.json cannot be understood" in done.err
+
+
+def test_a_changed_run_folder_is_refused_or_taken_on_trust(finished: Path) -> None:
+    result = finished / "result.json"
+    result.write_text(json.dumps({**json.loads(result.read_text()), "answer": "8"}, separators=(",", ":")))
+    done = rsa("solve", "--resume", finished)
+    said = f"{result} is not what was written there: put it back as it was, or take it as it is with --trust"
+    assert (done.code, done.out, done.err) == (2, "", f"error: {said}\n")
+    done = rsa("solve", "--resume", finished, "--trust")
+    assert (done.code, done.out) == (0, "8\n")
+    assert "warning: taken on trust: result.json is not what was written there" in done.err
+    assert "warning: taken on trust: result.json does not add up: its answer is recorded as '8'" in done.err
+    done = rsa("solve", "problem.txt", "--trust")
+    assert (done.code, done.out) == (2, "")
+    assert "--trust is for what a folder holds already: it goes with --resume" in done.err
