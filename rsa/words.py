@@ -24,6 +24,11 @@ def shown(value: object, most: int = 60) -> str:
     return shortened(" ".join(text.split()), most)
 
 
+def in_one_line(text: str) -> str:
+    """A text whose characters that cannot be printed, line breaks among them, are shown as `�`."""
+    return "".join(char if char.isprintable() else "�" for char in text)
+
+
 def listed(items: Sequence[str], most: int, between: str = ", ") -> str:
     """The first of some items, `most` of them, and how many more there are: `a, b and 3 more`."""
     more = f" and {len(items) - most:,} more" if len(items) > most else ""

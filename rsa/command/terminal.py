@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rsa.command import signals
+from rsa.words import in_one_line, shortened
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "nano"
 EXIT_ANSWERED, EXIT_USAGE, EXIT_NO_ANSWER, EXIT_TROUBLE = 0, 2, 3, 4
 RUNS = Path("runs")
+_LONGEST_ERROR = 1000
+"""Characters of an error. What makes one longer is what somebody gave, and it may hold anything."""
 
 
 @contextmanager
@@ -148,4 +151,5 @@ def _bars(console: Any, stack: ExitStack) -> Callable[[FileProgress], None]:
 def _say_error(error: Exception, flags: Iterable[str]) -> None:
     from rsa.command.options import with_flags
 
-    say(with_flags(f"error: {error}", flags), *getattr(error, "__notes__", ()), sep="\n")
+    line = shortened(in_one_line(with_flags(f"error: {error}", flags)), _LONGEST_ERROR)
+    say(line, *getattr(error, "__notes__", ()), sep="\n")
