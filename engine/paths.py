@@ -34,7 +34,10 @@ def path_named(given: str | Path, error: type[Exception], what: str = "a path") 
         why = "it has a zero byte in it"
     except OSError as trouble:
         why = trouble.strerror or type(trouble).__name__
-    shown = repr(given if isinstance(given, str) else str(given) if isinstance(given, Path) else given)
+    try:
+        shown = repr(str(given) if isinstance(given, Path) else given)
+    except ValueError:  # a number of thousands of digits
+        shown = type(given).__name__
     shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[: _MAX_SHOWN - 1]}…"
     raise error(f"cannot use {shown} as {what}: {why}")
 

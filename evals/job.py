@@ -35,6 +35,7 @@ from rsa.settings.config import RSAConfig, in_plain_words
 from rsa.settings.methods import Method, check_method, method_settings
 from rsa.settings.profiles import load_config
 from rsa.settings.suitability import suited
+from rsa.words import shown
 
 if TYPE_CHECKING:
     from evals.workers.driver import Crew
@@ -179,7 +180,7 @@ class EvalJob:
         known = benchmark if isinstance(benchmark, Benchmark) else load_benchmark(benchmark)
         for name, value, most in (("epochs", epochs, MOST_EPOCHS), ("in_flight", in_flight, MOST_IN_FLIGHT)):
             if (value is not None or name == "epochs") and not (isinstance(value, int) and 1 <= value <= most):
-                raise ConfigError(f"{name} = {value!r}: should be 1 to {most}")
+                raise ConfigError(f"{name} = {shown(value)}: should be 1 to {most}")
         wanted = method_settings(method, {"task": known.task, **settings}, measured=True)
         config = load_config(profile, wanted, defaults=model_settings(model) if model else {})
         return cls(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from evals.folder import RESULTS, RUNS, EvalRecord, ResultsFolder, read_eval, re
 from evals.results import EvalResults
 from evals.runner import write_figures
 from rsa.folders import make_folder, what_differs
-from rsa.words import listed, plural
+from rsa.words import listed, plural, shown
 
 MAX_NAMED = 5
 """Shards, or folders, that a message names."""
@@ -66,6 +66,8 @@ def _check_free(target: Path) -> None:
 
 def _in_order(folders: Sequence[str | Path], *, trust: bool) -> list[Path]:
     """The folders of shards 1 to n. Raises as `merge` for what is not one finished shard of each."""
+    if isinstance(folders, str | Path) or not isinstance(folders, Iterable):
+        raise ResultsError(f"folders = {shown(folders)}: should be a list of results folders")
     paths = [path_named(folder, ResultsError) for folder in folders]
     if not paths:
         raise ResultsError("there is nothing to merge: name the results folders of all shards")

@@ -27,6 +27,9 @@ from evals.scorers.protocol import Scorer
 from evals.summary import headline_value, summarise
 from rsa.folders import this_machine
 
+SHORTEST_S = 1e-6
+"""A clock that shows less has measured nothing."""
+
 
 class Place(Protocol):
     """Where problems are solved, or their scores come from.
@@ -164,7 +167,7 @@ def write_figures(folder: ResultsFolder, runs: Iterable[tuple[str, int]]) -> Eva
     timings = EvalTimings(
         started_at=record.created_at,
         wall_s=wall_s,
-        tokens_per_s=results.usage.completion_tokens / wall_s if wall_s else 0.0,
+        tokens_per_s=results.usage.completion_tokens / wall_s if wall_s > SHORTEST_S else 0.0,
         problems=tuple(timed),
         machine=this_machine(),
     )

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from engine import registry
 from engine.api import Engine, ModelInfo
@@ -22,6 +22,7 @@ from rsa.answers.checking import Checker, find_checker
 from rsa.errors import ConfigError, did_you_mean
 from rsa.results import Record
 from rsa.settings import resources
+from rsa.settings.config import in_plain_words
 from rsa.words import shown
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def model_spec(model: str) -> ModelSpec:
 
     Raises ConfigError for an unknown one and engine.errors.RequestError for an unknown kind, naming the nearest.
     """
+    if not isinstance(model, str):
+        raise ConfigError(f"model = {shown(model)}: should be the name of one")
     if model in model_names():
         table = read_toml(resources.find("models", model), ConfigError)
         unknown = [key for key in table if key not in ModelSpec.model_fields or key == "name"]
@@ -97,7 +100,10 @@ def model_spec(model: str) -> ModelSpec:
             raise ConfigError(
                 f"configs/models/{model}.toml: {f'unknown key {unknown[0]!r}' if unknown else 'path is missing'}"
             )
-        return ModelSpec(name=model, **table)
+        try:
+            return ModelSpec(name=model, **table)
+        except ValidationError as error:
+            raise ConfigError(f"configs/models/{model}.toml: {in_plain_words(error)}") from None
     kind, name = _kind_and_name(model)
     if kind != _MLX:
         registry.check_kind(kind)

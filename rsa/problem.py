@@ -184,6 +184,8 @@ def _message(turn: Turn | Message, number: int | None) -> Message:
         raise ProblemError(f"{where} is empty: leave it out")
     if not _is_unicode(turn.text):
         raise ProblemError(f"{where} is not valid Unicode: save it as UTF-8")
+    if not isinstance(turn.answers, str | None):
+        raise ProblemError(f"{where} answers {shown(turn.answers)}: should be the id of a call")
     if (turn.role == "tool") != isinstance(turn.answers, str):
         told = "names no call that it answers" if turn.role == "tool" else "answers a call: only a tool's turn can"
         raise ProblemError(f"{where} {told}")

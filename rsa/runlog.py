@@ -282,14 +282,23 @@ def _read_events(folder: Path, trust: Trust, *, repair: bool = False) -> tuple[l
 
 
 def _logged(folder: Path) -> bytes:
-    path = folder / EVENTS
-    return path.read_bytes() if path.exists() else b""
+    return _bytes_of(folder / EVENTS)
 
 
 def _recorded(folder: Path) -> str:
     """The digest of run.json, at which the chain of events starts; "" without one."""
-    path = folder / RUN
-    return unseal(path.read_bytes()).digest if path.exists() else ""
+    data = _bytes_of(folder / RUN)
+    return unseal(data).digest if data else ""
+
+
+def _bytes_of(path: Path) -> bytes:
+    """What is in a file; nothing, if it is not there. Raises RunFolderError."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise RunFolderError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _read_result(folder: Path, before: str, trust: Trust) -> RunResult:

@@ -116,7 +116,10 @@ def files_in(folder: Path, name: str, sources: Sequence[Source]) -> tuple[Source
 
 
 def _files_below(folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    try:
+        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename}: {error.strerror}") from None
 
 
 def _matching(files: Sequence[str], patterns: Sequence[str]) -> list[str]:

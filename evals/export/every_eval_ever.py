@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 from evals.export.facts import PROGRAM, Finished, texts
 from evals.stats import CONFIDENCE, Estimate
 from rsa.errors import ConfigError
+from rsa.words import shown
 
 SCHEMA = "0.3.0"
 Relation = Literal["first_party", "third_party", "collaborative", "other"]
@@ -39,10 +40,12 @@ class Source:
     relation: Relation = "other"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ConfigError(f"`by` = {shown(self.name)}: should be the name of who measured")
         if not self.name.strip():
             raise ConfigError("`by` is empty: give the name of who measured")
         if self.relation not in get_args(Relation):
-            raise ConfigError(f"`relation` = {self.relation!r}: should be one of {', '.join(get_args(Relation))}")
+            raise ConfigError(f"`relation` = {shown(self.relation)}: should be one of {', '.join(get_args(Relation))}")
 
 
 def record_of(evaluation: Finished, source: Source, *, written_at_s: float) -> dict[str, Any]:

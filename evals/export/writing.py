@@ -13,6 +13,7 @@ from evals.export import eval_results, every_eval_ever
 from evals.export.facts import Finished
 from rsa.errors import ConfigError, did_you_mean
 from rsa.folders import make_folder, write_atomically
+from rsa.words import shown
 
 Format = Literal["every-eval-ever", "eval-results"]
 
@@ -43,7 +44,7 @@ def export(
     """
     if kind not in get_args(Format):
         raise ConfigError(
-            f"no format is called {kind!r}{did_you_mean(kind, get_args(Format)) or '.'} There are "
+            f"no format is called {shown(kind)}{did_you_mean(kind, get_args(Format)) or '.'} There are "
             f"{' and '.join(get_args(Format))}"
         )
     folder = path_named(folder, ResultsError)

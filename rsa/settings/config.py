@@ -159,7 +159,10 @@ class RSAConfig(_Settings):
         if not isinstance(data, Mapping) or ASKED not in data:
             return handler(data)
         made = handler({key: value for key, value in data.items() if key != ASKED})
-        made.model_fields_set.intersection_update(data[ASKED])
+        asked = data[ASKED]
+        if not isinstance(asked, list | tuple) or not all(isinstance(name, str) for name in asked):
+            raise ConfigError(f"{ASKED} = {shown(asked)}: should be a list of names of settings")
+        made.model_fields_set.intersection_update(asked)
         return made
 
     @model_serializer(mode="wrap")
