@@ -4,6 +4,7 @@
 # make check   lint, types, import rules and the documentation
 # make docs    build the documentation into site/, strictly
 # make coverage   the quick tests with their coverage, which must not fall below its floor
+# make fuzz    hostile inputs at every door, for hours; DOOR=runs, CASES=20000, SEED=7
 # make test-slow   what takes ten minutes: the proof of examples/nano in small
 SHELL  := /bin/bash -o pipefail
 PYTHON ?= python3
@@ -28,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= 2
 QUICK   = -m "not thorough and not slow" $(addprefix --ignore=tests/engine/,mlx families vision)
 
-.PHONY: demo test quick test-slow check docs coverage format bench clean
+.PHONY: demo test quick test-slow check docs coverage format bench fuzz clean
 
 demo: $(VENV)/.installed-$(BACKEND)
 	@cat examples/countdown.txt
@@ -64,6 +65,9 @@ format: $(VENV)/.dev-$(BACKEND)
 bench: $(VENV)/.dev-$(BACKEND)
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/fanout.py
+
+fuzz: $(VENV)/.dev-$(BACKEND)
+	$(BIN)/python benchmarks/fuzz.py $(if $(SEED),--seed $(SEED)) $(if $(CASES),--cases $(CASES)) $(addprefix --door ,$(DOOR))
 
 clean:
 	rm -rf $(VENV) dist build site
