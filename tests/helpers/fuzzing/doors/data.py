@@ -48,7 +48,7 @@ COLUMNS = (
 
 class Data(Door):
     name = "data"
-    share = 10
+    share = 8
 
     @property
     def cases(self) -> SearchStrategy[Case]:

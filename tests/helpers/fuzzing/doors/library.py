@@ -152,7 +152,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], tuple[str, ...]]] = {
 
 class Library(Door):
     name = "library"
-    share = 10
+    share = 18
 
     @property
     def cases(self) -> SearchStrategy[Case]:

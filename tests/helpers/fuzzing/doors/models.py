@@ -28,7 +28,6 @@ NOT_FINITE = ("nan", "inf", "-inf")
 
 class Models(Door):
     name = "models"
-    share = 1
     limit_s = 60.0
 
     def __init__(self, scratch: Path) -> None:

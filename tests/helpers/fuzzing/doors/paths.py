@@ -157,7 +157,7 @@ CALLS: dict[str, Call] = {
 
 class Paths(Door):
     name = "paths"
-    share = 6
+    share = 3
 
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)

@@ -54,7 +54,7 @@ ROLES = ("user", "assistant", "system")
 
 class Prompts(Door):
     name = "prompts"
-    share = 8
+    share = 6
     limit_s = 60.0
 
     def __init__(self, scratch: Path) -> None:

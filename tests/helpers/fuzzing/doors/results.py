@@ -36,7 +36,7 @@ CLOCKS = re.compile(rb'"(?:retrieved_timestamp|evaluation_timestamp|evaluation_i
 
 class Results(Door):
     name = "results"
-    share = 8
+    share = 4
 
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)

@@ -29,7 +29,7 @@ LIMITS = ("total_tokens", "deadline_s", "prompt_tokens", "deadline", "")
 
 class Settings(Door):
     name = "settings"
-    share = 20
+    share = 28
 
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)
