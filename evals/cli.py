@@ -333,6 +333,7 @@ def _run(job: EvalJob, model: str, options: dict[str, Any], executor: Executor |
     from engine.errors import EngineError
     from evals.folder import EVAL
     from rsa.compose import fetch_if_missing
+    from rsa.errors import RunWriteError
 
     go_on = f"go on with: rsa eval --resume {shlex.quote(str(job.folder))}"
 
@@ -349,7 +350,7 @@ def _run(job: EvalJob, model: str, options: dict[str, Any], executor: Executor |
         )
     except KeyboardInterrupt:
         raise interrupted(f"interrupted; {go_on}" if begun() else "interrupted before the evaluation began") from None
-    except EngineError as error:
+    except (EngineError, RunWriteError) as error:
         if begun():
             error.add_note(f"what was done until then is kept; {go_on}")
         raise

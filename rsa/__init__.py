@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         RSAError,
         RunFolderError,
         RunLockedError,
+        RunWriteError,
     )
     from rsa.problem import Problem, Turn
     from rsa.results import Candidate, Check, Round, RunResult, Tail, Vote
@@ -49,6 +50,7 @@ __all__ = [
     "RunFolderError",
     "RunLockedError",
     "RunResult",
+    "RunWriteError",
     "Tail",
     "Tool",
     "ToolCall",

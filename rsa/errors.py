@@ -6,6 +6,7 @@ RSAError
 ├── PromptError         a prompts file is missing, lacks a template, or its template does not render
 ├── RunFolderError      a run folder cannot be used
 │   ├── RunLockedError    another process works in it
+│   ├── RunWriteError     it cannot be written any more: the disk is full; what it holds can be gone on with
 │   └── ResumeMismatchError   it holds another run than the one asked for
 └── NoCandidatesError   every candidate of a round failed; carries what the run had until then
 
@@ -49,6 +50,10 @@ class RunFolderError(RSAError):
 
 class RunLockedError(RunFolderError):
     """Another process is working in the run folder."""
+
+
+class RunWriteError(RunFolderError):
+    """A run folder that was in use cannot be written any more. What it holds is whole, and can be gone on with."""
 
 
 class ResumeMismatchError(RunFolderError):

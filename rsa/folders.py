@@ -48,6 +48,14 @@ def written_aside(path: Path) -> Iterator[IO[bytes]]:
         os.close(folder)
 
 
+def append_whole(file: IO[bytes], data: bytes) -> None:
+    """Write to the end of a file that keeps nothing in a buffer: what a full disk did not take, closing the file would
+    try once more. Raises OSError; a part may be in the file then."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, if it is not there. Raises OSError, whose `strerror` says what is wrong."""
     try:

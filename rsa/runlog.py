@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from engine.paths import path_named
 from rsa.digests import STRICT, Trust, seal, unseal, unseal_lines
-from rsa.errors import ConfigError, ResumeMismatchError, RunFolderError
+from rsa.errors import ConfigError, ResumeMismatchError, RunFolderError, RunWriteError
 from rsa.events import (
     CandidateFinished,
     CandidateProgress,
@@ -34,7 +34,7 @@ from rsa.events import (
     event_from_json,
     event_to_json,
 )
-from rsa.folders import lock_folder, make_folder, read_record, read_versioned, what_differs, write_record
+from rsa.folders import append_whole, lock_folder, make_folder, read_record, read_versioned, what_differs, write_record
 from rsa.problem import Problem
 from rsa.results import Candidate, RoundKind, RunResult
 from rsa.run_record import FORMAT, RunRecord, keep_images, logged_problem
@@ -139,7 +139,7 @@ class RunLog:
             keep_images(self.folder, problem)
             self._digest = write_record(self.folder / RUN, record, indent=1)
             self.created_at = record.created_at
-        self._events = (self.folder / EVENTS).open("ab")
+        self._events = (self.folder / EVENTS).open("ab", buffering=0)
 
     def _continue(self, record: RunRecord) -> None:
         found = read_run_record(self.folder, self.trust)
@@ -197,34 +197,43 @@ class RunLog:
         return isinstance(event, self._synced)
 
     def append(self, event: Event) -> None:
-        """Log an event, unless a resumed run already holds it, or has a result: nothing comes after that."""
+        """Log an event, unless a resumed run already holds it, or has a result: nothing comes after that.
+
+        Raises RunWriteError; from then on nothing more is taken.
+        """
         key = event.key
         if isinstance(event, CandidateProgress | RunFinished) or key in self._seen or self.result is not None:
             return
         if self._events is None:
-            raise RunFolderError(f"the log of {self.folder} is closed")
+            raise RunWriteError(f"the log of {self.folder} is closed")
         self._seen.add(key)
         line, self._digest = seal(event_to_json(event).encode(), self._digest)
         try:
-            self._events.write(line + b"\n")
-            self._events.flush()
+            append_whole(self._events, line + b"\n")
             if self.waits_for_disk(event):
                 os.fsync(self._events.fileno())
         except OSError as error:
-            raise RunFolderError(f"cannot write the log in {self.folder}: {error.strerror}") from None
+            self._end_events()  # there may be half a line, which nothing must follow
+            raise RunWriteError(f"cannot write the log in {self.folder}: {error.strerror}") from None
 
     def finish(self, result: RunResult) -> None:
-        """Write result.json, when all events are on the disk."""
-        if self._events is not None:
-            os.fsync(self._events.fileno())
-        write_record(self.folder / RESULT, result, before=self._digest)
+        """Write result.json, when all events are on the disk. Raises RunWriteError."""
+        try:
+            if self._events is not None:
+                os.fsync(self._events.fileno())
+            write_record(self.folder / RESULT, result, before=self._digest)
+        except OSError as error:
+            raise RunWriteError(f"cannot write the result in {self.folder}: {error.strerror}") from None
 
     def close(self) -> None:
         """Close the log and let go of the lock. Idempotent."""
+        self._end_events()
+        self._lock.close()
+
+    def _end_events(self) -> None:
         if self._events is not None:
             self._events.close()
             self._events = None
-        self._lock.close()
 
     def __enter__(self) -> Self:
         return self

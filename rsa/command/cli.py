@@ -2,7 +2,7 @@
 `rsa doctor`, `rsa bench`.
 
 The answer goes to standard output, everything else to standard error. Exit codes: 0 answered, 2 wrong usage,
-3 no answer within the limits, 4 engine or model trouble, or an answer that cannot be written; 130 interrupted (143 by
+3 no answer within the limits, 4 engine or model trouble, or what cannot be written; 130 interrupted (143 by
 SIGTERM, 129 by SIGHUP).
 """
 
@@ -220,7 +220,7 @@ def _run(job: SolveJob, *, quiet: bool) -> RunResult:
     from engine.errors import EngineError, RequestError
     from rsa.command.display import descent_lines, make_display
     from rsa.compose import fetch_if_missing
-    from rsa.errors import NoCandidatesError
+    from rsa.errors import NoCandidatesError, RunWriteError
 
     go_on = f"go on with: rsa solve --resume {shlex.quote(str(job.folder))}"
     try:
@@ -230,7 +230,7 @@ def _run(job: SolveJob, *, quiet: bool) -> RunResult:
             result = job.run(display.show)
     except KeyboardInterrupt:
         raise interrupted(f"interrupted; {go_on}" if job.begun else "interrupted before the run began") from None
-    except (EngineError, NoCandidatesError) as error:
+    except (EngineError, NoCandidatesError, RunWriteError) as error:
         if job.begun and not isinstance(error, RequestError):
             error.add_note(f"what was done until then is kept; {go_on}")
         raise

@@ -34,13 +34,14 @@ def errors_for_people(*flags: str) -> Iterator[None]:
     `flags` those that the running command has beside the settings of a run.
     """
     from engine.errors import EngineError, RequestError
-    from rsa.errors import NoCandidatesError, RSAError
+    from rsa.errors import NoCandidatesError, RSAError, RunWriteError
 
     try:
         yield
     except (RequestError, RSAError) as error:
         _say_error(error, flags)
-        raise typer.Exit(EXIT_TROUBLE if isinstance(error, NoCandidatesError) else EXIT_USAGE) from None
+        trouble = isinstance(error, NoCandidatesError | RunWriteError)
+        raise typer.Exit(EXIT_TROUBLE if trouble else EXIT_USAGE) from None
     except EngineError as error:
         _say_error(error, flags)
         raise typer.Exit(EXIT_TROUBLE) from None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import runpy
 import shutil
 import sys
@@ -25,11 +28,13 @@ from rsa import (
     RunFolderError,
     RunLockedError,
     RunResult,
+    RunWriteError,
     read_events,
     read_run,
+    runlog,
 )
 from rsa.events import CandidateFinished, LimitHit, RunStarted
-from rsa.folders import write_atomically
+from rsa.folders import write_atomically, write_record
 from rsa.runlog import RunLog
 
 CHILD = Path(__file__).with_name("run_a_child.py")
@@ -76,6 +81,55 @@ def cut(folder: Path, copy: Path, length: int) -> Path:
     log = copy / "events.jsonl"
     log.write_bytes(log.read_bytes()[:length])
     return copy
+
+
+class FullDisk(io.FileIO):
+    """A file on a disk that has room for so many bytes; what fits of a write is written."""
+
+    room = 0
+
+    def write(self, data: Any, /) -> int:
+        fitting = memoryview(data)[: max(FullDisk.room - self.tell(), 0)]
+        if not fitting:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(fitting)
+
+
+@pytest.mark.thorough
+def test_wherever_the_disk_is_full_a_line_says_so_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing the log tried to write what was left once more, and its OSError took the place of the error."""
+    whole = run(tmp_path / "whole")
+    size = (tmp_path / "whole" / "events.jsonl").stat().st_size
+    opened = Path.open
+
+    def on_a_full_disk(path: Path, mode: str = "r", *options: Any, **more: Any) -> Any:
+        if mode == "ab" and path.name == runlog.EVENTS:
+            return FullDisk(path, mode)
+        return opened(path, mode, *options, **more)
+
+    for room in range(0, size, max(size // 25, 1)):
+        folder, FullDisk.room = tmp_path / f"{room}", room
+        with monkeypatch.context() as full:
+            full.setattr(Path, "open", on_a_full_disk)
+            with pytest.raises(RunWriteError, match=f"cannot write the log in {folder}: No space left on device"):
+                run(folder)
+        assert (folder / "events.jsonl").stat().st_size == room
+        assert outcome(run(folder, resume=True)) == outcome(whole)
+
+
+def test_a_result_that_does_not_fit_is_said_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, *record: Any, **options: Any) -> str:
+        if path.name == runlog.RESULT:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write_record(path, *record, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rsa.runlog.write_record", full)
+        with pytest.raises(RunWriteError, match=r"cannot write the result in .*: No space left on device"):
+            run(tmp_path / "run")
+    assert outcome(run(tmp_path / "run", resume=True)) == outcome(run(tmp_path / "whole"))
 
 
 @pytest.mark.thorough
