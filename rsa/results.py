@@ -238,7 +238,9 @@ class RunResult(Record):
             answers = {candidate.index for candidate in played.candidates if candidate.answer is not None}
             if any(not vote.candidates or not answers.issuperset(vote.candidates) for vote in played.votes):
                 return f"round {played.round} has votes of candidates without an answer"
-            for candidate in played.candidates:
-                if candidate.round != played.round or (why := candidate.misfit(self.config.n)) is not None:
-                    return why or f"round {played.round} has candidates of another one"
+            if any(candidate.round != played.round for candidate in played.candidates):
+                return f"round {played.round} has candidates of another one"
+            misfits = (candidate.misfit(self.config.n) for candidate in played.candidates)
+            if (misfit := next(filter(None, misfits), None)) is not None:
+                return misfit
         return None

@@ -151,6 +151,22 @@ async def test_a_run_of_a_model_that_is_not_served_waits_for_its_server(tmp_path
         assert (await sse(server, f"/v1/runs/{run_id}/events"))[-1][2]["state"] == "finished"
 
 
+async def test_a_run_whose_log_was_changed_is_named_and_left_as_it_is(tmp_path: Path) -> None:
+    held = ScriptedEngine(script, hold=lambda request: True)
+    async with serving(lambda: held, tmp_path) as server, anyio.create_task_group() as group:
+        group.start_soon(server.chat_of, RSA)
+        run_id = (await server.run_that_runs()).id
+        server.service.interrupt()
+    log = tmp_path / run_id / "events.jsonl"
+    log.write_text(log.read_text().replace('"n":', '"n":1', 1))
+    changed = log.read_bytes()
+    async with serving(engine, tmp_path, resume="all") as server:
+        refused = await server.post(f"/v1/runs/{run_id}/resume", None)
+    assert refused.status_code == 500
+    assert "events.jsonl, line 1, is not what was written there" in refused.json()["error"]["message"]
+    assert log.read_bytes() == changed
+
+
 async def test_a_stream_speaks_at_once_and_is_never_silent(tmp_path: Path) -> None:
     held = ScriptedEngine(script, hold=lambda request: True)
     async with serving(lambda: held, tmp_path, keep_alive_s=0.05) as server:
