@@ -14,6 +14,7 @@ from evals.errors import OtherEvalError, ResultsError
 from evals.folder import RESULTS, RUNS, EvalRecord, ResultsFolder, read_eval, read_results
 from evals.results import EvalResults
 from evals.runner import write_figures
+from rsa.digests import TAKEN
 from rsa.folders import make_folder, what_differs
 from rsa.words import listed, plural, shown
 
@@ -118,7 +119,7 @@ def _check_one_evaluation(paths: Sequence[Path], records: Sequence[EvalRecord]) 
 
 def _build(shards: Sequence[ResultsFolder], folder: Path) -> EvalResults:
     """Write the merged evaluation into a folder of its own. Raises OSError, ResultsError."""
-    problems = _in_order_of_the_data(shards)
+    problems = _in_order_of_the_data([_ids_of(shard) for shard in shards], shards)
     record = _merged_record([shard.record for shard in shards], len(problems))
     with ResultsFolder.open(folder, record, resume=False, trust=shards[0].trust.given) as merged:
         for shard in shards:
@@ -128,11 +129,21 @@ def _build(shards: Sequence[ResultsFolder], folder: Path) -> EvalResults:
         return write_figures(merged, [(problem, epoch) for problem in problems for epoch in range(record.epochs)])
 
 
-def _in_order_of_the_data(shards: Sequence[ResultsFolder]) -> list[str]:
-    """The ids of all problems."""
-    parts = [
-        [problem.id for problem in read_results(shard.folder, trust=shard.trust.given).problems] for shard in shards
-    ]
+def _ids_of(shard: ResultsFolder) -> list[str]:
+    """The ids of a shard's problems, all of which are scored. What it took on trust, now or before, is noted.
+
+    Raises ResultsError here, where files have their names, for scores that are missing or were changed.
+    """
+    results = read_results(shard.folder, trust=shard.trust.given)
+    ids = [problem.id for problem in results.problems]
+    for _ in shard.scores((problem, epoch) for problem in ids for epoch in range(shard.record.epochs)):
+        pass
+    shard.trust.notes += [warning for warning in results.warnings if warning.startswith(TAKEN)]
+    return ids
+
+
+def _in_order_of_the_data(parts: Sequence[Sequence[str]], shards: Sequence[ResultsFolder]) -> list[str]:
+    """The ids of all problems; `parts`: those of each shard."""
     owners: dict[str, Path] = {}
     for shard, part in zip(shards, parts, strict=True):
         for problem in part:

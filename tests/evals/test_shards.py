@@ -258,6 +258,18 @@ def test_a_run_that_was_deleted_is_named_and_nothing_is_left(four: list[Path], t
     assert not (tmp_path / "merged").exists()
 
 
+def test_a_shard_that_was_changed_is_named_or_taken_on_trust(four: list[Path], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(four[1], tmp_path / "shard-2"))
+    scores = min(copy.glob("runs/*/scores.json"))
+    scores.write_text(scores.read_text().replace('"gold":', '"gold": ', 1))
+    folders = [four[0], copy, *four[2:]]
+    with pytest.raises(ResultsError, match=f"{scores} is not what was written there"):
+        merge(folders, tmp_path / "merged")
+    results = merge(folders, tmp_path / "merged", trust=True)
+    assert f"taken on trust: {scores.relative_to(copy)} is not what was written there" in results.warnings
+    assert read_results(tmp_path / "merged") == results, "it is recorded"
+
+
 def test_shards_of_other_versions_are_told(four: list[Path], tmp_path: Path) -> None:
     copy = tmp_path / "shard-2"
     shutil.copytree(four[1], copy)
