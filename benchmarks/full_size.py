@@ -13,6 +13,7 @@ the peer's are one pass, whose logits must fit. Each is measured twice, and the 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,12 @@ def requests(contexts: list[int], new: int, top_p: float, first: int = 7) -> lis
     ]
 
 
+def note(found: dict[str, float], name: str, value: float) -> None:
+    """Each figure at once: a run that is cut off has shown what it has."""
+    found[name] = value
+    print(f"{name}: {value:.2f}", file=sys.stderr, flush=True)
+
+
 def ours(folder: Path, cases: list[Case], prompts: list[Case], kv_bits: int | None) -> dict[str, float]:
     engine, found, times = engine_on(folder, kv_bits=kv_bits), {}, list[tuple[float, int]]()
     original = DecodeBatch.step
@@ -80,12 +87,12 @@ def ours(folder: Path, cases: list[Case], prompts: list[Case], kv_bits: int | No
                 # Those that start first go on while the prompts of the others are computed.
                 complete(engine, requests(case.contexts, STEPS + 2 * rows, top_p))
             full = [seconds for seconds, count in times if count == rows]
-            found[f"{case.name}, {name}"] = 1000 * median(full[WARM:-2])
+            note(found, f"{case.name}, {name}", 1000 * median(full[WARM:-2]))
     for case in prompts:
         for turn in range(2):
             started = time.perf_counter()
             complete(engine, requests(case.contexts, 1, 1.0, first=100 * (turn + 1)))
-            found[f"prompts {case.name}"] = sum(case.contexts) / (time.perf_counter() - started)
+            note(found, f"prompts {case.name}", sum(case.contexts) / (time.perf_counter() - started))
     DecodeBatch.step = original  # type: ignore[method-assign]
     engine.close()
     return found
@@ -110,7 +117,7 @@ def peers(model: Any, cases: list[Case], prompts: list[Case]) -> dict[str, float
                 tokens.tolist()
                 tokens = drawn
                 times.append(time.perf_counter() - started)
-            found[f"{case.name}, {name}"] = 1000 * median(times[WARM:])
+            note(found, f"{case.name}, {name}", 1000 * median(times[WARM:]))
     for case in prompts:
         if sum(case.contexts) > MOST_PEER_TOKENS:
             continue
@@ -118,7 +125,7 @@ def peers(model: Any, cases: list[Case], prompts: list[Case]) -> dict[str, float
         for _ in range(2):
             started, cache = time.perf_counter(), model.make_cache()
             mx.eval(model(ids, cache=cache).logits[:, -1], [layer.state for layer in cache])
-            found[f"prompts {case.name}"] = ids.size / (time.perf_counter() - started)
+            note(found, f"prompts {case.name}", ids.size / (time.perf_counter() - started))
     return found
 
 

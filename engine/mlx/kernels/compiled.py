@@ -99,8 +99,8 @@ def run(
 def module(text: Text) -> str:
     """The name of a function of this text that is among MLX's modules, where it is put if it is not.
 
-    Raises ImportError where there is no compiler, OSError where the folder cannot be written, and what the compiler
-    raises if it refuses the text.
+    Raises ImportError where there is no compiler, OSError where the folder cannot be written, RuntimeError if the
+    compiler refuses the text.
     """
     arch = architecture()
     digest = hashlib.sha256(f"{arch}\n{text.source('kernel')}".encode()).hexdigest()[:16]
@@ -128,7 +128,7 @@ def architecture() -> str:
 
 
 def compiled(source: str, arch: str) -> bytes:
-    """Machine code. Raises ImportError without NVIDIA's compiler, and what that raises if it refuses the text."""
+    """Machine code. Raises ImportError without NVIDIA's compiler, RuntimeError with the first fault that it finds."""
     from cuda.core import Program, ProgramOptions
     from cuda.pathfinder import find_nvidia_header_directory
 
@@ -136,7 +136,10 @@ def compiled(source: str, arch: str) -> bytes:
     if headers is None:
         raise ImportError("the headers of CUDA's runtime are not here")
     options = ProgramOptions(arch=arch, include_path=[headers])
-    return bytes(Program(source, "c++", options).compile("cubin").code)
+    try:
+        return bytes(Program(source, "c++", options).compile("cubin").code)
+    except Exception as error:  # whose type is no part of cuda-core's face
+        raise RuntimeError(_first_fault(str(error))) from error
 
 
 @cache
@@ -152,6 +155,12 @@ def trouble() -> str | None:
     except Exception as error:  # a compiler, a driver, a folder: whatever they say
         return str(error).splitlines()[0][:200]
     return None if right else "one that was kept gives something else"
+
+
+def _first_fault(log: str) -> str:
+    """The line in a compiler's log that says what it does not take."""
+    lines = log.splitlines()
+    return next((line for line in lines if ": error:" in line), lines[0] if lines else "no reason was given")
 
 
 def _put(path: Path, content: bytes) -> None:

@@ -41,8 +41,8 @@ _PACK = Kernel(
   const float step = float(scale);
   const float whole = max(-127.0f, min(127.0f, step > 0.0f ? x / step : 0.0f));
   const long page = table[row * M + position / PAGE];
-  GLOBAL uint8_t* cells = (GLOBAL uint8_t*)pool + ((page * 2 + kind) * KV + head) * PAGE * (D + 2);
-  cells[position % PAGE * D + THREAD] = uint8_t(int(whole + 128.5f));
+  GLOBAL BYTE* cells = (GLOBAL BYTE*)pool + ((page * 2 + kind) * KV + head) * PAGE * (D + 2);
+  cells[position % PAGE * D + THREAD] = BYTE(int(whole + 128.5f));
   if (THREAD == 0) ((GLOBAL BF16*)(cells + PAGE * D))[position % PAGE] = scale;
 """,
 )
@@ -53,7 +53,7 @@ _ATTEND = Kernel(
     outputs=("found", "weights"),
     helpers="""
 template <int N>
-struct alignas(N) Bytes { uint8_t values[N]; };
+struct alignas(N) Bytes { BYTE values[N]; };
 """,
     body="""
   // A warp reads 4 keys at a time; 8 lanes share a key, PER neighbouring channels each. What a turn needs is read while
@@ -81,8 +81,8 @@ struct alignas(N) Bytes { uint8_t values[N]; };
     const float step = next_step, size = next_size;
     const int key = min(first + (turn + 1) * WARPS * 4, end - 1), cell = key % PAGE;
     const long page = table[row * M + key / PAGE];
-    const GLOBAL uint8_t* from = pool + (page * 2 * KV + head) * PAGE * (D + 2);
-    const GLOBAL uint8_t* more = from + (long)KV * PAGE * (D + 2);
+    const GLOBAL BYTE* from = pool + (page * 2 * KV + head) * PAGE * (D + 2);
+    const GLOBAL BYTE* more = from + (long)KV * PAGE * (D + 2);
     next_keys = *(const GLOBAL Bytes<PER>*)(from + cell * D + part * PER);
     next_values = *(const GLOBAL Bytes<PER>*)(more + cell * D + part * PER);
     next_step = float(((const GLOBAL BF16*)(from + PAGE * D))[cell]);
@@ -120,7 +120,7 @@ _STORE = Kernel(
   for (int i = THREAD; i < 2 * KV * D; i += 128) {
     const int head = i / D % KV, kind = i / D / KV;
     const long from = (((long)span[0] * KV + head) * span[2] + at) * D + i % D;
-    GLOBAL uint8_t* cells = (GLOBAL uint8_t*)pool + ((page * 2 + kind) * KV + head) * PAGE * (D + 2);
+    GLOBAL BYTE* cells = (GLOBAL BYTE*)pool + ((page * 2 + kind) * KV + head) * PAGE * (D + 2);
     cells[cell * D + i % D] = kind == 0 ? keys[from] : values[from];
     if (i % D == 0)
       ((GLOBAL BF16*)(cells + PAGE * D))[cell] = scales[((long)span[0] * 2 * KV + kind * KV + head) * span[2] + at];

@@ -16,7 +16,7 @@ A body is the text of a kernel's function in the part of C++ that both share, wi
     fetch8(to, from)     has eight neighbours brought into a block's array while the thread goes on; `fetches_asked()`
                          ends a group of them, `await_fetches(n)` waits for all groups but the last n: those that this
                          very thread asked for; `fetched8(p, to)` reads them there, aligned to 16 bytes, as float
-    BF16                 a type; a type's name converts a value: T(x), float(x)
+    BF16, BYTE           types; a type's name converts a value: T(x), float(x). No others but the language's
     COUNTER              a counter of a block: `clear(p)` and `counted(p)` by one thread, `count(p)` by any at once
     inverse_sqrt, exponential, power2, logarithm, cosine, sine, error_function
 

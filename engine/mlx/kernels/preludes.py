@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _SHARED = """
+typedef unsigned char BYTE;
 #define PRAGMA(text) _Pragma(#text)
 template <typename T>
 struct alignas(16) Eight { T values[8]; };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from engine.mlx.kernels import compiled, launch
+from engine.families.zaya import kernels as zaya
+from engine.mlx.kernels import attention, compiled, eight_bits, experts, launch, sampling_bodies
 from engine.mlx.kernels.launch import Kernel
 
 SCALE = Kernel(
@@ -128,6 +130,25 @@ def test_it_is_run_with_the_lengths_that_it_asks_for(device: Device, monkeypatch
     assert run["name"] == compiled.module(TEXT)
     assert (run["compiled_source"], run["scalars"]) == (b"", [7, 2])
     assert (run["grid"], run["threadgroup"]) == ((64, 3, 4), (32, 1, 1))
+
+
+def test_no_kernel_uses_a_type_that_only_some_compiler_has_made_known() -> None:
+    """The emulator's has, MLX's header had, NVIDIA's alone has not: `uint8_t`."""
+    modules = (attention, eight_bits, experts, sampling_bodies, zaya)
+    kernels = [value for module in modules for value in vars(module).values() if isinstance(value, Kernel)]
+    assert len(kernels) > 12
+    for kernel in kernels:
+        assert not re.search(r"\b(u?int\d+|size)_t\b", kernel.helpers + kernel.body), kernel.name
+
+
+def test_of_a_compilers_log_the_first_fault_is_told() -> None:
+    log = """6: NVRTC_ERROR_COMPILATION, compilation log:
+
+default_program(75): warning #177-D: variable "BLOCK_Y" was declared but never referenced
+default_program(86): error: identifier "uint8_t" is undefined
+default_program(86): error: expected a ";\""""
+    assert compiled._first_fault(log) == 'default_program(86): error: identifier "uint8_t" is undefined'
+    assert compiled._first_fault("out of memory") == "out of memory"
 
 
 def compiler_is_missing(source: str, arch: str) -> bytes:
