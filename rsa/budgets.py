@@ -72,7 +72,7 @@ def fit_budgets(config: RSAConfig, lengths: PromptLengths, context_tokens: int |
     Raises ProblemError if the problem alone does not fit, ConfigError if `config.strict` and something that was asked
     for had to be lowered, or if `limits.prompt_tokens` leaves no room for tails.
     """
-    tails = config.c if config.t > 0 else 0
+    tails = config.c if config.aggregates else 0
     longest = max(lengths.initial, lengths.aggregate) if tails else lengths.initial
     _check_prompt_limit(config, lengths, longest)
     beta, tau, answer = config.beta, _tau_within_limit(config, longest, tails), config.answer_budget
@@ -120,7 +120,7 @@ def _check_prompt_limit(config: RSAConfig, lengths: PromptLengths, longest: int)
             f"the problem's prompt has {lengths.initial} tokens, limits.prompt_tokens allows {limit}: "
             "raise the limit or shorten the problem"
         )
-    if config.t > 0 and longest + config.c * (SEAM_TOKENS + 1) > limit:
+    if config.aggregates and longest + config.c * (SEAM_TOKENS + 1) > limit:
         raise ConfigError(
             f"an aggregation prompt of c = {config.c} has {longest} tokens without its tails, "
             f"limits.prompt_tokens = {limit} leaves no room for them: raise the limit or lower c"

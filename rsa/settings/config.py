@@ -210,6 +210,12 @@ class RSAConfig(_Settings):
         return self.beta if self.carry == "full" else self.tau
 
     @property
+    def aggregates(self) -> bool:
+        """Whether any candidate reads tails: in rounds after round 0, or in the last aggregation, which there may be
+        without such rounds."""
+        return self.t > 0 or self.select == "aggregate"
+
+    @property
     def answers_every_round(self) -> bool:
         """Whether rounds before the last write answers too."""
         return self.answers == "every" or self.stop_on_consensus is not None or self.limits.can_end_early

@@ -29,6 +29,8 @@ LENGTHS = PromptLengths(initial=100, aggregate=200)
         # Where tails would take too much, they get two thirds of the room together.
         (4 * K, {"beta": 40 * K}, (4096 - 200 - 512 - 24 - 4 * 560, 560, 512)),
         (K, {}, (1024 - 200 - 256 - 24 - 4 * 90, 90, 256)),
+        # The last aggregation reads tails, though no round does.
+        (32 * K, {"beta": 40 * K, "t": 0, "select": "aggregate"}, (32 * K - 200 - 4 * K - 24 - 16 * K, 4 * K, 4 * K)),
         # Carry `full` hands on whole traces: their length gives way like a tail's.
         (32 * K, {"beta": 16 * K, "carry": "full"}, (32 * K - 200 - 4 * K - 24 - 4 * 4741, 4741, 4 * K)),
     ],
