@@ -25,12 +25,22 @@ def compression_ratio(token_ids: Sequence[int]) -> float:
 
 
 class DegenerationMonitor:
-    """Watches one candidate while it writes. Once degenerate, always degenerate."""
+    """Watches one candidate while it writes. Once degenerate, always degenerate.
+
+    after  how many tokens it had written when that was found; None: it is well. How many more come before it is stopped
+           is chance.
+    """
 
     def __init__(self) -> None:
         self._recent = array("i")
         self._unchecked = 0
-        self.degenerate = False
+        self._taken = 0
+        self.after: int | None = None
+
+    @property
+    def degenerate(self) -> bool:
+        """It repeats itself."""
+        return self.after is not None
 
     def feed(self, token_ids: Sequence[int]) -> bool:
         """Take in new tokens; True once the candidate repeats itself. The verdict does not depend on how
@@ -40,6 +50,7 @@ class DegenerationMonitor:
             new = token_ids[taken : taken + CHECK_EVERY_TOKENS - self._unchecked]
             self._recent.extend([token % _LARGEST for token in new])
             taken += len(new)
+            self._taken += len(new)
             self._unchecked += len(new)
             if self._unchecked == CHECK_EVERY_TOKENS:
                 self._unchecked = 0
@@ -51,5 +62,5 @@ class DegenerationMonitor:
             del self._recent[: -max(WINDOWS)]
         for window in WINDOWS:
             if len(self._recent) >= window and compression_ratio(self._recent[-window:]) < MAX_RATIO:
-                self.degenerate = True
+                self.after = self._taken
                 return

@@ -308,6 +308,7 @@ class Run:
                 carry=self.config.carry,
                 tail_tokens=self.budgets.tau,
                 tokenizer=self.engine.tokenizer,
+                loops_after=rollout.monitor.after,
             )
         found = answer_given(
             self.requests, completion, status, kind=rollout.kind, number=rollout.round, index=rollout.index

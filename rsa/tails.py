@@ -12,16 +12,21 @@ from rsa.results import Tail
 from rsa.settings.config import Carry
 
 
-def cut_tail(completion: Completion, *, carry: Carry, tail_tokens: int, tokenizer: Tokenizer) -> Tail:
+def cut_tail(
+    completion: Completion, *, carry: Carry, tail_tokens: int, tokenizer: Tokenizer, loops_after: int | None = None
+) -> Tail:
     """The last `tail_tokens` token ids of what a candidate carries on, and their text, line breaks kept.
 
     That is its reasoning, finished or not; with `answer_or_reasoning` the answer section of a candidate that
     closed its reasoning and ended by itself. The text starts at a token boundary and holds no broken character.
+
+    loops_after  of a candidate that repeats itself, how many tokens it had written when that was found: the tail is of
+                 these, since how many more there are depends on who was quick.
     """
-    if carry == "answer_or_reasoning" and _finished(completion):
+    if loops_after is None and carry == "answer_or_reasoning" and _finished(completion):
         ids = tuple(tokenizer.encode(completion.text)[-tail_tokens:])
     else:
-        ids = completion.reasoning_ids[-tail_tokens:]
+        ids = completion.reasoning_ids[:loops_after][-tail_tokens:]
     return Tail(ids=ids, text=tokenizer.decode(ids), approximate=completion.approximate)
 
 

@@ -243,6 +243,22 @@ async def test_select() -> None:
     assert last.usage.completion_tokens > voted.usage.completion_tokens
 
 
+async def test_select_aggregate_needs_no_rounds_before_it() -> None:
+    engine = ScriptedEngine(lambda r: Script("abc", rf"\boxed{{{7 if r.id == 'select' else 3}}}"))
+    result = await solve(engine, t=0, select="aggregate")
+    assert (result.answer, result.answered_from_round, len(result.rounds)) == ("7", 1, 1)
+
+
+async def test_a_tail_that_repeats_itself_does_not_depend_on_when_it_was_cut_off() -> None:
+    tails = set()
+    for step in (1, 50, 400):
+        engine = ScriptedEngine(Script("abcdefg", never_ends=True), tokens_per_step=step)
+        result = await solve(engine, n=1, c=1, t=1, beta=2000, carry="answer_or_reasoning")
+        assert result.rounds[0].statuses == {"degenerate": 1}
+        tails.add(result.rounds[0].candidates[0].tail)
+    assert len(tails) == 1
+
+
 async def test_select_aggregate_falls_back_to_the_vote() -> None:
     engine = ScriptedEngine(lambda r: Script("abc", "none" if r.id == "select" else r"\boxed{3}"))
     result = await solve(engine, select="aggregate")
