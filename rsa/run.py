@@ -114,6 +114,7 @@ class Run:
                 reason = await self._reason_to_stop(self.rounds[-1])
             if reason == "finished" and self.config.select == "aggregate":
                 self.selection = await self._play(len(self.rounds), "selection", (self._draw_last_subset(),))
+                reason = self._limit_within(self.selection) or reason
             return await self._finish(reason)
 
     # ---- the parts of it
@@ -198,9 +199,9 @@ class Run:
 
     async def _reason_to_stop(self, played: Round) -> StopReason | None:
         """Why the run ends with this round; None if another one follows."""
-        hit = next((hit for hit in self.hits if hit.round <= played.round), None)
-        if hit is not None:
-            return hit.limit
+        limit = self._limit_within(played)
+        if limit is not None:
+            return limit
         if not played.parents:
             raise NoCandidatesError(selection.why_none(played), self._result("no_candidates"))
         leader = selection.consensus(played.votes, self.config.stop_on_consensus)
@@ -214,6 +215,14 @@ class Run:
             await self._hit(short, played.round, "no_new_round")
             return short.limit
         return None
+
+    def _logged(self, number: int) -> bool:
+        """Whether a resumed run has candidates of a round: they are not thrown away, however late it is."""
+        return self.log is not None and any(key[:2] == ("population", number) for key in self.log.finished)
+
+    def _limit_within(self, played: Round) -> LimitName | None:
+        """The first limit that this round ran into, or one before it."""
+        return next((hit.limit for hit in self.hits if hit.round <= played.round), None)
 
     async def _finish(self, reason: StopReason) -> RunResult:
         choice = selection.choose(self.rounds, self.config.select, self.selection)

@@ -96,6 +96,12 @@ async def test_a_complete_answer_of_a_cut_off_candidate_counts() -> None:
     assert (result.answer, result.rounds[-1].statuses) == ("5", {"cancelled": 4})
 
 
+async def test_a_limit_that_only_the_last_aggregation_runs_into_is_why_the_run_ended() -> None:
+    engine = ScriptedEngine(lambda r: ENDLESS if r.id == "select" else Script("abc", r"\boxed{5}"), tokens_per_step=1)
+    result = await solve(engine, t=0, beta=5000, select="aggregate", limits={"total_tokens": 300})
+    assert (result.answer, result.stopped_because, result.limits_hit) == ("9", "total_tokens", ("total_tokens",))
+
+
 async def test_no_round_starts_without_tokens_for_it() -> None:
     engine = ScriptedEngine(Script("x" * 50, r"\boxed{2}"))
     result = await solve(engine, limits={"total_tokens": 300})
