@@ -92,6 +92,9 @@ class _Stage:
         self.concluded = False
         self.cancelled = False
         self.trouble: Exception | None = None
+        # What is being recorded is recorded to its end: whoever would cut it off waits for these.
+        self.taking = anyio.Lock(fast_acquire=True)
+        self.telling = anyio.Lock(fast_acquire=True)
 
     async def run(self) -> None:
         async with anyio.create_task_group() as group:
@@ -100,12 +103,15 @@ class _Stage:
                 with anyio.CancelScope() as reading:
                     async with self.engine.generate([r.request for r in self.rollouts.values()]) as stream:
                         group.start_soon(self._watch_clock, stream, reading)
-                        await self._obey_token_limit(stream)
+                        async with self.taking:
+                            await self._obey_token_limit(stream)
                         async for event in stream:
-                            await self._take(event, stream)
+                            async with self.taking:
+                                await self._take(event, stream)
             except Exception as error:
                 self.trouble = error
-            group.cancel_scope.cancel()
+            async with self.telling:
+                group.cancel_scope.cancel()
         if self.trouble is not None:
             raise self.trouble
         for rollout in self._unfinished():
@@ -173,13 +179,16 @@ class _Stage:
             return
         try:
             await anyio.sleep_until(conclude_at)
-            await self._conclude(stream, self.meter.time_hit())
+            async with self.telling:
+                await self._conclude(stream, self.meter.time_hit())
             await anyio.sleep_until(deadline)
-            await self._cancel(stream, self.meter.time_hit())
+            async with self.telling:
+                await self._cancel(stream, self.meter.time_hit())
             await anyio.sleep(CANCEL_GRACE_S)
         except Exception as error:
             self.trouble = error
-        reading.cancel()
+        async with self.taking:
+            reading.cancel()
 
     async def _conclude(self, stream: GenerationStream, hit: Hit) -> None:
         if self.concluded or self.cancelled:
