@@ -211,7 +211,7 @@ class Run:
         if played.round == self.config.t:
             return "finished"
         short = self.meter.too_little_for_a_round(self.config.n)
-        if short is not None:
+        if short is not None and not self._logged(played.round + 1):
             await self._hit(short, played.round, "no_new_round")
             return short.limit
         return None
