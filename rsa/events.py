@@ -2,7 +2,9 @@
 
 A run is RunStarted, [BudgetsLowered, Warned...], then for each round RoundStarted, CandidateStarted,
 CandidateProgress and CandidateFinished of its candidates in any order, RoundFinished; LimitHit and Consensus
-where they happen; at last RunFinished. A resumed run repeats the events in its log, progress excepted.
+where they happen; at last RunFinished. A resumed run goes through its rounds again: of candidates in its log it says
+only that they finished, and no event is logged twice. Of a run that had finished there is no more than the first events
+and the last.
 """
 
 from __future__ import annotations
