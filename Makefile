@@ -5,6 +5,7 @@
 # make docs    build the documentation into site/, strictly
 # make coverage   the quick tests with their coverage, which must not fall below its floor
 # make fuzz    hostile inputs at every door, for hours; DOOR=runs, CASES=20000, SEED=7
+# make simulate   stories of the controller in which anything happens in any order; RUNS=20000, SEED=7
 # make test-slow   what takes ten minutes: the proof of examples/nano in small
 SHELL  := /bin/bash -o pipefail
 PYTHON ?= python3
@@ -29,7 +30,7 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= 2
 QUICK   = -m "not thorough and not slow" $(addprefix --ignore=tests/engine/,mlx families vision)
 
-.PHONY: demo test quick test-slow check docs coverage format bench fuzz clean
+.PHONY: demo test quick test-slow check docs coverage format bench fuzz simulate clean
 
 demo: $(VENV)/.installed-$(BACKEND)
 	@cat examples/countdown.txt
@@ -68,6 +69,9 @@ bench: $(VENV)/.dev-$(BACKEND)
 
 fuzz: $(VENV)/.dev-$(BACKEND)
 	$(BIN)/python benchmarks/fuzz.py $(if $(SEED),--seed $(SEED)) $(if $(CASES),--cases $(CASES)) $(addprefix --door ,$(DOOR))
+
+simulate: $(VENV)/.dev-$(BACKEND)
+	$(BIN)/python benchmarks/simulate.py $(if $(RUNS),--runs $(RUNS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 clean:
 	rm -rf $(VENV) dist build site

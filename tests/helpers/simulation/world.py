@@ -1,0 +1,113 @@
+"""What a story is about: the settings of a run, a model with its faults, and what that model writes."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from simulation.choices import Choices
+
+from engine.api import GenerationRequest
+from engine.errors import EngineError, OutOfMemoryError
+from engine.script import Script
+from rsa import Problem, RSAConfig
+
+WORDS = ("so", "then", "é", "漢字", "12", "thus", "\n", "no", "wait", "x=3")
+SLOW_S = 4.0
+"""Seconds that pass at most at once."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that is the same whatever happens in a story.
+
+    dice      seeds what the model writes: it depends on the request, prompt included, and on nothing else.
+    failing   of so many candidates one fails by itself; 0: none, 1: all.
+    model     what `ScriptedEngine` is told of the model.
+    problems  solved at the same time on one engine.
+    """
+
+    settings: dict[str, Any]
+    model: dict[str, Any]
+    dice: int
+    failing: int
+    problems: tuple[Problem, ...]
+    config: RSAConfig = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "config", RSAConfig(**self.settings))
+
+    @property
+    def limited(self) -> bool:
+        """A limit may end a run: which candidates it finds running is a matter of who was quick."""
+        return self.config.limits.can_end_early
+
+    def script(self, request: GenerationRequest) -> Script:
+        """What the model writes for a request."""
+        said = "\n".join(message.text for message in request.messages)
+        name = f"{self.dice} {request.sampling.seed} {said}"
+        dice = random.Random(hashlib.blake2b(name.encode(), digest_size=8).digest())
+        error: EngineError | None = None
+        if self.failing and dice.randrange(self.failing) == 0:
+            error = OutOfMemoryError(f"no room for {request.id}")
+        return _written(dice, error)
+
+
+def _written(dice: random.Random, error: EngineError | None) -> Script:
+    """Short and long reasoning, loops, answers and none; of three answers, so that some agree."""
+    words = " ".join(dice.choices(WORDS, k=dice.randrange(12)))
+    answer = dice.choice((rf"\boxed{{{dice.randrange(3)}}}", rf"It is \boxed{{{dice.randrange(2)}}} é.", "Who knows?"))
+    kind = dice.randrange(8)
+    if kind == 0:
+        return Script("ab", answer, never_ends=True, error=error, fail_after=dice.randrange(300))
+    if kind == 1:
+        words = " ".join(str(dice.randrange(10**6)) for _ in range(200))
+        return Script(words, answer, never_ends=True, error=error, fail_after=dice.randrange(40))
+    return Script(words, answer, error=error, fail_after=dice.randrange(20))
+
+
+def drawn(choices: Choices) -> World:
+    """The world of a story; all zeros are one candidate, one round, no limits and no faults."""
+    n = 1 + choices.pick(4)
+    c = 1 + choices.pick(min(n, 3))
+    beta = choices.of((24, 7, 60, 24, 7, 60, 24, 700))
+    settings: dict[str, Any] = {
+        "n": n,
+        "c": c,
+        "t": choices.pick(3),
+        "beta": beta,
+        "tau": min(beta, choices.of((16, 5, 600))),
+        "answer_budget": choices.of((24, 6)),
+        "seed": choices.pick(4),
+        "select": choices.of(("vote", "vote", "aggregate", "first")),
+        "carry": choices.of(("reasoning", "reasoning", "answer_or_reasoning", "full")),
+        "answers": choices.of(("final", "every")),
+        "stop_on_consensus": choices.of((None, None, None, 0.5, 1.0)),
+        "limits": _limits(choices),
+    }
+    conclude = not choices.one_in(8)
+    settings["force_answer"] = conclude and not choices.one_in(4)
+    model = {
+        "thinks": not choices.one_in(4),
+        "conclude": conclude,
+        "max_rows": choices.of((None, None, 1, 2)),
+        "context_tokens": choices.of((None, None, None, 900, 600)),
+    }
+    problems = tuple(Problem(f"why {number}?") for number in range(1 + choices.one_in(6)))
+    return World(settings, model, dice=choices.pick(1000), failing=choices.of((0, 0, 4, 2, 1)), problems=problems)
+
+
+def _limits(choices: Choices) -> dict[str, Any]:
+    match choices.pick(8):
+        case 4:
+            return {"total_tokens": choices.of((100, 30, 300))}
+        case 5:
+            return {"deadline_s": choices.of((10.0, 3.0))}
+        case 6:
+            return {"total_tokens": choices.of((100, 30, 300)), "deadline_s": choices.of((10.0, 3.0))}
+        case 7:
+            return {"prompt_tokens": choices.of((500, 440))}
+        case _:
+            return {}
