@@ -199,8 +199,7 @@ class Run:
 
     async def _reason_to_stop(self, played: Round) -> StopReason | None:
         """Why the run ends with this round; None if another one follows."""
-        limit = self._limit_within(played)
-        if limit is not None:
+        if (limit := self._limit_within(played)) is not None:
             return limit
         if not played.parents:
             raise NoCandidatesError(selection.why_none(played), self._result("no_candidates"))
@@ -211,14 +210,10 @@ class Run:
         if played.round == self.config.t:
             return "finished"
         short = self.meter.too_little_for_a_round(self.config.n)
-        if short is not None and not self._logged(played.round + 1):
+        if short is not None and not (self.log is not None and self.log.has_begun(played.round + 1)):
             await self._hit(short, played.round, "no_new_round")
             return short.limit
         return None
-
-    def _logged(self, number: int) -> bool:
-        """Whether a resumed run has candidates of a round: they are not thrown away, however late it is."""
-        return self.log is not None and any(key[:2] == ("population", number) for key in self.log.finished)
 
     def _limit_within(self, played: Round) -> LimitName | None:
         """The first limit that this round ran into, or one before it."""

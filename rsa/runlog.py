@@ -192,6 +192,10 @@ class RunLog:
         path = self.folder / (RESULT if key is None else EVENTS)
         self.trust.doubt(path, fault, RunFolderError, line=None if key is None else self._lines.get(key))
 
+    def has_begun(self, number: int) -> bool:
+        """Whether it holds candidates of a round: they are not thrown away, however late it is by now."""
+        return any(key[:2] == ("population", number) for key in self.finished)
+
     def waits_for_disk(self, event: Event) -> bool:
         """Whether `append` blocks until this event is on the disk."""
         return isinstance(event, self._synced)
