@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from engine.api import Completion
 from rsa.answers.calls import Answered, answered
+from rsa.events import EventKey
 from rsa.prompts import prompt_sha256
 from rsa.requests import Requests
 from rsa.results import Candidate, Round, RoundKind, RunResult, Status, Tail, Vote
@@ -99,7 +100,7 @@ class Replay:
         apart = was.keys() == now.keys() and all(now[member] == now[first] for member, first in was.items())
         if not apart or any(not vote.candidates or vote != _vote_of(vote, played) for vote in event.votes):
             name = f"the votes of round {played.round}"
-            self._same(event.key, name, _brief(event.votes), _brief(played.votes), sure=True)
+            self.log.doubt(event.key, _differs(name, _brief(event.votes), _brief(played.votes)))
 
     def result(self, found: RunResult, derived: RunResult) -> None:
         """The result of a run that had ended; `derived` is what its rounds come to."""
@@ -113,8 +114,7 @@ class Replay:
         for field in _OF_THE_RESULT:
             was, now = getattr(found, field), getattr(derived, field)
             if was != now:
-                said = f"does not add up: its {field} is recorded as {_shown(was)}, its rounds come to {_shown(now)}"
-                self.log.doubt(None, said)
+                self.log.doubt(None, _differs(f"its {field}", was, now))
 
     def _quick_sha256(self, tails: Sequence[Tail]) -> str:
         """Of the prompt as it is unless it has to be cut: without encoding it."""
@@ -122,10 +122,9 @@ class Replay:
         prompt = prompts.aggregate(problem, [tail.text for tail in tails]) if tails else prompts.initial(problem)
         return prompt_sha256(prompt, problem.tools)
 
-    def _same(self, key: tuple[str | int, ...], what: str, was: object, now: object, *, sure: bool = False) -> None:
-        if sure or was != now:
-            said = f"does not add up: {what} is recorded as {_shown(was)}, and {_shown(now)} follows"
-            self.log.doubt(key, said)
+    def _same(self, key: EventKey, what: str, was: object, now: object) -> None:
+        if was != now:
+            self.log.doubt(key, _differs(what, was, now))
 
 
 def _vote_of(vote: Vote, played: Round) -> Vote:
@@ -142,6 +141,11 @@ def _vote_of(vote: Vote, played: Round) -> Vote:
 
 def _brief(votes: Sequence[Vote]) -> list[tuple[str, int]]:
     return [(vote.answer, vote.count) for vote in votes]
+
+
+def _differs(what: str, was: object, now: object) -> str:
+    """A fault in words: what is recorded, and what follows from the rest."""
+    return f"does not add up: {what}: {_shown(was)} is recorded, {_shown(now)} follows"
 
 
 def _shown(value: object) -> str:
