@@ -18,16 +18,19 @@ float dot8(uint4 a, uint4 b) {
   }
   return sum;
 }
-uint4 shown(uint4 x, int lane) {
-  return make_uint4(__shfl_sync(~0u, x.x, lane), __shfl_sync(~0u, x.y, lane),
-                    __shfl_sync(~0u, x.z, lane), __shfl_sync(~0u, x.w, lane));
-}
+uint4 shown[2][1024][3];  // what lanes show each other, in two sets: no lane can be two products ahead
+unsigned char turns[1024];
 void multiply(float* sum, uint4 low, uint4 high, uint4 column) {
-  const int lane = threadIdx.x % 32;
+  const int lane = threadIdx.x % 32, turn = turns[threadIdx.x] ^= 1;
+  uint4(*warp)[3] = shown[turn] + threadIdx.x - lane;
+  warp[lane][0] = low;
+  warp[lane][1] = high;
+  warp[lane][2] = column;
+  __shfl_sync(~0u, 0u, lane);  // until all 32 have shown theirs
   for (int q = 0; q < 4; q++) {
-    const uint4 rows[2] = {shown(low, lane / 4 * 4 + q), shown(high, lane / 4 * 4 + q)};
+    const uint4* rows = warp[lane / 4 * 4 + q];
     for (int i = 0; i < 2; i++) {
-      const uint4 other = shown(column, (lane % 4 * 2 + i) * 4 + q);
+      const uint4 other = warp[(lane % 4 * 2 + i) * 4 + q][2];
       sum[i] += dot8(rows[0], other);
       sum[2 + i] += dot8(rows[1], other);
     }

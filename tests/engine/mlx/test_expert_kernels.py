@@ -30,7 +30,7 @@ def drawn(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> mx.array
         (experts.run, [2] * 40),
         (experts.run_many, [0] * 129 + [2, 3, 3]),
         (experts.run_many, [3] * 3),
-        (experts.run_many, [(7 * i * i) % 4 for i in range(50)]),
+        (experts.run_many, [(7 * i * i) % 4 for i in range(300)]),
     ],
 )
 def test_tokens_get_the_output_of_their_expert(
