@@ -45,19 +45,10 @@ def running(server: StubServer, *, scheme: str = "http") -> Iterator[Running]:
     try:
         yield running
     finally:
-        running.die()
-        asyncio.run_coroutine_threadsafe(_all_done(), loop).result()
+        asyncio.run_coroutine_threadsafe(server.end(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
-
-
-async def _all_done() -> None:
-    """Cancel what still runs on this loop, and wait for it."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
 
 
 @contextmanager

@@ -22,6 +22,9 @@ from stub_server.shapes import Dialect, dialect
 from stub_server.wire import Asked, Reply, read_request
 from stub_server.writing import Writer, decode, encode
 
+_TURNS_TO_LET_IN = 3
+"""Turns of the loop from a socket's acceptance to its connection: its task, its transport, what it is let in with."""
+
 
 @dataclass
 class Seen:
@@ -69,25 +72,46 @@ class StubServer:
         self._tls = tls
         self._pace = None if tokens_per_s is None else Pace(tokens_per_s)
         self._listening: asyncio.Server | None = None
-        self._connections: set[asyncio.StreamWriter] = set()
+        self._connections: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
         self._numbers = itertools.count(1)
 
     # ---- its life
 
     async def listen(self) -> None:
         """Begin to listen: at a free port at first, at the same one after `die`."""
-        self._listening = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls, backlog=1024)
+        self._listening = await asyncio.start_server(self._let_in, "127.0.0.1", self.port, ssl=self._tls, backlog=1024)
         self.port = self._listening.sockets[0].getsockname()[1]
 
     async def die(self) -> None:
-        """Break every connection and refuse new ones."""
+        """Break every connection and refuse new ones.
+
+        asyncio loses a socket that it has accepted and not yet let in when the listener closes: those come in first.
+        """
         if self._listening is not None:
+            for listener in self._listening.sockets:
+                asyncio.get_running_loop().remove_reader(listener)
+            for _ in range(_TURNS_TO_LET_IN):
+                await asyncio.sleep(0)
             self._listening.close()
         for connection in list(self._connections):
             connection.transport.abort()
 
+    async def end(self) -> None:
+        """Die, and leave no task and no socket behind."""
+        await self.die()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # sockets are closed a turn after their transports
+
+    def _let_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """No coroutine: a connection is known from its first moment, before its task begins."""
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._connections[writer] = task
+        task.add_done_callback(lambda _: self._connections.pop(writer))
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections.add(writer)
         try:
             while (asked := await read_request(reader)) is not None:
                 reply = Reply(reader, writer)
@@ -98,7 +122,6 @@ class StubServer:
                 if reply.left:
                     break
         finally:
-            self._connections.discard(writer)
             writer.close()
 
     # ---- what it is asked
