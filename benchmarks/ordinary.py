@@ -3,7 +3,9 @@
     python benchmarks/ordinary.py [--size qwen|tiny] [--prompts 128] [--prompt 900] [--tokens 80] [--rows 16 64 128]
 
 The shape of Qwen2.5-0.5B with random weights in bfloat16 (`tiny` is for trying it out). First all prompts, no two the
-same, drawn at temperature 0.7: seconds in all. Then a step of decoding, with so many rows of equal age: the median.
+same, drawn at temperature 0.7: seconds in all. Then a step of decoding, with so many rows of equal age: the median, and
+where our thread spends it, in ms: building the step's graph, handing it to the device, waiting for the tokens of the
+step before, telling them to their rows, and between two steps. If it hardly waits, the device waits for it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from engine.api import GenerationRequest, Message, ModelInfo, SamplingParams
 from engine.families.mlx_lm.batching import adapted
 from engine.mlx.batch import DecodeBatch
 from engine.mlx.engine import LoadedModel, MLXEngine
+from engine.mlx.row import Row
 
 SIZES = {
     "qwen": qwen2.ModelArgs(
@@ -75,15 +78,70 @@ def timed(owner: Any, name: str, seconds: list[float], counts: Callable[[Any], b
     setattr(owner, name, original)
 
 
-def ours(engine: MLXEngine, prompts: list[list[int]], tokens: int) -> tuple[float, float]:
-    """Seconds in all, and of the median step with all rows."""
+class Watch:
+    """Notes when the parts of a step of the engine's begin, while it is open."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._marks: list[float] = []
+        self._ended = 0.0
+        self.parts: dict[str, list[float]] = {name: [] for name in ("build", "hand", "wait", "tell", "between")}
+
+    def __enter__(self) -> Watch:
+        self._originals = DecodeBatch.step, mx.async_eval, Row.accept
+        DecodeBatch.step, mx.async_eval, Row.accept = self._step(), self._hand(), self._accept()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        DecodeBatch.step, mx.async_eval, Row.accept = self._originals
+
+    def medians(self) -> dict[str, float]:
+        return {name: 1000 * median(seconds) for name, seconds in self.parts.items() if seconds}
+
+    def _step(self) -> Callable[[DecodeBatch], Any]:
+        def step(batch: DecodeBatch) -> Any:
+            full = len(batch.rows) == self._rows
+            self._marks = [time.perf_counter()]
+            result = self._originals[0](batch)
+            ended = time.perf_counter()
+            if full and len(self._marks) == 4:
+                ends = [*self._marks[1:], ended]
+                for name, start, end in zip(self.parts, self._marks, ends, strict=False):
+                    self.parts[name].append(end - start)
+                self.parts["between"].append(self._marks[0] - self._ended)
+            self._ended = ended
+            return result
+
+        return step
+
+    def _hand(self) -> Callable[..., None]:
+        def hand(*arrays: Any) -> None:
+            started = time.perf_counter()
+            self._originals[1](*arrays)
+            if len(self._marks) == 1:
+                self._marks += [started, time.perf_counter()]
+
+        return hand
+
+    def _accept(self) -> Callable[[Row, int], None]:
+        def accept(row: Row, token: int) -> None:
+            if len(self._marks) == 3:
+                self._marks.append(time.perf_counter())
+            self._originals[2](row, token)
+
+        return accept
+
+
+def ours(engine: MLXEngine, prompts: list[list[int]], tokens: int) -> tuple[float, float, dict[str, float]]:
+    """Seconds in all, of the median step with all rows, and of its parts."""
     steps: list[float] = []
-    with timed(DecodeBatch, "step", steps, lambda batch: len(batch.rows) == len(prompts)):
+    watch = Watch(len(prompts))
+    with watch, timed(DecodeBatch, "step", steps, lambda batch: len(batch.rows) == len(prompts)):
         started = time.perf_counter()
         done = complete(engine, requests(prompts, tokens))
         seconds = time.perf_counter() - started
     assert all(c.usage.completion_tokens == tokens for c in done)
-    return seconds, median(steps) if steps else float("nan")
+    return seconds, median(steps) if steps else float("nan"), watch.medians()
 
 
 def theirs(model: qwen2.Model, prompts: list[list[int]], tokens: int) -> tuple[float, float]:
@@ -126,6 +184,7 @@ def main() -> None:
             {
                 "prompts": rows, "tokens": length, "new": args.tokens, "ours s": mine[0], "mlx-lm s": peers[0],
                 "mlx-lm/ours": peers[0] / mine[0], "ours ms/step": 1000 * mine[1], "mlx-lm ms/step": 1000 * peers[1],
+                **mine[2],
             }
         )  # fmt: skip
         print(table[-1], flush=True)
