@@ -71,7 +71,7 @@ def make(metric: str, *, settings: Mapping[str, JsonValue] | None = None, math: 
     Raises BenchmarkError for an unknown metric or setting, for a setting's value that makes no sense, and for a metric
     of another package that cannot be made.
     """
-    if metric not in names():
+    if metric not in (*_OURS, *TASKS) and metric not in names():  # looking through all packages takes a while
         raise BenchmarkError(
             f"no metric is called {metric!r}{did_you_mean(metric, names()) or '.'} There are {', '.join(names())}"
         )

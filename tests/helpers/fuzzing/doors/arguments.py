@@ -64,7 +64,6 @@ VALUES = (
 
 class Arguments(Door):
     name = "arguments"
-    share = 2
 
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)

@@ -48,7 +48,7 @@ COLUMNS = (
 
 class Data(Door):
     name = "data"
-    share = 8
+    share = 6
 
     @property
     def cases(self) -> SearchStrategy[Case]:

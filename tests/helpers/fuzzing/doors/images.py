@@ -27,7 +27,7 @@ SIZES = ((24, 16), (16, 300), (4, 4), (3, 9))
 
 class Images(Door):
     name = "images"
-    share = 20
+    share = 48
 
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)

@@ -152,7 +152,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], tuple[str, ...]]] = {
 
 class Library(Door):
     name = "library"
-    share = 18
+    share = 44
 
     @property
     def cases(self) -> SearchStrategy[Case]:

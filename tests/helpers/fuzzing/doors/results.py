@@ -66,15 +66,16 @@ class Results(Door):
         }
         self._right = {
             (name, reader): self._readers[reader](self._copy(name), False)
-            for name, reader in self._pairs()
+            for name, reader in {*self._pairs()}
             if name != "broken"
         }
         self._right["broken", "resume"] = self._right["all", "resume"]
 
     @staticmethod
     def _pairs() -> list[tuple[str, str]]:
-        readers = ("resume", "rescore", "report", "compare", "export")
-        return [*(("all", reader) for reader in readers), ("broken", "resume"), ("one", "merge"), ("one", "resume")]
+        readers = ("resume", "rescore", "compare", "export")
+        cheap = [*(("all", reader) for reader in readers), ("broken", "resume"), ("one", "merge"), ("one", "resume")]
+        return [*cheap, *cheap, ("all", "report")]  # whose plots take longer than all others together
 
     def _evaluate(self, folder: Path, shard: str | None) -> None:
         async def main() -> None:

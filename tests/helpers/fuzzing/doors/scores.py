@@ -69,7 +69,7 @@ NASTY = (
 
 class Scores(Door):
     name = "scores"
-    share = 15
+    share = 24
 
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)

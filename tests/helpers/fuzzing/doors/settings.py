@@ -29,7 +29,7 @@ LIMITS = ("total_tokens", "deadline_s", "prompt_tokens", "deadline", "")
 
 class Settings(Door):
     name = "settings"
-    share = 28
+    share = 68
 
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)
@@ -69,7 +69,7 @@ class Settings(Door):
     def _read_file(self, case: Case) -> None:
         kind, folder = case["kind"], self.scratch / "here" / case["kind"]
         shutil.rmtree(self.scratch / "here", ignore_errors=True)
-        shutil.copytree(self._configs, self.scratch / "here")
+        shutil.copytree(self._configs / kind, folder)
         apply(folder, case["edits"])
         path = folder / case["edits"][0]["file"]
         if kind == "profiles":
