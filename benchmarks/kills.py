@@ -4,8 +4,8 @@
 
 Each command runs once unbroken. Then it is started in a new folder, killed with SIGKILL, gone on with and killed again,
 up to `--most` times, and at last left to end; until so many kills have met a living process. The moments are drawn from
-a seed: four of five while it generates, one at any time since its start. After each kill every whole line of every log
-must still stand where it stood before; at the end the answer, and the result without its clocks, must be those of the
+a seed: four of five from where the process has logged something to where the whole would be done, one while it starts.
+After each kill every whole line of every log must still stand where it stood before; at the end the answer, and the result without its clocks, must be those of the
 unbroken run, of an evaluation results.json and candidates.jsonl to the byte; and no candidate may stand in a log twice.
 The last line is JSON; the exit code is 1 if anything is amiss.
 """
@@ -38,7 +38,7 @@ NEW: dict[str, tuple[str, ...]] = {
 }
 CLOCKS = {"at_s", "started_s", "finished_s", "wall_s", "started_at"}
 WRITTEN = ("results.json", "candidates.jsonl")
-LONGEST_S = 300.0
+LONGEST_S, POLL_S = 300.0, 0.01
 
 
 @dataclass
@@ -94,29 +94,39 @@ def words(command: str, folder: Path) -> list[str]:
     return [*RSA, *NEW[command], "--out", str(folder)]
 
 
-def run(command: str, folder: Path, kill_after_s: float | None) -> tuple[int, str, str]:
-    """Exit code (-9: killed) and both outputs."""
-    begun = words(command, folder)
-    process = subprocess.Popen(begun, cwd=folder.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        out, err = process.communicate(timeout=kill_after_s or LONGEST_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        out, err = process.communicate()
-    return process.returncode, out, err
+@dataclass(frozen=True)
+class Moment:
+    """When to kill a process: so many seconds after it started, or after it logged something."""
+
+    after_s: float
+    at_work: bool
 
 
 @dataclass
 class Moments:
-    """When to kill, in seconds since a process started. `begun_s`: about when it generates; `whole_s`: when it ends."""
+    """Moments from a generator. `start_s`: what a process takes to start; `work_s`: what all of the work takes."""
 
     draw: random.Random
-    begun_s: float
-    whole_s: float
+    start_s: float
+    work_s: float
 
-    def next(self) -> float:
-        earliest = self.begun_s if self.draw.random() < 0.8 else 0.0
-        return self.draw.uniform(earliest, self.whole_s)
+    def next(self) -> Moment:
+        at_work = self.draw.random() < 0.8
+        return Moment(self.draw.uniform(0.0, self.work_s if at_work else self.start_s), at_work)
+
+
+def run(command: str, folder: Path, moment: Moment | None) -> tuple[int, str, str]:
+    """Exit code (-9: killed) and both outputs."""
+    begun, before = words(command, folder), logs(folder)
+    process = subprocess.Popen(begun, cwd=folder.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while moment is not None and moment.at_work and process.poll() is None and logs(folder) == before:
+        time.sleep(POLL_S)
+    try:
+        out, err = process.communicate(timeout=LONGEST_S if moment is None else moment.after_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+    return process.returncode, out, err
 
 
 def one_run(command: str, folder: Path, moments: Moments, kills: int, tally: Tally) -> str:
@@ -145,12 +155,12 @@ def one_run(command: str, folder: Path, moments: Moments, kills: int, tally: Tal
 def measure(command: str, out: Path, *, kills: int, most: int, seed: int) -> Tally:
     """Kill a command so often, in runs of their own."""
     tally, whole = Tally(), out / f"{command}-whole"
-    began, began_s = time.time(), time.monotonic()
+    began = time.time()
     code, said, err = run(command, whole, None)
     if code != 0:
         raise SystemExit(f"the unbroken run failed: {err}")
     first = min(path.stat().st_mtime for path in whole.rglob("run.json"))
-    moments = Moments(random.Random(f"{seed} {command}"), first - began, time.monotonic() - began_s)
+    moments = Moments(random.Random(f"{seed} {command}"), first - began, time.time() - first)
     expected = outcome(command, whole)
     while tally.kills < kills:
         folder = out / f"{command}-{tally.runs}"
