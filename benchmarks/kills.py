@@ -5,9 +5,9 @@
 Each command runs once unbroken. Then it is started in a new folder, killed with SIGKILL, gone on with and killed again,
 up to `--most` times, and at last left to end; until so many kills have met a living process. The moments are drawn from
 a seed: four of five from where the process has logged something to where the whole would be done, one while it starts.
-After each kill every whole line of every log must still stand where it stood before; at the end the answer, and the result without its clocks, must be those of the
-unbroken run, of an evaluation results.json and candidates.jsonl to the byte; and no candidate may stand in a log twice.
-The last line is JSON; the exit code is 1 if anything is amiss.
+After each kill every whole line of every log must still stand where it stood before. At the end the answer, and the
+result without its clocks, must be those of the unbroken run, of an evaluation results.json and candidates.jsonl to the
+byte; and no candidate may stand in a log twice. The last line is JSON; the exit code is 1 if anything is amiss.
 """
 
 from __future__ import annotations
