@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,8 @@ RECORD = "conversion.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "tiktoken.model")
 """The files a tokenizer may be in: a folder needs one of them."""
 
+_COUNTED = re.compile(r"(num|n)_(\w+_)?(layers?|blocks|experts|heads)|depth")
+_MOST_COUNTED = 10_000
 _LONGEST_NAME = 255
 """Characters that file systems allow in the name of a file."""
 LISTED = 5
@@ -66,12 +68,26 @@ class TensorInfo:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json` of a model folder; ModelError if there is none, or it is not a JSON object."""
+    """`config.json` of a model folder; ModelError if there is none, it is not a JSON object, or it has a number of
+    layers or the like that no model has: building one for each would never end."""
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder; a model is a folder with config.json and *.safetensors")
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{folder} has no config.json, so it is not a model folder")
-    return read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG)
+    for key, count in _counts(config):
+        if count > _MOST_COUNTED:
+            raise ModelError(f"{folder / CONFIG}: {key} is {count}: no model has more than {_MOST_COUNTED:,}")
+    return config
+
+
+def _counts(table: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """How many of its parts a model has, by the names in a table and those inside it."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _counts(value)
+        elif isinstance(value, int) and _COUNTED.fullmatch(key):
+            yield key, value
 
 
 def read_json(file: Path) -> dict[str, Any]:

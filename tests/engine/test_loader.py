@@ -252,6 +252,12 @@ def test_positions_of_a_model_that_also_sees(folder: Path) -> None:
         ("generation_config.json", '{"eos_token_id": [1, "2"]}', "not a token id or a list of them"),
         ("generation_config.json", f'{{"a": {"[" * 60_000}', "generation_config.json cannot be read: .* nested"),
         ("tokenizer.json", "{}", "the tokenizer in .* cannot be loaded"),
+        ("config.json", '{"model_type": "llama", "num_hidden_layers": 1000000000}', "no model has more than 10,000"),
+        (
+            "config.json",
+            '{"model_type": "zaya", "vision_config": {"depth": 10000000000}}',
+            "depth is 10000000000: no mod",
+        ),
         ("config.json", "{}", r"cannot load the model in .* \(KeyError: 'model_type'\)"),
         ("config.json", '{"model_type": "llama"}', "cannot load the model in .* missing"),
     ],

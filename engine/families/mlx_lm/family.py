@@ -31,7 +31,7 @@ class MLXLM(Family):
 
         from engine.families.mlx_lm.batching import adapted
 
-        _ = folder.tensors  # headers: a file that is cut off is better told here
+        _ = folder.config, folder.tensors  # what is wrong with them is better told here
         try:
             module, config = load_model(folder.path)
             if on_cpu():
