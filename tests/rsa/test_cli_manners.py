@@ -180,6 +180,49 @@ def test_a_folder_that_cannot_be_made_says_why(folder: str, why: str, plain_mode
     assert (code, err) == (2, f"error: cannot use run folder {folder}: {why}")
 
 
+NOBODY = "~no-such-user/x"
+PLACES = [
+    f"solve {NOBODY}",
+    f"solve problem.txt --out {NOBODY}",
+    f"solve problem.txt --model {NOBODY}",
+    f"solve problem.txt --model scripted:{NOBODY}.py",
+    f"solve problem.txt --image {NOBODY}",
+    f"solve problem.txt --profile {NOBODY}.toml",
+    f"solve problem.txt --task {NOBODY}.toml",
+    f"solve --resume {NOBODY}",
+    f"serve --runs {NOBODY}",
+    f"serve --api-key-file {NOBODY}",
+    f"convert {NOBODY} out",
+    f"convert nano {NOBODY}",
+    f"models info {NOBODY}",
+    f"models pull owner/name --to {NOBODY}",
+    f"eval {NOBODY}.toml",
+    f"eval aime25 --data {NOBODY}.jsonl",
+    f"eval sums --out {NOBODY}",
+    f"eval --resume {NOBODY}",
+    f"eval --rescore {NOBODY}",
+    f"eval export {NOBODY}",
+    f"compare {NOBODY} problem.txt",
+    f"merge {NOBODY} problem.txt",
+    f"report {NOBODY}",
+    f"score --metric math {NOBODY}",
+]
+
+
+@pytest.mark.parametrize("words", PLACES)
+def test_the_home_of_nobody_is_no_path_anywhere(words: str) -> None:
+    """Each of these ended in pathlib's RuntimeError, or took ~ for the name of a folder."""
+    code, out, err = rsa(*words.split())
+    assert (code in (2, 4), out) == (True, "")
+    assert "there is no user 'no-such-user'" in err
+
+
+def test_a_home_is_spelled_out_wherever_a_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for words in (["solve", "--resume", "~/run"], ["eval", "--resume", "~/run"], ["report", "~/run"]):
+        assert f"{tmp_path}/run" in rsa(*words)[2].replace(" ", "")
+
+
 class OneSecond(datetime):
     """A clock that stands still."""
 
