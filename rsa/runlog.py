@@ -163,6 +163,8 @@ class RunLog:
             self._forget_failed_round(found.config.n)
 
     def _note(self, event: Event, line: int) -> None:
+        if isinstance(event, CandidateFinished) and event.key in self.logged:  # the round failed, and was tried again
+            self._forget_round(event.candidate.round)
         self._seen.add(event.key)
         self.logged[event.key], self._lines[event.key] = event, line
         self.elapsed_s = max(self.elapsed_s, event.at_s)
@@ -177,12 +179,15 @@ class RunLog:
         last = max((number for kind, number, _ in self.finished if kind == "population"), default=0)
         played = [key for key in self.finished if key[:2] == ("population", last)]
         if len(played) == n and all(self.finished[key].status == "failed" for key in played):
-            for key in played:
-                del self.finished[key]
-                self.logged.pop(("candidate_finished", *key), None)
-            self.logged.pop(("round_finished", "population", last), None)
-            ends = ("candidate_finished", "round_finished")
-            self._seen = {key for key in self._seen if not (key[0] in ends and key[1:3] == ("population", last))}
+            self._forget_round(last)
+
+    def _forget_round(self, number: int) -> None:
+        """Take the candidates of a round as not finished, and itself."""
+        ends = ("candidate_finished", "round_finished")
+        forgotten = {key for key in self._seen if key[0] in ends and key[1:3] == ("population", number)}
+        self._seen -= forgotten
+        self.logged = {key: event for key, event in self.logged.items() if key not in forgotten}
+        self.finished = {key: each for key, each in self.finished.items() if key[:2] != ("population", number)}
 
     def doubt(self, key: EventKey | None, fault: str) -> None:
         """The event of this key, or the result for None, does not fit what it follows from: `fault` says how.

@@ -235,9 +235,15 @@ def name_of(kind: RoundKind, candidate: Candidate | CandidateStarted) -> str:
 
 
 def candidates_in(events: Sequence[Event]) -> dict[str, Candidate]:
-    """The candidates that finished, by the names of their requests; the last one of a name."""
-    finished = [event for event in events if isinstance(event, CandidateFinished)]
-    return {name_of(event.kind, event.candidate): event.candidate for event in finished}
+    """The candidates that finished, by the names of their requests; of a round that was tried again, the last try."""
+    found: dict[str, Candidate] = {}
+    for event in events:
+        if isinstance(event, CandidateFinished):
+            name = name_of(event.kind, event.candidate)
+            if name in found:
+                found = {other: each for other, each in found.items() if each.round != event.candidate.round}
+            found[name] = event.candidate
+    return found
 
 
 def tokens_of(candidates: Sequence[Candidate]) -> int:
