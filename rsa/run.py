@@ -240,10 +240,7 @@ class Run:
                 self.replay.round(result.selection, (self._draw_last_subset(),), self.rounds)
                 self.selection = result.selection
             self.replay.result(result, self._result(result.stopped_because))
-        news = [note for note in log.trust.notes if note not in result.warnings]
-        if news:
-            result = result.model_copy(update={"warnings": (*result.warnings, *news)})
-            await anyio.to_thread.run_sync(log.finish, result)
+        result = await anyio.to_thread.run_sync(log.noted, result)
         for warning in result.warnings:
             if warning.startswith(TAKEN):  # whenever that was, it is said
                 await self._emit(Warned(at_s=result.timings.wall_s, message=warning))

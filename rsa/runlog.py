@@ -234,6 +234,17 @@ class RunLog:
         except OSError as error:
             raise RunWriteError(f"cannot write the result in {self.folder}: {error.strerror}") from None
 
+    def noted(self, result: RunResult) -> RunResult:
+        """The result of a run that had ended, with what was taken on trust among its warnings, on the disk as well.
+
+        Raises RunWriteError.
+        """
+        warnings = tuple(dict.fromkeys((*result.warnings, *self.trust.notes)))
+        if warnings != result.warnings:
+            result = result.model_copy(update={"warnings": warnings})
+            self.finish(result)
+        return result
+
     def close(self) -> None:
         """Close the log and let go of the lock. Idempotent."""
         self._end_events()

@@ -20,7 +20,7 @@ from rsa.words import shown as in_words
 G = TypeVar("G")
 Fields = Mapping[str, JsonValue]
 MAX_GOLD_BITS = 14_000
-"""Of a whole number as a gold answer: Python spells out no more than 4,300 digits of it."""
+"""Bits of a whole number as a gold answer: Python spells out no more than 4,300 digits."""
 MAX_EXTRACTED = 2048
 """Characters of an extracted answer that are kept: what is longer is a loop, and would fill the results."""
 
