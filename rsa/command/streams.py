@@ -1,4 +1,4 @@
-"""Standard input, output and error of a command: closed, full, or a pipe that nobody reads.
+"""Standard input, output and error of a command: closed, full, of few characters, or a pipe that nobody reads.
 
 Work that is done must not be lost to a display that cannot be written, and an answer that cannot be written is an
 error of one line.
@@ -6,6 +6,7 @@ error of one line.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 EXIT_PIPE = 141
 """The exit code of a program whose reader went away (`head`, say), as a shell reports it."""
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
+_ESCAPED = "rsa.escaped"
+"""The name of `_escaped` among the handlers of what cannot be encoded."""
 
 
 class OutputError(OSError):
@@ -66,20 +69,29 @@ def _opened() -> set[int]:
 def _use(*, closed: set[int]) -> None:
     if sys.stdin is None:
         sys.stdin = open(_STDIN, closefd=False)  # noqa: SIM115 - for as long as the process lives
+    codecs.register_error(_ESCAPED, _escaped)
     error = _Forgiving(_STDERR, "w", closefd=False)
-    sys.stderr = _text(error, sys.stderr, errors="backslashreplace", line_buffering=True)
+    sys.stderr = _text(error, sys.stderr, line_buffering=True)
     output = _Output(_STDOUT, "w", closefd=False)
     if _STDOUT in closed:
         output.trouble = OSError(errno.EBADF, "it is closed")
-    sys.stdout = _text(output, sys.stdout, errors="strict", line_buffering=output.isatty())
+    sys.stdout = _text(output, sys.stdout, line_buffering=output.isatty())
 
 
-def _text(raw: io.FileIO, instead_of: TextIO | None, *, errors: str, line_buffering: bool) -> io.TextIOWrapper:
+def _text(raw: io.FileIO, instead_of: TextIO | None, *, line_buffering: bool) -> io.TextIOWrapper:
     encoding = "utf-8"
     if instead_of is not None:
         instead_of.flush()
-        encoding, errors = instead_of.encoding, instead_of.errors or errors
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors, line_buffering=line_buffering)
+        encoding = instead_of.encoding
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, _ESCAPED, line_buffering=line_buffering)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """What the encoding of a stream lacks, as JSON spells it: lines of JSON stay what they are."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{high:02x}{low:02x}" for high, low in zip(units[::2], units[1::2], strict=True)), error.end
 
 
 class _Forgiving(io.FileIO):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -132,6 +133,15 @@ def test_a_display_that_cannot_be_written_does_not_end_the_work(shell: str) -> N
     done = rsa(SOLVE, shell)
     assert (done.returncode, done.stdout) == (0, f"{answer()}\n")
     assert all(line.startswith("{") for line in Path("a run/events.jsonl").read_text().splitlines())
+
+
+def test_characters_that_a_stream_has_not_are_spelled_out() -> None:
+    """A line of scores ended in a UnicodeEncodeError, in an ExceptionGroup, where the terminal has no UTF-8."""
+    line = {"id": "é 日 \U0001f600", "gold": 3, "candidate": "\\boxed{3}"}
+    Path("scores.jsonl").write_text(json.dumps(line))
+    words = [sys.executable, "-m", "rsa", "score", "--metric", "integer", "scores.jsonl"]
+    done = run(words, env=environment(PYTHONIOENCODING="latin-1"), encoding="latin-1")
+    assert (done.returncode, json.loads(done.stdout)["id"]) == (0, line["id"])
 
 
 def test_a_reader_that_has_enough_is_left_alone() -> None:
