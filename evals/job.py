@@ -117,6 +117,7 @@ async def evaluate(
         folder=path_named(out, ResultsError),
         in_flight=in_flight,
         resume=resume,
+        trust=trust,
     )
     from evals.display import watching
 

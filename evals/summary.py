@@ -13,7 +13,7 @@ from itertools import groupby, pairwise
 from typing import get_args
 
 from engine.api import Usage
-from evals.folder import EvalRecord
+from evals.folder import RUNS, EvalRecord, run_name
 from evals.headline import headline_of
 from evals.results import CandidateRecord, EvalResults, ProblemStats, RoundStats
 from evals.run_scores import RunScores
@@ -223,7 +223,8 @@ class _Notes:
 
     def add(self, run: RunScores) -> None:
         self._runs += 1
-        self._said.update(run.warnings)
+        where = f", in {RUNS}/{run_name(run.problem_id, run.epoch)}"
+        self._said.update(f"{each}{where}" if each.startswith(TAKEN) else each for each in run.warnings)
         if run.error is not None:
             self._failed.setdefault(run.problem_id, run.error)
         changes = run.budgets.changes if run.budgets is not None else {}
