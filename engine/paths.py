@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
+from contextlib import suppress
 from pathlib import Path
 
 _MAX_SHOWN = 80
@@ -52,9 +51,5 @@ def is_folder(given: str | Path) -> bool:
 
 def _look(path: Path) -> None:
     """Raises OSError where one can look neither at a path nor into it, ValueError for a zero byte."""
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    if stat.S_ISDIR(mode) and not os.access(path, os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    with suppress(FileNotFoundError, NotADirectoryError):
+        os.stat(f"{path}/.")  # noqa: PTH116 - a Path would drop the dot, which asks to enter a folder

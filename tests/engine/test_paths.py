@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,11 @@ def test_homes_are_spelled_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def test_folders_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)  # to root, who runs tests in containers, nothing is shut
+    def shut(path: str) -> None:
+        """To root, who runs tests in containers, nothing is shut."""
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("engine.paths.os.stat", shut)
     with pytest.raises(KeyError, match="as a path: Permission denied"):
         path_named(tmp_path, KeyError)
     assert not is_folder(tmp_path)
