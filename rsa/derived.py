@@ -74,9 +74,10 @@ class Replay:
         """A candidate that had ended."""
         tails = tails_of(subset, before)
         key = ("candidate_finished", kind, found.round, found.index)
-        place = {"kind": kind, "number": found.round, "index": found.index}
         name = f"candidate {found.index} of round {found.round}"
-        given = answer_given(self.requests, found.completion, found.status, **place)  # type: ignore[arg-type]
+        given = answer_given(
+            self.requests, found.completion, found.status, kind=kind, number=found.round, index=found.index
+        )
         sampling = self.requests.sampling(found.round, kind, found.index)
         self._same(key, f"the parents of {name}", found.parents, tuple(subset))
         self._same(key, f"the seed of {name}", found.seed, sampling.seed)
