@@ -8,6 +8,7 @@ some that the model knows, and splits as its tokenizer does.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,10 @@ BUDGETS: tuple[dict[str, int], ...] = (
 
 
 def asked() -> list[GenerationRequest]:
-    budgets = [(puzzle, more, thinking) for puzzle in PUZZLES for more in BUDGETS for thinking in (True, False)]
+    """Each budget, with and without thinking; puzzle by puzzle in turn."""
     return [
-        request(f"r{i}", puzzle, thinking=thinking, temperature=0.0, **more)
-        for i, (puzzle, more, thinking) in enumerate(budgets)
+        request(f"r{i}", PUZZLES[i % len(PUZZLES)], thinking=thinking, temperature=0.0, **more)
+        for i, (more, thinking) in enumerate(product(BUDGETS, (True, False)))
     ]
 
 
