@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ def image_path(value: Any, folder: Path) -> Path | None:
     if not isinstance(value, str) or len(value) > MAX_PATH_CHARS or value.startswith("data:"):
         return None
     path = folder / value
-    return path if path.is_file() or _decoded(value) is None else None
+    return path if is_file(path) or _decoded(value) is None else None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there, and can be looked at: what data files name may be too long for the file system."""
+    with suppress(OSError, ValueError):
+        return path.is_file()
+    return False
 
 
 def image_bytes(value: Any, folder: Path) -> bytes:

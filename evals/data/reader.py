@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from engine.api import ImagePart
 from evals.data.benchmarks import Benchmark, Columns
 from evals.data.columns import Found, find, paths, top, where_else
-from evals.data.images import image_bytes, image_path, renumbered
+from evals.data.images import image_bytes, image_path, is_file, renumbered
 from evals.data.question import Question
 from evals.data.rows import Row
 from evals.errors import DataError
@@ -96,7 +96,7 @@ class QuestionReader:
         for column in self._images(row):
             for value in _listed(column.value):
                 path = image_path(value, self._folder)
-                if path is not None and not path.is_file():
+                if path is not None and not is_file(path):
                     raise self._error(position, f"column {column.name!r}: there is no image {path}")
 
     def question(self, row: Row, position: int, question_id: str) -> Question:

@@ -85,6 +85,8 @@ def test_a_wrong_file_is_refused_before_anything_runs(rows: list[Row], says: str
     ("change", "says"),
     [
         ({"image": "there.png"}, "there is no image"),
+        ({"image": "a" * 300 + ".png"}, "there is no image"),
+        ({"image": "a\0.png"}, "there is no image"),
         ({"image": None}, "there is no image in 'image'"),
         ({"image": 5}, "no image: neither bytes, base64 nor the path of a file"),
         ({"options": [str(number) for number in range(27)]}, "27 options are more than there are letters"),
