@@ -11,7 +11,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MAX_DEPTH = 100
 """Lists and tables inside each other. What walks a value (pydantic, `repr`, `json.dumps`) may call itself so often."""
@@ -97,11 +97,18 @@ def contents(path: Path, most: int, error: type[Exception]) -> bytes:
     """The bytes of a file, `most` at most: more are not even read. Raises `error`, naming the file."""
     try:
         with path.open("rb") as file:
-            data = file.read(most + 1)
+            return read_all(file, most)
     except OSError as trouble:
         raise error(f"{path} cannot be read: {trouble.strerror}") from None
+    except DocumentError as trouble:
+        raise error(f"{path} cannot be read: {trouble}") from None
+
+
+def read_all(file: BinaryIO, most: int) -> bytes:
+    """What a file holds, which is `most` bytes at most: a device may never end. Raises DocumentError, OSError."""
+    data = file.read(most + 1)
     if len(data) > most:
-        raise error(f"{path} cannot be read: it is larger than {most / 1e6:,.0f} MB")
+        raise DocumentError(f"it is larger than {most / 1e6:,.0f} MB")
     return data
 
 

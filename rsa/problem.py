@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Self, TypeVar, get_args
 
 from engine.api import ImagePart, Message, Role, Tool, ToolCall
+from engine.documents import DocumentError, read_all
 from engine.paths import path_named
 from rsa.errors import ProblemError
 from rsa.words import shown
@@ -29,6 +30,8 @@ ImageLike = ImagePart | bytes | Path
 """An image as the bytes of its file, or the path of one. A text is never taken for a path: it may be a stranger's."""
 IMAGE_KINDS = "PNG, JPEG, GIF, WebP, BMP or TIFF"
 """The kinds of image files that are taken, as messages name them."""
+MAX_IMAGE_BYTES = 100_000_000
+"""The largest file of an image that is read."""
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
 T = TypeVar("T")
 
@@ -262,9 +265,10 @@ def is_image(data: bytes) -> bool:
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        return path_named(path, ProblemError, "an image").read_bytes()
-    except OSError as error:
-        raise ProblemError(f"cannot read image {path}: {error.strerror}") from None
+        with path_named(path, ProblemError, "an image").open("rb") as file:
+            return read_all(file, MAX_IMAGE_BYTES)
+    except (OSError, DocumentError) as error:
+        raise ProblemError(f"cannot read image {path}: {getattr(error, 'strerror', error)}") from None
 
 
 def _checked(problem_id: object) -> str:

@@ -6,12 +6,14 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import anyio
 
+from engine.documents import DocumentError, read_all
 from engine.paths import path_named
 from rsa.compose import model_to_open, options_to_open
 from rsa.controller import MarkovianRSA
@@ -25,6 +27,8 @@ from rsa.settings.profiles import load_config
 from rsa.settings.suitability import suited
 from rsa.words import shortened
 
+MAX_PROBLEM_BYTES = 16_000_000
+"""The largest problem that is read: no model has a context for it."""
 _SHOWN_CHARACTERS = 200
 """Characters shown of what was given as a file's name."""
 
@@ -135,12 +139,13 @@ def read_problem(file: str | None) -> str:
     if name != "-":
         where, hint = f"in {shortened(' '.join(name.split()), _SHOWN_CHARACTERS)}", _if_it_is_no_name(name)
     try:
-        data = sys.stdin.buffer.read() if name == "-" else path_named(name, ProblemError).read_bytes()
-        text = data.decode("utf-8-sig")
+        file_named = nullcontext(sys.stdin.buffer) if name == "-" else path_named(name, ProblemError).open("rb")
+        with file_named as opened:
+            text = read_all(opened, MAX_PROBLEM_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ProblemError(f"the problem {where} is not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise ProblemError(f"cannot read the problem {where}: {error.strerror}{hint}") from None
+    except (OSError, DocumentError) as error:
+        raise ProblemError(f"cannot read the problem {where}: {getattr(error, 'strerror', error)}{hint}") from None
     except ProblemError as error:
         raise ProblemError(f"{error}{hint}") from None
     if not text.strip():

@@ -105,9 +105,9 @@ class RSAConfig(_Settings):
     `model_fields_set` has the settings that somebody asked for, by name; it goes to JSON and back. Defaults give way to
     them, and where a default has to be lowered nobody is told.
 
-    n                  N, candidates a round.
+    n                  N, candidates a round; at most MOST_CANDIDATES.
     c                  C, tails in an aggregation prompt; 1: each candidate goes on from its own tail.
-    t                  T, aggregation rounds after round 0; 0 is plain parallel sampling.
+    t                  T, aggregation rounds after round 0, at most MOST_ROUNDS; 0 is plain parallel sampling.
     beta               reasoning tokens of one candidate in one round.
     tau                tail: the last tau tokens of a reasoning trace; at most beta. Unused by carry `full`.
     answer_budget      tokens of an answer after its reasoning, not part of beta.

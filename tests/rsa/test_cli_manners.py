@@ -154,6 +154,12 @@ def test_a_file_that_is_not_there_gets_no_such_hint() -> None:
     assert rsa("solve", "my problem")[2] == "error: cannot read the problem in my problem: Is a directory"
 
 
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
+@pytest.mark.parametrize("words", ["solve /dev/zero", "solve problem.txt --image /dev/zero"])
+def test_a_file_without_end_is_not_read_to_its_end(words: str) -> None:
+    assert re.fullmatch(r"error: cannot read .*: it is larger than \d+ MB", rsa(*words.split())[2])
+
+
 # ---- folders
 
 
