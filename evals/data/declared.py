@@ -13,7 +13,7 @@ from rsa.errors import did_you_mean
 
 
 def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str | int) else value
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]

@@ -15,6 +15,7 @@ from evals.errors import GoldError
 from evals.tasks.splits import Split, split_of_key
 from evals.tasks.task import Task
 from evals.tasks.verdict import UnreadableError, Verdict, answer_in, members_of
+from rsa.words import shown
 
 MODULUS = 97
 MIN_OPS, MAX_OPS = 8, 48
@@ -90,8 +91,8 @@ def from_gold(gold: object) -> ChainProblem:
     if not 0 <= start < MODULUS:
         raise GoldError(f"gold: start is {start}; it should be 0 to {MODULUS - 1}")
     for op in ops:
-        if not (isinstance(op, list) and len(op) == 2 and op[0] in _WORDS and type(op[1]) is int and op[1] > 0):
-            raise GoldError(f'gold: ops should be like [["+", 5], ["*", 3]], but {op!r} is among them')
+        if not (isinstance(op, list) and len(op) == 2 and op[0] in [*_WORDS] and type(op[1]) is int and op[1] > 0):
+            raise GoldError(f'gold: ops should be like [["+", 5], ["*", 3]], but {shown(op)} is among them')
     if not ops:
         raise GoldError("gold: there are no ops")
     return ChainProblem(start, tuple(Op(op, operand) for op, operand in ops))

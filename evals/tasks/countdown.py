@@ -20,6 +20,7 @@ from evals.tasks.splits import Split, split_of_key
 from evals.tasks.task import Task
 from evals.tasks.verdict import UnreadableError, Verdict, answer_in, braced, members_of
 from rsa.answers.arithmetic import exact_value
+from rsa.words import shown
 
 MIN_SIZE, MAX_SIZE = 3, 6
 MAX_NUMBER = 25
@@ -72,7 +73,7 @@ def from_gold(gold: object) -> CountdownProblem:
     """The problem that `to_gold` wrote. Raises GoldError."""
     numbers, target = members_of(gold, {"numbers": list, "target": int})
     if not numbers or not all(type(number) is int and number > 0 for number in numbers):
-        raise GoldError(f"gold: numbers should be whole numbers above 0, not {numbers!r}")
+        raise GoldError(f"gold: numbers should be whole numbers above 0, not {shown(numbers)}")
     return CountdownProblem(tuple(numbers), target)
 
 

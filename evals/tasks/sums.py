@@ -15,6 +15,7 @@ from evals.errors import GoldError
 from evals.tasks.splits import Split, split_of_key
 from evals.tasks.task import Task
 from evals.tasks.verdict import UnreadableError, Verdict, answer_in, members_of
+from rsa.words import shown
 
 MIN_TERMS, MAX_TERMS = 2, 40
 MAX_DIGITS = 5
@@ -56,7 +57,7 @@ def from_gold(gold: object) -> SumsProblem:
     """The problem that `to_gold` wrote. Raises GoldError."""
     (terms,) = members_of(gold, {"terms": list})
     if not terms or any(type(term) is not int for term in terms):
-        raise GoldError(f"gold: terms should be a list of whole numbers, but it is {terms!r}")
+        raise GoldError(f"gold: terms should be a list of whole numbers, but it is {shown(terms)}")
     return SumsProblem(tuple(terms))
 
 

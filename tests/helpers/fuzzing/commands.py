@@ -25,7 +25,7 @@ def command(words: Sequence[str], case: Case, **runner: Any) -> str:
         return "right"
     if result.exit_code not in (1, 2, 4):
         raise AmissError("code", f"code {result.exit_code}", f"exit code {result.exit_code}: {result.stderr!r}", case)
-    if "Usage: " in result.output:  # what typer says of flags
+    if "Usage: " in result.output or "─ Error ─" in result.stderr:  # what typer says of flags
         return "refused"
     said = [line for line in result.stderr.splitlines() if line.startswith(SAID)]
     if result.exit_code == 1 or not said:
