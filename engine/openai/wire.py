@@ -9,6 +9,7 @@ put into log-probabilities are not read, for in a stream they lack tokens that e
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from engine.documents import DocumentError, json_value
 
 REASONING_FIELDS = ("reasoning_content", "reasoning")
 _SHOWN_CHARACTERS = 120
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
 class WireError(Exception):
@@ -140,7 +142,7 @@ def read_detokenized(value: Mapping[str, Any]) -> str:
     """The text of a `POST /detokenize`: vLLM, SGLang and llama.cpp each name it differently. Raises WireError."""
     for name in ("prompt", "text", "content"):
         if isinstance(value.get(name), str):
-            return str(value[name])
+            return _whole(str(value[name]))
     raise WireError(f"the server sent no text for tokens: {_shown(json.dumps(value))}")
 
 
@@ -161,7 +163,7 @@ def message_of(data: bytes) -> tuple[str, str]:
 
 def _server_error(value: Mapping[str, Any]) -> ServerError:
     message, code = message_of(json.dumps(value).encode())
-    return ServerError(message, int(code) if code.isdigit() and 400 <= int(code) < 600 else 500)
+    return ServerError(message, int(code) if re.fullmatch("[45][0-9]{2}", code) else 500)
 
 
 def _text(written: Mapping[str, Any], name: str) -> str:
@@ -170,7 +172,7 @@ def _text(written: Mapping[str, Any], name: str) -> str:
         return ""
     if not isinstance(value, str):
         raise WireError(f"the server sent a {name} that is no text: {_shown(json.dumps(value))}")
-    return value
+    return _whole(value)
 
 
 def _calls(value: object) -> tuple[CallPart, ...]:
@@ -188,9 +190,9 @@ def _call_part(place: int, value: object) -> CallPart:
         raise WireError(f"the server sent a call that is none: {_shown(json.dumps(value))}")
     index = _count(value.get("index"))
     arguments = function.get("arguments")
-    if isinstance(arguments, dict):  # as Ollama's own API has them
+    if arguments is not None and not isinstance(arguments, str):  # Ollama's own API has them as an object
         arguments = json.dumps(arguments)
-    return CallPart(place if index is None else index, _text(function, "name"), arguments or "")
+    return CallPart(place if index is None else index, _text(function, "name"), _whole(arguments or ""))
 
 
 def _ids(value: object) -> tuple[int, ...] | None:
@@ -206,4 +208,10 @@ def _count(value: object) -> int | None:
 def _shown(data: str | bytes, characters: int = _SHOWN_CHARACTERS) -> str:
     """The beginning of it in one line."""
     text = " ".join((data.decode("utf-8", errors="replace") if isinstance(data, bytes) else data).split())
-    return text if len(text) <= characters else text[:characters] + "..."
+    return _whole(text if len(text) <= characters else text[:characters] + "...")
+
+
+def _whole(text: str) -> str:
+    """A text without halves of characters, which JSON can spell (a server may cut a character in two), but no file can
+    hold, and no tokenizer encode."""
+    return text if text.isascii() else _HALVES.sub("\ufffd", text)

@@ -51,7 +51,10 @@ def test_what_is_none_is_said_in_a_line(case: dict[str, Any]) -> None:
     assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize(("code", "status"), [(400, 400), ("429", 429), (None, 500), ("odd", 500), (7, 500)])
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [(400, 400), ("429", 429), (None, 500), ("odd", 500), (7, 500), ("²", 500), ("1" * 5000, 500)],
+)
 def test_an_error_in_the_midst_is_the_servers(code: object, status: int) -> None:
     with pytest.raises(ServerError, match="too hot") as caught:
         read_answer({"error": {"message": "too hot", "code": code}})
