@@ -47,14 +47,16 @@ def load_engine(
     max_rows, kv_bytes  as of `engine.mlx.engine.MLXEngine`.
     kv_bits  8: keys and values are kept in 8 bits, so that caches are half as large; 16 or None: as they come.
 
-    Raises RequestError for other `kv_bits` or `max_rows`, or where the model does not take them; BackendError without a
-    working MLX, ModelError for what cannot be found or read, or whose weights are damaged, CheckpointError for tensors
-    that are not the model's.
+    Raises RequestError for other `kv_bits`, `max_rows` or `kv_bytes`, or where the model does not take them;
+    BackendError without a working MLX, ModelError for what cannot be found or read, or whose weights are damaged,
+    CheckpointError for tensors that are not the model's.
     """
     if kv_bits not in (None, 8, 16):
         raise RequestError(f"`kv_bits` = {kv_bits}: should be 8, or 16 for what the model computes")
     if max_rows is not None and not (isinstance(max_rows, int) and 1 <= max_rows < COUNTABLE):
-        raise RequestError(f"`max_rows` = {max_rows!r}: should be 1 or more")
+        raise RequestError(f"`max_rows` = {max_rows!r}: should be 1 to {COUNTABLE - 1}")
+    if kv_bytes is not None and not (isinstance(kv_bytes, int) and kv_bytes > 0):
+        raise RequestError(f"`kv_bytes` = {kv_bytes!r}: should be a number of bytes")
     kept_bits = 8 if kv_bits == 8 else None
     load_mlx()
     import_on_lasting_thread("engine.mlx.engine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import ssl
@@ -91,6 +92,10 @@ def settings_of(
 ) -> Settings:
     """Checked settings. Raises RequestError."""
     given = base_url if base_url is not None else os.environ.get("OPENAI_BASE_URL") or ()
+    if not isinstance(given, str | Sequence):
+        raise RequestError(f"`base_url` = {given!r}: should be a URL, or a list of them")
+    if not isinstance(api_key_env, str):
+        raise RequestError(f"`api_key_env` = {api_key_env!r}: should be the name of an environment variable")
     urls = given.replace(",", " ").split() if isinstance(given, str) else [str(each).strip() for each in given]
     if not urls:
         raise RequestError("no server given: set `base_url` to its URL, such as http://127.0.0.1:8000/v1")
@@ -101,7 +106,7 @@ def settings_of(
     for name, value, least in (("max_rows", max_rows, 1), ("max_retries", max_retries, 0)):
         if not isinstance(value, int) or value < least:
             raise RequestError(f"`{name}` = {value!r}: should be at least {least}")
-    if timeout_s <= 0 or backoff_s < 0:
+    if not _is_number(timeout_s) or timeout_s <= 0 or not _is_number(backoff_s) or backoff_s < 0:
         raise RequestError("timeout_s should be more than 0, and backoff_s not less")
     return Settings(
         base_urls=tuple(dict.fromkeys(_with_path(url) for url in urls)),
@@ -113,6 +118,10 @@ def settings_of(
         certificates=_certificates(),
         transport=transport,
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not math.isnan(value)
 
 
 def _certificates() -> ssl.SSLContext:
@@ -135,10 +144,13 @@ def _with_path(url: str) -> str:
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        valid = valid and url.isprintable()
     except ValueError:
         valid = False
     if not valid:
-        raise RequestError(f"`base_url` = {url}: should be a URL such as http://127.0.0.1:8000/v1")
+        raise RequestError(
+            f"`base_url` = {url if url.isprintable() else repr(url)}: should be a URL such as http://127.0.0.1:8000/v1"
+        )
     if parts.query or parts.fragment:
         raise RequestError(f"`base_url` = {url}: should end before the ? or the #")
     if parts.username or parts.password:

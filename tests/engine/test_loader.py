@@ -14,7 +14,7 @@ import pytest
 
 from engine.api import Completion, GenerationRequest, Message, RecommendedSampling, SamplingParams
 from engine.backend import on_cpu
-from engine.errors import ModelError
+from engine.errors import ModelError, RequestError
 from engine.files.checkpoint import fingerprint
 from engine.files.folder import ModelFolder
 from engine.loader import NANO, load_engine, resolve
@@ -297,6 +297,14 @@ async def test_the_built_in_model() -> None:
     assert (engine.model.name, engine.model.thinks, engine.model.context_tokens) == ("nano", True, 4096)
     assert (await say(engine)).token_ids
     await engine.aclose()
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_rows": 0}, {"max_rows": "4"}, {"max_rows": 10**30}, {"kv_bytes": -1}, {"kv_bytes": "1G"}], ids=str
+)
+def test_options_that_are_none_are_refused_before_anything_is_loaded(options: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match="`(max_rows|kv_bytes)` = .*: should be"):
+        load_engine("nowhere", **options)
 
 
 # ---- what its makers recommend

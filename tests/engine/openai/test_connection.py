@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -51,6 +52,13 @@ def test_urls_are_those_of_the_api(given: Any, read: tuple[str, ...]) -> None:
         ({"base_url": "http://a/v1?key=x"}, "should end before the ?"),
         ({"max_rows": 0}, "`max_rows` = 0: should be at least 1"),
         ({"max_retries": -1}, "`max_retries` = -1: should be at least 0"),
+        ({"base_url": 5}, "`base_url` = 5: should be a URL, or a list of them"),
+        ({"base_url": "http://a\0"}, "`base_url` = 'http://a.x00': should be a URL"),
+        ({"api_key_env": 5}, "`api_key_env` = 5: should be the name of an environment variable"),
+        ({"timeout_s": "5"}, "timeout_s should be more than 0"),
+        ({"timeout_s": math.nan}, "timeout_s should be more than 0"),
+        ({"backoff_s": "5"}, "backoff_s not less"),
+        ({"max_rows": "5"}, "`max_rows` = '5': should be at least 1"),
         ({"timeout_s": 0.0}, "timeout_s should be more than 0"),
     ],
 )
