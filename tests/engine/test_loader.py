@@ -303,7 +303,7 @@ async def test_the_built_in_model() -> None:
     "options", [{"max_rows": 0}, {"max_rows": "4"}, {"max_rows": 10**30}, {"kv_bytes": -1}, {"kv_bytes": "1G"}], ids=str
 )
 def test_options_that_are_none_are_refused_before_anything_is_loaded(options: dict[str, Any]) -> None:
-    with pytest.raises(RequestError, match="`(max_rows|kv_bytes)` = .*: should be"):
+    with pytest.raises(RequestError, match=r"`(max_rows|kv_bytes)` = .*: should be"):
         load_engine("nowhere", **options)
 
 
