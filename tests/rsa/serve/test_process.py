@@ -21,7 +21,7 @@ from rsa.events import CandidateFinished
 from rsa.folders import lock_folder
 
 PROBLEM = "Use 3, 7, 5 and 2 once each to make 24."
-SETTINGS: dict[str, Any] = {"n": 4, "c": 2, "t": 1, "beta": 100, "tau": 32}
+SETTINGS: dict[str, Any] = {"n": 3, "c": 2, "t": 1, "beta": 64, "tau": 32}
 SEED = 11
 ENDLESS = """
 from engine.scripted import Script
