@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from rsa.runlog import RunLog
 from rsa.tails import cut_tail
 
 STORIES = 200
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "simulate.py"
 KNOWN = json.loads((Path(__file__).parents[1] / "data" / "simulated_stories.json").read_text(encoding="utf-8"))
 
 
@@ -185,6 +187,21 @@ def test_the_shortest_story_is_told_with_the_command_that_repeats_it(monkeypatch
     again = judged(Choices([int(number) for number in numbers.split(",") if number]))[1]
     assert str(again) == words[0]
     assert len(numbers.split(",")) < len(choices.made)
+
+
+def test_the_program_counts_stories_and_tells_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = runpy.run_path(str(PROGRAM))
+    assert program["search"](5, 0, "asyncio")
+    found = json.loads(capsys.readouterr().out)
+    assert (found["stories"], found["broken"]) == (5, {})
+    assert program["tell"](KNOWN[0]["numbers"], "trio")
+    assert capsys.readouterr().out.splitlines()[2:] == [*KNOWN[0]["tells"], "all is well"]
+    monkeypatch.setattr(choosing, "MOST_TRIES", 20)
+    rows_stay_on_the_engine(monkeypatch)
+    assert not program["search"](3, 0, "asyncio")
+    assert "rows are free after a run" in capsys.readouterr().out
 
 
 def test_shrinking_leaves_out_and_lowers() -> None:
