@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import sys
@@ -21,7 +22,18 @@ from engine.loader import NANO
 from engine.mlx.engine import LoadedModel, MLXEngine
 from engine.mlx.tokenizer import ChatTokenizer
 
-__all__ = ["NANO", "complete", "engine_on", "machine", "median", "mlx_vlm_model", "prompt_of", "report", "request"]
+__all__ = [
+    "NANO",
+    "complete",
+    "engine_on",
+    "machine",
+    "median",
+    "mlx_vlm_model",
+    "prompt_of",
+    "report",
+    "request",
+    "resident_mb",
+]
 
 
 class IdTokenizer(ChatTokenizer):
@@ -116,6 +128,14 @@ def report(title: str, rows: list[dict[str, Any]], **facts: Any) -> None:
     for line in cells:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
     print(json.dumps({"benchmark": title, "rows": rows, **facts, **machine()}))
+
+
+def resident_mb() -> float:
+    """Memory of the process; nan where there is no /proc."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return float("nan")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def median(values: Sequence[float]) -> float:

@@ -13,7 +13,6 @@ and graph were flat from the second tenth on: the first warms up.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import sys
 import time
@@ -24,7 +23,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from common import NANO, IdTokenizer, median, prompt_of, report, request
+from common import NANO, IdTokenizer, median, prompt_of, report, request, resident_mb
 
 from engine.backend import load_mlx
 from engine.families.zaya.family import FAMILY
@@ -85,14 +84,6 @@ def _arrays(tree: Any) -> list[Any]:
     if isinstance(tree, list | tuple):
         return [array for part in tree for array in _arrays(part)]
     return [tree]
-
-
-def resident_mb() -> float:
-    """Memory of the process; nan where there is no /proc."""
-    statm = Path("/proc/self/statm")
-    if not statm.exists():
-        return float("nan")
-    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def endure(load: Load, steps: int, model: Model) -> list[dict[str, Any]]:
