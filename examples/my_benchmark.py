@@ -19,9 +19,9 @@ mine = Benchmark(
 )
 
 
-async def main(folder: str) -> None:
-    for method in ("single", "rsa"):
-        results = await evaluate(mine, "nano", method, out=f"{folder}/{method}", progress=True, n=4, beta=96, tau=64)
+async def main(out: str) -> None:
+    for method, t in (("single", 0), ("rsa", 1)):
+        results = await evaluate(mine, "nano", method, out=f"{out}/{method}", progress=True, n=4, t=t, beta=96, tau=64)
         right = {problem.id: problem.value for problem in results.problems}
         print(f"{method}: {results.mean.value:.3f} of {results.usage.completion_tokens:,} tokens; {right}")
 

@@ -368,13 +368,13 @@ def test_nano_on_countdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     methods = {"single": sizes, "rsa": [*sizes, "--c", "4", "--t", "1"]}
     for method, words in methods.items():
         done = _command(
-            "eval", "countdown", "--model", "nano", "--limit", "4", "--method", method, *words, "--out", method
+            "eval", "countdown", "--model", "nano", "--limit", "2", "--method", method, *words, "--out", method
         )
         results = read_results(method)
         assert results.mean.value is not None
         assert done.stdout == f"{results.mean.value:.4f}\n"
-        assert len(results.problems) == 4
-        assert results.rounds[-1].present == 16
+        assert len(results.problems) == 2
+        assert results.rounds[-1].present == 8
         report = Path(method, "report.html").read_text()
         assert f"{100 * results.mean.value:.1f}%" in report
         with capsys.disabled():
@@ -382,7 +382,7 @@ def test_nano_on_countdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     comparison = Comparison.model_validate_json(_command("compare", "single", "rsa", "--json").stdout)
     single, whole = read_results("single"), read_results("rsa")
     assert single.rounds[0].mean == whole.rounds[0].mean, "the same seeds give the same first round"
-    assert comparison.problems == 4
+    assert comparison.problems == 2
     assert comparison.headline.difference.value == pytest.approx((whole.mean.value or 0) - (single.mean.value or 0))
     assert comparison.tokens_ratio is not None
     assert comparison.tokens_ratio > 1
