@@ -60,17 +60,20 @@ def void(_: object) -> None:
 def entered(door: type[Door], cases: int, seed: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The faults of a door and its tally, from a process of its own."""
     with tempfile.TemporaryDirectory() as name:
-        trying = Path(name) / "case.json"
+        trying, said = Path(name) / "case.json", Path(name) / "said"  # decoders written in C remark on what they read
         words = ["--door", door.name, "--cases", str(cases), "--seed", str(seed), "--trying", str(trying)]
         began = time.monotonic()
-        done = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=False)
+        with said.open("wb") as errors:
+            command = [sys.executable, __file__, *words]
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True, check=False)
         told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         faults = [each for each in told if "sign" in each]
         rows = [each["row"] for each in told if "row" in each]
         if rows:
             return faults, rows[0]
         case = json.loads(trying.read_text()) if trying.exists() else {}
-        faults.append({"sign": "died", "what": f"Python ended with {done.returncode}", "case": case})
+        last = said.read_text(errors="replace")[-1500:]
+        faults.append({"sign": "died", "what": f"Python ended with {done.returncode}: {last}", "case": case})
         row = {"door": door.name, "cases": 0, "distinct": 0, "outcomes": {}, "faults": {"died": 1}}
         return faults, {**row, "seconds": round(time.monotonic() - began, 1)}
 

@@ -190,20 +190,26 @@ def _tensor(entry: dict[str, Any], file: Path) -> TensorInfo:
 def fingerprint(folder: Path) -> str:
     """16 hex digits that change with the weights, the configuration or the tokenizer of a model folder.
 
-    Weight files enter by name, size and both ends, other files whole.
+    Weight files enter by name, size and both ends, other files whole. Raises ModelError for one that cannot be read.
     """
     digest = hashlib.blake2b(digest_size=8)
     for file in sorted(folder.iterdir()):
-        if file.suffix not in _IDENTITY_SUFFIXES and file.name not in _IDENTITY_NAMES:
-            continue
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size};".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(_SAMPLE_BYTES) if file.suffix == ".safetensors" else stream.read())
-            if file.suffix == ".safetensors" and size > _SAMPLE_BYTES:
-                stream.seek(max(size - _SAMPLE_BYTES, _SAMPLE_BYTES))
-                digest.update(stream.read())
+        if file.suffix in _IDENTITY_SUFFIXES or file.name in _IDENTITY_NAMES:
+            try:
+                _add_file(digest, file)
+            except OSError as error:
+                raise ModelError(f"cannot read {file}: {error.strerror}") from None
     return digest.hexdigest()
+
+
+def _add_file(digest: hashlib.blake2b, file: Path) -> None:
+    size = file.stat().st_size
+    digest.update(f"{file.name}:{size};".encode())
+    with file.open("rb") as stream:
+        digest.update(stream.read(_SAMPLE_BYTES) if file.suffix == ".safetensors" else stream.read())
+        if file.suffix == ".safetensors" and size > _SAMPLE_BYTES:
+            stream.seek(max(size - _SAMPLE_BYTES, _SAMPLE_BYTES))
+            digest.update(stream.read())
 
 
 def listed(names: Sequence[str], between: str = ", ", total: int | None = None) -> str:
