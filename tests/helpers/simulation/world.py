@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from simulation.choices import Choices
 
 from engine.api import GenerationRequest
+from engine.byte_tokenizer import THINK_CLOSE
 from engine.errors import EngineError, OutOfMemoryError
 from engine.script import Script
 from rsa import Problem, RSAConfig
 
 WORDS = ("so", "then", "é", "漢字", "12", "thus", "\n", "no", "wait", "x=3")
+GARBLED = 800
+"""Dice from which on a model writes bytes that are no UTF-8: as a text they become more tokens than they were."""
 SLOW_S = 4.0
 """Seconds that pass at most at once."""
 
@@ -52,7 +55,11 @@ class World:
         error: EngineError | None = None
         if self.failing and dice.randrange(self.failing) == 0:
             error = OutOfMemoryError(f"no room for {request.id}")
-        return _written(dice, error)
+        script = _written(dice, error)
+        if self.dice < GARBLED or script.never_ends:
+            return script
+        noise = dice.choices(range(0x80, 0x100), k=dice.randrange(30))
+        return replace(script, token_ids=(*noise, THINK_CLOSE, *script.answer.encode()))
 
 
 def _written(dice: random.Random, error: EngineError | None) -> Script:
