@@ -50,8 +50,10 @@ class Rollout:
     interruptions: tuple[Interruption, ...] = ()  # of one that failed
 
     def restart(self) -> None:
-        """Forget what was generated: the engine begins again."""
-        self.tokens, self.section, self.recent, self.monitor = 0, "reasoning", "", DegenerationMonitor()
+        """Forget what was generated: the engine begins again. One that repeated itself has been cancelled for it."""
+        self.tokens, self.section, self.recent = 0, "reasoning", ""
+        if not self.monitor.degenerate:
+            self.monitor = DegenerationMonitor()
 
 
 class Listener(Protocol):

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from processes import run
 
 import rsa
-from engine.api import GenerationRequest, GenerationStream
+from engine.api import GenerationRequest, GenerationStream, Message
 from engine.errors import EngineClosedError, OutOfMemoryError
 from engine.scripted import Script, ScriptedEngine, ScriptedStream
 from rsa import MarkovianRSA, NoCandidatesError, RSAConfig, RSAError, RunResult, rollouts
@@ -26,6 +27,9 @@ from rsa.events import (
     event_from_json,
     event_to_json,
 )
+from rsa.limits import Hit, Meter
+from rsa.rollouts import Rollout
+from rsa.settings.config import Limits
 
 pytestmark = pytest.mark.anyio
 SMALL: dict[str, Any] = {"n": 4, "c": 2, "t": 2, "beta": 64, "tau": 16, "answer_budget": 32}
@@ -152,6 +156,41 @@ async def test_an_engine_that_hangs_does_not_hang_the_run(monkeypatch: pytest.Mo
     assert result.rounds[0].statuses == {"ok": 2, "cancelled": 2}
     assert (result.answer, result.stopped_because) == ("1", "deadline_s")
     assert engine.active == 0
+
+
+class PatientListener:
+    """Takes its time over limits."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    async def progressed(self, rollout: Rollout) -> None: ...
+
+    async def finished(self, rollout: Rollout) -> None:
+        self.told.append(rollout.status or "")
+
+    async def limit_hit(self, hit: Hit, action: str) -> None:
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        self.told.append(action)
+
+
+async def test_a_limit_is_told_to_the_end_though_the_last_candidate_ended_meanwhile() -> None:
+    engine, listener = ScriptedEngine(Script("abc", r"\boxed{1}"), hold=lambda request: True), PatientListener()
+    request = GenerationRequest(id="r0-c00", messages=(Message(role="user", text="why?"),))
+    rollout = Rollout(round=0, kind="population", index=0, parents=(), request=request, started_s=0.0)
+    meter = Meter(Limits(deadline_s=0.05), n=1, answer_budget=32)
+    await rollouts.play(engine, [rollout], meter=meter, listener=listener, progress_every_s=1.0)
+    assert listener.told == ["ok", "conclude"]
+
+
+def test_a_candidate_that_repeated_itself_still_did_when_the_engine_begins_again() -> None:
+    request = GenerationRequest(id="r0-c00", messages=(Message(role="user", text="why?"),))
+    rollout = Rollout(round=0, kind="population", index=0, parents=(), request=request, started_s=0.0)
+    for tokens, degenerate in ((100, False), (600, True), (3, True)):
+        rollout.monitor.feed([7] * tokens)
+        rollout.restart()
+        assert rollout.monitor.degenerate == degenerate
 
 
 # ---- events
