@@ -18,6 +18,7 @@ import platform
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
@@ -38,25 +39,28 @@ def tell(numbers: list[int], backend: str) -> bool:
 
 
 def search(runs: int, seed: int, backend: str) -> bool:
-    """Play so many stories; whether all is well."""
+    """Play so many stories, fewer if Ctrl-C comes; whether all is well."""
     ends, broken, began, spent = Counter[str](), Counter[str](), time.perf_counter(), time.process_time()
-    for number in range(runs):
-        choices = Choices(seed=f"{seed} {number}")
-        story, found = judged(choices, backend)
-        if found is not None:
-            broken[found.rule] += 1
-            if broken.total() <= MOST_TOLD:
-                print(complaint(found, choices.made, backend), flush=True)
-        if story is not None:
-            ends.update(process.ended for telling in story.tellings for process in telling.processes)
-        if (number + 1) % 10_000 == 0:
-            print(f"{number + 1:,} stories, {broken.total()} broken", file=sys.stderr, flush=True)
-    found_facts = {
-        "benchmark": "simulate", "backend": backend, "seed": seed, "stories": runs, "processes": dict(ends),
+    stories = 0
+    with suppress(KeyboardInterrupt):
+        for number in range(runs):
+            choices = Choices(seed=f"{seed} {number}")
+            story, found = judged(choices, backend)
+            if found is not None:
+                broken[found.rule] += 1
+                if broken.total() <= MOST_TOLD:
+                    print(complaint(found, choices.made, backend), flush=True)
+            if story is not None:
+                ends.update(process.ended for telling in story.tellings for process in telling.processes)
+            stories = number + 1
+            if stories % 5000 == 0:
+                print(f"{stories:,} stories, {broken.total()} broken", file=sys.stderr, flush=True)
+    facts = {
+        "benchmark": "simulate", "backend": backend, "seed": seed, "stories": stories, "processes": dict(ends),
         "broken": dict(broken), "wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - spent,
         "machine": platform.machine(), "system": platform.system(),
     }  # fmt: skip
-    print(json.dumps(found_facts))
+    print(json.dumps(facts))
     return not broken
 
 
