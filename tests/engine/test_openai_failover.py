@@ -56,7 +56,8 @@ async def test_a_run_on_two_servers_of_which_one_dies_and_comes_back(tmp_path: P
         assert back
         assert asked(mortal) > 0, "it is given work again"
         await engine.aclose()
-        alone = await anyio.to_thread.run_sync(partial(opened, base_url=steady))
+        quick = stack.enter_context(await anyio.to_thread.run_sync(started))
+        alone = await anyio.to_thread.run_sync(partial(opened, base_url=quick))
         expected = await MarkovianRSA(alone, **SIZES).solve(PROBLEM)
         await alone.aclose()
     ends = [event.candidate for event in read_events(tmp_path / "run") if isinstance(event, CandidateFinished)]

@@ -166,6 +166,7 @@ async def test_prompts_computed_together_wait_for_room_and_are_not_computed_agai
 ) -> None:
     """Three rows for two candidates of each of four prompts."""
     engine = load_engine(NANO, max_rows=3)
+    widths.clear()  # loading tries the model
     requests = puzzles(12, 10, 11, 12)
     requests += [each.model_copy(update={"id": f"{each.id} again"}) for each in requests]
     done = await by_id(engine, requests)
