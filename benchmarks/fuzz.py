@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import shlex
 import subprocess
 import sys
@@ -33,6 +34,8 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "RSA_MODEL": "nano"}  # nothing of the net
 from fuzzing.core import AmissError, Door, fuzz, judged, opened  # noqa: E402
 from fuzzing.doors.known import DOORS  # noqa: E402
 
+MOST_BYTES = 8 << 30
+"""Memory of a door's process: what reads without end must not take that of others."""
 ROUND = 20_000
 """Cases of a round where there is no end to them."""
 COLUMNS = ("door", "cases", "distinct", "right", "refused", "faults", "seconds")
@@ -42,6 +45,7 @@ def enter_one(door: type[Door], cases: int, seed: int, trying: Path) -> None:
     """Try the cases of a door; each fault and the tally go to standard output as JSON. `trying` holds the case that is
     being tried."""
     warnings.simplefilter("ignore")
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
 
     def tell(error: AmissError) -> None:
         print(json.dumps({"sign": error.sign, "what": error.what, "case": error.case}), flush=True)

@@ -9,7 +9,7 @@ import stat
 import sys
 from array import array
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from math import fsum
 from pathlib import Path
@@ -30,6 +30,8 @@ from rsa.results import Record
 IN_FLIGHT = 64
 """Lines read ahead of the one that is written next: the processes of a metric never wait for the file."""
 CHUNK_BYTES = 65_536
+MAX_LINE_BYTES = 1 << 26
+"""A line may have so many; a longer one is no answer, but a file without lines, or without an end."""
 KEYS = ("id", "gold", "candidate")
 
 
@@ -145,7 +147,7 @@ def _opened(path: str | Path) -> Iterator[BinaryIO]:
 
 async def _read(file: BinaryIO, name: str, scorer: Scorer, send: Sender) -> None:
     """Send the lines in order, each on its way to a score, until the end or the first that is wrong."""
-    async with send, aclosing(_lines(file)) as lines, anyio.create_task_group() as group:
+    async with send, aclosing(_lines(file, name)) as lines, anyio.create_task_group() as group:
         number = 0
         try:
             async for text in lines:
@@ -160,10 +162,14 @@ async def _read(file: BinaryIO, name: str, scorer: Scorer, send: Sender) -> None
             await send.send(DataError(f"cannot read {name}: {error.strerror}"))
 
 
-async def _lines(file: BinaryIO) -> AsyncGenerator[bytes]:
-    """Lines of a file. Of a pipe or a terminal they are waited for without holding up those that are being scored."""
+async def _lines(file: BinaryIO, name: str) -> AsyncGenerator[bytes]:
+    """Lines of a file. Of a pipe or a terminal they are waited for without holding up those that are being scored.
+
+    Raises DataError for one that is too long.
+    """
     if not _keeps_waiting(file):
-        for line in file:
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            _check_length([line], name)
             yield line
         return
     parts: list[bytes] = []  # of a line whose end has not come yet
@@ -174,10 +180,16 @@ async def _lines(file: BinaryIO) -> AsyncGenerator[bytes]:
             break
         first, *others = chunk.split(b"\n")
         parts.append(first)
+        _check_length(parts, name)
         for part in others:
             yield b"".join(parts)
             parts = [part]
     yield b"".join(parts)
+
+
+def _check_length(parts: Sequence[bytes], name: str) -> None:
+    if sum(map(len, parts)) > MAX_LINE_BYTES:
+        raise DataError(f"{name} has a line of more than {MAX_LINE_BYTES >> 20} MB: give a file of JSON lines")
 
 
 def _keeps_waiting(file: BinaryIO) -> bool:

@@ -66,6 +66,14 @@ async def test_scores_come_in_order_with_a_summary(write: Write) -> None:
     assert summary.line == ("choice: 6 answers, mean 0.5000 over 6 with a value (scored 4, no_answer 1, truncated 1)")
 
 
+async def test_a_line_without_end_is_not_read_to_its_end(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evals.score_file.MAX_LINE_BYTES", 1000)
+    written: list[str] = []
+    with pytest.raises(DataError, match="has a line of more than"):
+        await score_file(write(line(1), line(2, candidate="x" * 1000)), "choice", written.append)
+    assert len(written) == 1
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_slow_lines_keep_their_place_and_what_is_too_hard_is_left_out_of_the_mean(write: Write) -> None:

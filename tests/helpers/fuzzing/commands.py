@@ -27,6 +27,8 @@ def command(words: Sequence[str], case: Case, **runner: Any) -> str:
         raise AmissError("code", f"code {result.exit_code}", f"exit code {result.exit_code}: {result.stderr!r}", case)
     if "Usage: " in result.output or "─ Error ─" in result.stderr:  # what typer says of flags
         return "refused"
+    if result.exit_code == 4 and "!! " in result.stdout:  # what a report found amiss
+        return "refused"
     said = [line for line in result.stderr.splitlines() if line.startswith(SAID)]
     if result.exit_code == 1 or not said:
         what = f"exit code {result.exit_code} without a line that begins with {SAID!r}: {result.stderr[:300]!r}"
