@@ -92,7 +92,7 @@ async def evaluate(
     EngineError if the engine as a whole fails: what was done until then is kept. A problem that fails alone is
     recorded as failed.
     """
-    _check(engine, engine_options, ids, executor, on_event)
+    _check(benchmark, engine, engine_options, ids, executor, on_event)
     try:
         source = DataSource(
             benchmark=None if isinstance(benchmark, Benchmark) else benchmark_source(benchmark),
@@ -125,10 +125,14 @@ async def evaluate(
         return await job.run(engine, watch, engine_options=engine_options, executor=executor)
 
 
-def _check(engine: object, engine_options: object, ids: object, executor: object, on_event: object) -> None:
+def _check(
+    benchmark: object, engine: object, engine_options: object, ids: object, executor: object, on_event: object
+) -> None:
     """Raises ConfigError for an argument of `evaluate` that is not what it should be."""
     from evals.workers.executor import Executor
 
+    known = isinstance(benchmark, str | Path | Benchmark)
+    check_argument(benchmark, known, "benchmark", "a name, the path of a TOML file, or a Benchmark")
     check_argument(engine, isinstance(engine, str | Engine), "engine", "an engine or the name of a model")
     check_argument(engine_options, is_options(engine_options), "engine_options", "a mapping of options by name")
     check_argument(ids, ids is None or (isinstance(ids, Sequence) and not isinstance(ids, str)), "ids", "a list of ids")

@@ -219,7 +219,7 @@ def load_benchmark(name: str | Path) -> Benchmark:
     Raises BenchmarkError if there is none (naming the nearest and all names), and for a file that is wrong.
     """
     try:
-        path = resources.find("benchmarks", str(name))
+        path = resources.find("benchmarks", str(name) if isinstance(name, Path) else name)
         table = read_toml(path, ConfigError)
     except ConfigError as error:
         raise BenchmarkError(str(error)) from None

@@ -173,12 +173,12 @@ class RSAConfig(_Settings):
     def _values_agree(self) -> Self:
         if self.c > self.n:
             raise ConfigError(
-                f"c = {self.c} is more than n = {self.n}: a round of {self.n} cannot give {self.c} different tails; "
-                "lower c or raise n"
+                f"c = {shown(self.c)} is more than n = {self.n}: a round of {self.n} cannot give {shown(self.c)} "
+                "different tails; lower c or raise n"
             )
         if self.tau > self.beta:
             raise ConfigError(
-                f"tau = {self.tau} is more than beta = {self.beta}: a tail cannot be longer than its reasoning"
+                f"tau = {shown(self.tau)} is more than beta = {self.beta}: a tail cannot be longer than its reasoning"
             )
         return self
 

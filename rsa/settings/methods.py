@@ -49,5 +49,6 @@ def method_settings(method: str, settings: Mapping[str, Any], *, measured: bool 
         fixed.pop("n", None)
     for key, value in fixed.items():
         if key in settings and settings[key] != value:
-            raise ConfigError(f"{key} = {settings[key]} contradicts method = {method}, which means {key} = {value}")
+            given = settings[key] if isinstance(settings[key], str) else shown(settings[key])
+            raise ConfigError(f"{key} = {given} contradicts method = {method}, which means {key} = {value}")
     return {**({"answers": "every"} if measured else {}), **settings, **fixed}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.documents import read_toml
-from rsa.errors import ConfigError, check_argument
+from rsa.errors import ConfigError, check_argument, is_options
 from rsa.settings import resources
 from rsa.settings.config import ASKED, Limits, RSAConfig
 from rsa.settings.sizes import parse_size
@@ -37,7 +37,7 @@ def load_config(
     Raises ConfigError for an unknown profile or setting, and for values that clash.
     """
     for name, layer in (("overrides", overrides), ("defaults", defaults)):
-        check_argument(layer, layer is None or isinstance(layer, Mapping), name, "settings by name")
+        check_argument(layer, is_options(layer), name, "settings by name")
     chosen = {} if profile is None else read_toml(resources.find("profiles", profile), ConfigError)
     asked = {*chosen, *(overrides or {})}
     merged: dict[str, Any] = {}
