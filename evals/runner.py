@@ -26,6 +26,7 @@ from evals.run_scores import RunScores
 from evals.scorers.protocol import Scorer
 from evals.summary import headline_value, summarise
 from rsa.folders import this_machine
+from rsa.words import in_one_line
 
 SHORTEST_S = 1e-6
 """A clock that shows less has measured nothing."""
@@ -243,4 +244,4 @@ def check_gold(scorer: Scorer, question: Question) -> None:
     try:
         scorer.check(question.gold, question.fields)
     except GoldError as error:
-        raise GoldError(f"problem {question.id!r}: {error}") from None
+        raise GoldError(in_one_line(f"problem {question.id!r}: {error}")) from None

@@ -26,6 +26,7 @@ from evals.scorers import make
 from evals.scorers.base import whole_characters
 from evals.scorers.protocol import Score, Scorer, ScoreStatus
 from rsa.results import Record
+from rsa.words import in_one_line
 
 IN_FLIGHT = 64
 """Lines read ahead of the one that is written next: the processes of a metric never wait for the file."""
@@ -221,7 +222,9 @@ def _parsed(place: str, text: bytes) -> _Line | None:
     if not isinstance(id_, str | int) or isinstance(id_, bool):
         raise DataError(f"{place}: id should be a text or a number, not {json.dumps(id_)[:60]}")
     if not isinstance(candidate, str):
-        raise DataError(f"{place} ({id_}): candidate should be a text, not {json.dumps(candidate)[:60]}")
+        raise DataError(
+            f"{place} ({in_one_line(str(id_))}): candidate should be a text, not {json.dumps(candidate)[:60]}"
+        )
     return _Line(place, whole_characters(id_) if isinstance(id_, str) else id_, gold, candidate, row)
 
 
@@ -232,7 +235,7 @@ async def _score(line: _Line, scorer: Scorer) -> None:
     try:
         line.score = await scorer.score(line.candidate, line.gold, line.fields)
     except GoldError as error:
-        line.error = GoldError(f"{line.place} ({line.id}): {error}")
+        line.error = GoldError(in_one_line(f"{line.place} ({line.id}): {error}"))
     line.done.set()
 
 
