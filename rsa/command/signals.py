@@ -6,6 +6,7 @@ What was begun is put in order, the terminal gets its cursor back, and a line sa
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 from types import FrameType
@@ -34,6 +35,7 @@ def end_in_order() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _interrupt)
+    atexit.register(_end_deaf)
 
 
 def exit_code() -> int:
@@ -50,6 +52,15 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if not callable(handler):
         raise KeyboardInterrupt
     handler(signal.SIGINT, frame)
+
+
+def _end_deaf() -> None:
+    """Who has been told to end and does is not told again: as it goes, Python puts back what a signal does by itself,
+    which is to kill, and the exit code would be another."""
+    if _received:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is _interrupt:
+                signal.signal(number, signal.SIG_IGN)
 
 
 def _leave(number: int, _: FrameType | None) -> None:

@@ -88,6 +88,29 @@ def test_told_twice_at_once_it_still_ends_in_order() -> None:
     assert signalled(signal.SIGHUP, signal.SIGTERM, shell='exec "$@"') == (129, [GO_ON])
 
 
+LATE = """
+import os, signal, sys
+from rsa.command import signals
+
+class Late:
+    def __del__(self, kill=os.kill, own=os.getpid()):
+        kill(own, 15)  # SIGTERM
+
+signals.end_in_order()
+late = Late()
+try:
+    os.kill(os.getpid(), signal.SIGHUP)
+except KeyboardInterrupt:
+    sys.exit(signals.exit_code())
+"""
+
+
+def test_told_again_as_the_interpreter_goes_it_keeps_its_exit_code() -> None:
+    """Python puts back by then what a signal does by itself: the second one killed it."""
+    done = run([sys.executable, "-c", LATE])
+    assert (done.returncode, done.stderr) == (129, "")
+
+
 def test_ctrl_c_while_it_starts_leaves_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text(
         "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport time\ntime.sleep(60)"
