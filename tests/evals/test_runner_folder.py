@@ -152,7 +152,7 @@ def test_wrong_settings(tmp_path: Path, settings: dict[str, Any], says: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"benchmark": 5}, "no benchmark is called '5'"),
+        ({"benchmark": 5}, "benchmark = 5: should be a name"),
         ({"benchmark": "a\0.toml"}, "cannot use 'a.x00.toml' as a path"),
         ({"engine": 5}, "engine = 5: should be an engine or the name of a model"),
         ({"method": []}, r"no method is called \[\]"),
