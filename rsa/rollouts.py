@@ -20,7 +20,7 @@ from engine.api import (
     Section,
     TokenChunk,
 )
-from engine.errors import EngineError
+from engine.errors import EngineClosedError, EngineError
 from rsa.degenerate import DegenerationMonitor
 from rsa.limits import CANCEL_GRACE_S, Hit, Meter
 from rsa.results import RoundKind, Status
@@ -71,7 +71,7 @@ async def play(
 ) -> None:
     """Run all rollouts to their end; on return each has a status. One that fails does not touch the others.
 
-    Raises EngineError if the engine as a whole fails; rollouts that ended before have been reported.
+    Raises EngineError if the engine as a whole fails, or is closed; rollouts that ended before have been reported.
     """
     if rollouts:
         await _Stage(engine, rollouts, meter, listener, progress_every_s).run()
@@ -135,6 +135,8 @@ class _Stage:
                 self.meter.spend(event.usage.completion_tokens - rollout.tokens)
                 rollout.completion = event
                 await self._end(rollout, self._status(rollout, event))
+            case Failure(error=EngineClosedError()):
+                raise event.error  # it is no candidate's: who resumes the run has it generated
             case Failure():
                 rollout.interruptions = event.interruptions
                 await self._end(rollout, "failed", error=_describe(event.error))

@@ -16,7 +16,7 @@ from processes import started
 from sealed import content
 
 from engine.api import GenerationRequest
-from engine.errors import OutOfMemoryError
+from engine.errors import EngineClosedError, OutOfMemoryError
 from engine.scripted import Script, ScriptedEngine
 from rsa import (
     ConfigError,
@@ -293,6 +293,24 @@ def test_a_round_that_failed_as_a_whole_gets_another_try(tmp_path: Path) -> None
     resumed = run(tmp_path / "run", engine, resume=True)
     assert len(engine.requests) == 8
     assert outcome(resumed) == outcome(run(tmp_path / "other", ScriptedEngine(script)))
+
+
+@pytest.mark.anyio
+async def test_what_an_engine_left_undone_that_was_closed_is_generated_by_the_next(tmp_path: Path) -> None:
+    """Its candidates were recorded as failed, and a resumed run had fewer parents than an unbroken one."""
+    unbroken = await MarkovianRSA(ScriptedEngine(script), **SETTINGS).solve("why?", out=tmp_path / "unbroken")
+    engine = ScriptedEngine(script, hold=lambda request: request.id.endswith("2"))
+
+    async def run_and_close() -> None:
+        async with MarkovianRSA(engine, **SETTINGS).stream("why?", out=tmp_path / "broken") as stream:
+            async for event in stream:
+                if isinstance(event, CandidateFinished):
+                    await engine.aclose()
+
+    with pytest.raises(EngineClosedError):
+        await run_and_close()
+    resumed = await MarkovianRSA(ScriptedEngine(script), **SETTINGS).solve("why?", out=tmp_path / "broken", resume=True)
+    assert outcome(resumed) == outcome(unbroken)
 
 
 def test_time_before_a_resume_counts(tmp_path: Path) -> None:
