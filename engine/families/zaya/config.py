@@ -171,9 +171,12 @@ class _Reader(ConfigReader):
         for key, allowed in _FIXED.items():
             self.fixed(key, allowed)
         kinds = self.config.get("layer_types")
-        if kinds is not None and any(kind != "hybrid" for kind in kinds):
-            other = next(kind for kind in kinds if kind != "hybrid")
-            raise ModelError(f"config.json: layer_types has {other!r}; only 'hybrid' is implemented for ZAYA1")
+        if kinds is None:
+            return
+        if not isinstance(kinds, list):
+            raise ModelError(f"{self.where}layer_types is {kinds!r}, not a list of names")
+        if (other := next((kind for kind in kinds if kind != "hybrid"), None)) is not None:
+            raise ModelError(f"{self.where}layer_types has {other!r}; only 'hybrid' is implemented for ZAYA1")
 
     def image_mask(self) -> ImageMask:
         value = self.config.get("image_mask", "prefix")
