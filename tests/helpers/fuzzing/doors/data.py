@@ -139,19 +139,24 @@ def _check_unharmed(benchmark: Benchmark, scratch: Path, lines: list[bytes], rea
 
 
 def _parquet(rows: list[Any]) -> bytes:
-    """Rows as Parquet keeps them: a column whose values are of several types has their JSON."""
+    """Rows as Parquet keeps them: a column that it does not take, of several types or of empty structs, has
+    their JSON."""
     import io
 
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    def file_of(columns: dict[str, Any]) -> bytes:
+        file = io.BytesIO()
+        pq.write_table(pa.table(columns), file)
+        return file.getvalue()
 
     columns: dict[str, Any] = {}
     for name in dict.fromkeys(key for row in rows for key in row):
         values = [row.get(name) for row in rows]
         try:
             columns[name or "_"] = pa.array(values)
+            file_of({"_": columns[name or "_"]})
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             columns[name or "_"] = pa.array([json.dumps(value) for value in values])
-    file = io.BytesIO()
-    pq.write_table(pa.table(columns), file)
-    return file.getvalue()
+    return file_of(columns)
