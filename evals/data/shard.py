@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from evals.errors import DataError
+from rsa.words import shown
 
 T = TypeVar("T")
 _FORM = re.compile(r"(\d{1,6})/(\d{1,6})")
@@ -28,7 +29,8 @@ class Shard:
         """A shard from its form `2/4`. Raises DataError for what is none."""
         found = _FORM.fullmatch(text) if isinstance(text, str) else None
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            raise DataError(f"`shard` {text}: should be like 2/4, the second of four")
+            given = text if isinstance(text, str) else shown(text)
+            raise DataError(f"`shard` {given}: should be like 2/4, the second of four")
         return cls(int(found[1]), int(found[2]))
 
     def __str__(self) -> str:

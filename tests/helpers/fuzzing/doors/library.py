@@ -38,7 +38,7 @@ VALUES: dict[str, Any] = {
     "inf": float("inf"),
     "10**5000": 10**5000,
     "an object": object(),
-    "a type": int,
+    "a type": str,
     "a function": lambda *given: given,
     "a Path": Path("x"),
     "a long text": "x" * 100_000,
