@@ -24,7 +24,7 @@ from evals.results import EvalResults, ProblemStats
 from evals.stats import Estimate
 from rsa.digests import TAKEN
 from rsa.errors import RSAError
-from rsa.runlog import RUN
+from rsa.runlog import EVENTS, RUN
 
 PROBLEM_CHARACTERS = 8_000
 TAIL_CHARACTERS = (240, 4_000)
@@ -209,7 +209,8 @@ class _Problems:
         if not folder.is_dir():
             return None, "Its run folder is gone, so its texts are not here."
         if not (folder / RUN).exists():
-            return None, ""  # it failed before anything ran
+            ran = (folder / EVENTS).exists()  # else it failed before anything did
+            return None, f"Its run folder cannot be read: it has no {RUN}" if ran else ""
         try:
             found = read_transcript(folder, trust=self._reader.trust.given)
             return found, "; ".join(each for each in found.warnings if each.startswith(TAKEN))
