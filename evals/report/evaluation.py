@@ -12,6 +12,7 @@ from markupsafe import Markup
 from pydantic import JsonValue
 
 from evals.errors import ResultsError
+from evals.folder import SCORES
 from evals.report import plots
 from evals.report.pictures import Picture, picture
 from evals.report.reading import EvalReader
@@ -188,6 +189,8 @@ class _Problems:
             if scores is not None:
                 gold = _gold(scores.gold)
                 note = " ".join(filter(None, [f"The run failed: {scores.error}" if scores.error else "", note]))
+            elif not note:
+                note = f"Its run folder cannot be read: it has no {SCORES}"
             texts = {
                 (candidate.round, candidate.index): candidate
                 for played in (found.rounds if found else ())
