@@ -1,10 +1,13 @@
 """A small evaluation on the scripted engine, for the tests of the runner; run as a program, it can be killed anywhere.
 
 Usage: eval_child.py FOLDER [SHARD]. It says `generated`, `scored` and `writing` on standard output as these happen.
+Having said HOLD_AFTER of them, if that is in the environment, it waits to be killed.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,11 +88,21 @@ def benchmark(count: int = 8) -> Benchmark:
     return Benchmark(name="thirds", metric=Exactly(), questions=questions(count))
 
 
+_said: list[str] = []
+
+
+def say(word: str) -> None:
+    print(word, flush=True)
+    _said.append(word)
+    if os.environ.get("HOLD_AFTER") == str(len(_said)):
+        signal.pause()
+
+
 class _TellingStream(ScriptedStream):
     async def __anext__(self) -> EngineEvent:
         event = await super().__anext__()
         if isinstance(event, Completion):
-            print("generated", flush=True)
+            say("generated")
         return event
 
 
@@ -102,7 +115,7 @@ class Telling(ScriptedEngine):
 
 def tell(event: EvalEvent) -> None:
     if isinstance(event, RunEnded) and not event.found:
-        print("scored", flush=True)
+        say("scored")
 
 
 def run(folder: Path, engine: ScriptedEngine | None = None, *, of: Benchmark | None = None, **more: Any) -> EvalResults:
@@ -152,7 +165,7 @@ def main(folder: Path, shard: str | None = None) -> None:
     write = ResultsFolder.write_results
 
     def telling_write(*arguments: Any) -> None:
-        print("writing", flush=True)
+        say("writing")
         write(*arguments)
 
     ResultsFolder.write_results = telling_write  # type: ignore[method-assign, assignment]

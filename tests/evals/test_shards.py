@@ -171,7 +171,7 @@ def test_a_shard_that_is_killed_and_resumed_changes_nothing(whole: Path, four: l
     killed = tmp_path / "killed"
     root = str(Path(__file__).resolve().parents[2])
     words = [sys.executable, CHILD, killed, "2/4"]
-    with started(words, env={**os.environ, "PYTHONPATH": root}) as child:
+    with started(words, env={**os.environ, "PYTHONPATH": root, "HOLD_AFTER": "5"}) as child:
         assert child.stdout is not None
         for _ in range(5):
             child.stdout.readline()
