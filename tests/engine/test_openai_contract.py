@@ -25,8 +25,8 @@ from .subject import ENDLESS_TOKENS, Subject
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.thorough,
-    # Once in some four whole runs a socket is left to the garbage collector where an engine is closed, on asyncio. It could
-    # not be brought about at will; whether it is the client's or the stub server's is not known.
+    # Once in some four whole runs a socket is left to the garbage collector where an engine is closed, on asyncio. It
+    # could not be brought about at will; whether it is the client's or the stub server's is not known.
     pytest.mark.filterwarnings(r"ignore:Exception ignored in. <socket\.socket:pytest.PytestUnraisableExceptionWarning"),
 ]
 
