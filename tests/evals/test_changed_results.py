@@ -15,7 +15,7 @@ import anyio
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from sealed import content, contents, leaves, replaced
+from sealed import content, contents, copy_of, leaves, replaced
 
 from evals.comparison import compare
 from evals.export.writing import export
@@ -60,13 +60,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "progress.json").write_bytes(seal(b'{"spent_s":1.5}').data)  # it took less than is worth noting
     write_report(folder)
     return folder
-
-
-def copy_of(folder: Path) -> Path:
-    copy = folder.with_name("copy")
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(folder, copy)
-    return copy
 
 
 def tamper(folder: Path, case: dict[str, Any]) -> None:

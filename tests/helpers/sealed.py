@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rsa.digests import seal, unseal
+
+
+def copy_of(folder: Path) -> Path:
+    """A copy beside a folder, to be changed; the one before is gone then."""
+    copy = folder.with_name("copy")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy)
+    return copy
 
 
 def content(path: Path) -> bytes:

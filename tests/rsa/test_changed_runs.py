@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sealed import content, contents, leaves, replaced, reseal
+from sealed import content, contents, copy_of, leaves, replaced, reseal
 
 from engine.scripted import ScriptedEngine
 from evals.report import write_report
@@ -53,13 +53,6 @@ def half(whole: Path) -> Path:
     lines = (folder / "events.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "events.jsonl").write_bytes(b"".join(lines[: 2 * len(lines) // 3]))
     return folder
-
-
-def copy_of(folder: Path) -> Path:
-    copy = folder.with_name("copy")
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(folder, copy)
-    return copy
 
 
 def line_of(folder: Path, event: str) -> int:
