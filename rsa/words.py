@@ -29,6 +29,11 @@ def in_one_line(text: str) -> str:
     return "".join(char if char.isprintable() else "�" for char in text)
 
 
+def as_given(value: object) -> str:
+    """What somebody gave, in one line of a message: a text as they wrote it, anything else as `shown`."""
+    return in_one_line(value) if isinstance(value, str) else shown(value)
+
+
 def listed(items: Sequence[str], most: int, between: str = ", ") -> str:
     """The first of some items, `most` of them, and how many more there are: `a, b and 3 more`."""
     more = f" and {len(items) - most:,} more" if len(items) > most else ""

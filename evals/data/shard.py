@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from evals.errors import DataError
-from rsa.words import in_one_line, shown
+from rsa.words import as_given
 
 T = TypeVar("T")
 _FORM = re.compile(r"(\d{1,6})/(\d{1,6})")
@@ -29,8 +29,7 @@ class Shard:
         """A shard from its form `2/4`. Raises DataError for what is none."""
         found = _FORM.fullmatch(text) if isinstance(text, str) else None
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            given = in_one_line(text) if isinstance(text, str) else shown(text)
-            raise DataError(f"`shard` {given}: should be like 2/4, the second of four")
+            raise DataError(f"`shard` {as_given(text)}: should be like 2/4, the second of four")
         return cls(int(found[1]), int(found[2]))
 
     def __str__(self) -> str:

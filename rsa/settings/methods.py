@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast, get_args
 
 from rsa.errors import ConfigError, did_you_mean
-from rsa.words import in_one_line, shown
+from rsa.words import as_given, shown
 
 Method = Literal["single", "vote", "rsa", "markovian", "full-rsa"]
 
@@ -49,6 +49,6 @@ def method_settings(method: str, settings: Mapping[str, Any], *, measured: bool 
         fixed.pop("n", None)
     for key, value in fixed.items():
         if key in settings and settings[key] != value:
-            given = in_one_line(settings[key]) if isinstance(settings[key], str) else shown(settings[key])
+            given = as_given(settings[key])
             raise ConfigError(f"{key} = {given} contradicts method = {method}, which means {key} = {value}")
     return {**({"answers": "every"} if measured else {}), **settings, **fixed}
