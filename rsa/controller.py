@@ -33,6 +33,7 @@ from rsa.answers.math_pool import MathWorkers
 from rsa.budgets import plan
 from rsa.errors import ConfigError, RSAError, RunFolderError, check_argument, is_options
 from rsa.events import Event
+from rsa.limits import FREE, Leave
 from rsa.one_loop import OneLoop
 from rsa.problem import Problem
 from rsa.prompts import PromptSet, load_prompts
@@ -62,6 +63,7 @@ class _Order:
     out: Path | None
     resume: bool
     trust: bool
+    leave: Leave
 
 
 class MarkovianRSA:
@@ -131,6 +133,7 @@ class MarkovianRSA:
         out: str | Path | None = None,
         resume: bool = False,
         trust: bool = False,
+        leave: Leave | None = None,
         **settings: Any,
     ) -> RunResult:
         """Solve one problem.
@@ -140,12 +143,13 @@ class MarkovianRSA:
         resume    go on with the run in `out`, if there is one: what is in its log is not generated again.
         trust     with `resume`: what was changed in `out` since it was written is taken as it is, not refused; the
                   warnings of the result say so.
+        leave     with `out`, how far it may go for now, where runs share a budget; see `rsa.limits.Leave`.
         settings  of this run alone, as `RSAConfig` has them: `seed=1`.
 
-        Raises ProblemError, ConfigError, PromptError, RunFolderError (and its kinds), NoCandidatesError,
-        engine.errors.EngineError; RSAError while another event loop has runs.
+        Raises ProblemError, ConfigError, PromptError, RunFolderError (and its kinds), NoCandidatesError, PausedError
+        where its leave ends, engine.errors.EngineError; RSAError while another event loop has runs.
         """
-        return await self._run(self._order(problem, out, resume, trust, settings))
+        return await self._run(self._order(problem, out, resume, trust, settings, leave))
 
     def stream(
         self,
@@ -154,6 +158,7 @@ class MarkovianRSA:
         out: str | Path | None = None,
         resume: bool = False,
         trust: bool = False,
+        leave: Leave | None = None,
         **settings: Any,
     ) -> EventStream:
         """The events of a run as they happen: `async with` it, then `async for`. Arguments as of `solve`.
@@ -161,7 +166,7 @@ class MarkovianRSA:
         The last event is `RunFinished`. What `solve` would raise, reading raises; faults of the arguments are raised at
         once. Leaving the `async with` early cancels the run and its rows in the engine.
         """
-        return EventStream(partial(self._run, self._order(problem, out, resume, trust, settings)))
+        return EventStream(partial(self._run, self._order(problem, out, resume, trust, settings, leave)))
 
     def solve_sync(
         self,
@@ -212,7 +217,13 @@ class MarkovianRSA:
         await self.aclose()
 
     def _order(
-        self, problem: str | Problem, out: str | Path | None, resume: bool, trust: bool, settings: Mapping[str, Any]
+        self,
+        problem: str | Problem,
+        out: str | Path | None,
+        resume: bool,
+        trust: bool,
+        settings: Mapping[str, Any],
+        leave: Leave | None = None,
     ) -> _Order:
         if not isinstance(problem, Problem):
             problem = Problem(problem)
@@ -220,6 +231,9 @@ class MarkovianRSA:
             raise ConfigError("resume needs the run's folder: give it as out")
         if trust and not resume:
             raise ConfigError("`trust` is for what a folder holds already: it goes with resume")
+        check_argument(leave, leave is None or isinstance(leave, Leave), "leave", "a Leave")
+        if leave is not None and out is None:
+            raise ConfigError("leave needs the run's folder, where it goes on: give it as out")
         misplaced = [name for name in settings if name in _OF_THE_PROBLEM]
         if misplaced:
             raise ConfigError(f"{misplaced[0]} is no setting but part of the problem: give Problem(text, ...)")
@@ -230,6 +244,7 @@ class MarkovianRSA:
             None if out is None else path_named(out, RunFolderError),
             resume,
             trust,
+            leave or FREE,
         )
 
     async def _run(self, order: _Order, send: Send | None = None) -> RunResult:
@@ -272,6 +287,7 @@ class MarkovianRSA:
                 progress_every_s=self._progress_every_s,
                 math_workers=self._math_workers,
                 checker=self._checker,
+                leave=order.leave,
             )
             return await run.solve()
 

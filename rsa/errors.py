@@ -8,7 +8,8 @@ RSAError
 │   ├── RunLockedError    another process works in it
 │   ├── RunWriteError     it cannot be written any more: the disk is full; what it holds can be gone on with
 │   └── ResumeMismatchError   it holds another run than the one asked for
-└── NoCandidatesError   every candidate of a round failed; carries what the run had until then
+├── NoCandidatesError   every candidate of a round failed; carries what the run had until then
+└── PausedError         a run has come as far as it had leave to; carries its rounds
 
 Each message says what happened, where, and what to do about it: it is shown to people as it stands.
 """
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 from rsa.words import shown
 
 if TYPE_CHECKING:
-    from rsa.results import RunResult
+    from rsa.results import Round, RunResult
 
 _LONGEST_WORD = 100
 """Comparing takes time that grows with the square of a word's length, and strangers may send long ones."""
@@ -70,6 +71,15 @@ class NoCandidatesError(RSAError):
     def __init__(self, message: str, result: RunResult) -> None:
         super().__init__(message)
         self.result = result
+
+
+class PausedError(RSAError):
+    """A run has come as far as it had leave to, and is not at its end (`rsa.limits.Leave`). `rounds` are those that it
+    played; resumed, it goes on after them."""
+
+    def __init__(self, rounds: tuple[Round, ...]) -> None:
+        super().__init__(f"the run waits for leave to play round {len(rounds)}")
+        self.rounds = rounds
 
 
 def check_argument(given: object, good: bool, name: str, wanted: str) -> None:

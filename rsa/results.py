@@ -22,8 +22,11 @@ cancelled   a limit of the run cut it off; a complete answer it had written by t
 """
 RoundKind = Literal["population", "selection"]
 BudgetName = Literal["beta", "tau", "answer_budget"]
-LimitName = Literal["total_tokens", "deadline_s"]
-StopReason = Literal["finished", "consensus", "total_tokens", "deadline_s", "no_candidates"]
+LimitName = Literal["total_tokens", "deadline_s", "set_tokens", "set_deadline_s"]
+"""Limits of the run, and of a set of runs that share them (`rsa.limits.Leave`)."""
+StopReason = Literal[
+    "finished", "consensus", "total_tokens", "deadline_s", "set_tokens", "set_deadline_s", "no_candidates"
+]
 
 
 class Record(BaseModel):

@@ -22,7 +22,7 @@ from rsa.answers.equivalence import AnswerMatcher
 from rsa.answers.math_pool import MathWorkers
 from rsa.derived import Replay, answer_given, tails_of
 from rsa.digests import TAKEN
-from rsa.errors import NoCandidatesError
+from rsa.errors import NoCandidatesError, PausedError
 from rsa.events import (
     BudgetsLowered,
     CandidateFinished,
@@ -37,7 +37,7 @@ from rsa.events import (
     RunStarted,
     Warned,
 )
-from rsa.limits import Hit, Meter
+from rsa.limits import FREE, Hit, Leave, Meter
 from rsa.problem import Problem
 from rsa.prompts import PromptSet, prompt_sha256
 from rsa.requests import Requests
@@ -80,14 +80,17 @@ class Run:
         progress_every_s: float = 0.25,
         math_workers: MathWorkers | None = None,
         checker: Checker | None = None,
+        leave: Leave = FREE,
     ) -> None:
         self.engine, self.config, self.problem, self.prompts = engine, config, problem, prompts
         self.log, self.send, self.progress_every_s, self.checker = log, send, progress_every_s, checker
-        self.budgets = budgets
+        self.budgets, self.leave = budgets, leave
         self.requests = Requests(engine, config, problem, prompts, budgets)
         spent_s = log.elapsed_s if log else 0.0
         self.replay = Replay(log, self.requests) if log is not None and log.resumed else None
-        self.meter = Meter(config.limits, n=config.n, answer_budget=self.budgets.answer_budget, spent_s=spent_s)
+        self.meter = Meter(
+            config.limits, n=config.n, answer_budget=self.budgets.answer_budget, spent_s=spent_s, leave=leave
+        )
         self.matcher = AnswerMatcher(prompts.answer, workers=math_workers)
         self.started_at = (log.created_at if log else "") or datetime.now(UTC).isoformat(timespec="seconds")
         self.rounds: list[Round] = []
@@ -100,8 +103,8 @@ class Run:
     async def solve(self) -> RunResult:
         """Rounds 0 to T, each after all candidates of the one before ended, then the answer.
 
-        Raises NoCandidatesError if every candidate of a round failed, EngineError if the engine breaks down,
-        RunFolderError if the log cannot be written.
+        Raises NoCandidatesError if every candidate of a round failed, PausedError where its leave ends, EngineError if
+        the engine breaks down, RunFolderError if the log cannot be written.
         """
         await self._begin()
         if self.log is not None and self.log.result is not None:
@@ -213,7 +216,17 @@ class Run:
         if short is not None and not (self.log is not None and self.log.has_begun(played.round + 1)):
             await self._hit(short, played.round, "no_new_round")
             return short.limit
-        return None
+        return await self._end_of_leave(played)
+
+    async def _end_of_leave(self, played: Round) -> StopReason | None:
+        """Why the run ends with this round if what it shares with others is spent. Raises PausedError if it is not, but
+        another round has to wait."""
+        if self.leave.rounds is None or len(self.rounds) < self.leave.rounds:
+            return None
+        if self.leave.over is None:
+            raise PausedError(tuple(self.rounds))
+        await self._hit(self.leave.over, played.round, "no_new_round")
+        return self.leave.over.limit
 
     def _limit_within(self, played: Round) -> LimitName | None:
         """The first limit that this round ran into, or one before it."""

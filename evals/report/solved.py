@@ -29,6 +29,8 @@ _STOPPED = {
     "consensus": "It stopped early: enough candidates agreed.",
     "total_tokens": "It stopped early: the limit on tokens was reached.",
     "deadline_s": "It stopped early: the limit on time was reached.",
+    "set_tokens": "It stopped early: the tokens of the whole evaluation were spent.",
+    "set_deadline_s": "It stopped early: the time of the whole evaluation was over.",
     "no_candidates": "It stopped early: every candidate of a round failed.",
 }
 _ACTIONS = {
