@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from rsa.policies import registry, selecting
 from rsa.results import Candidate, RunResult
-from rsa.votes import choose
 
 
 def line_of_descent(result: RunResult) -> list[Candidate]:
@@ -31,7 +31,8 @@ def reasoning(candidate: Candidate) -> str:
 
 def _upwards(result: RunResult) -> Iterator[Candidate]:
     """The candidate that the answer is from, a parent of it, and so on."""
-    choice = choose(result.rounds, result.config.select, result.selection)
+    policy = registry.select_policy(result.config.select)
+    choice = selecting.choose(result.rounds, policy, result.selection)
     if choice is None:
         return
     candidate, answer = choice.candidate, str(choice.candidate.answer)

@@ -1,7 +1,7 @@
 """What happens in a run, as it happens: the same objects in the run log, the display and the streams of programs.
 
 A run is RunStarted, [BudgetsLowered, Warned...], then for each round RoundStarted, CandidateStarted,
-CandidateProgress and CandidateFinished of its candidates in any order, RoundFinished; LimitHit and Consensus
+CandidateProgress and CandidateFinished of its candidates in any order, RoundFinished; LimitHit and PolicyDecided
 where they happen; at last RunFinished. A resumed run goes through its rounds again: of candidates in its log it says
 only that they finished, and no event is logged twice. Of a run that had finished there is no more than the first events
 and the last.
@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field, FiniteFloat, TypeAdapter
 
 from engine.api import ModelInfo, Section, Usage
-from rsa.results import Budgets, Candidate, LimitName, Record, RoundKind, RunResult, Status, Vote
+from rsa.results import Budgets, Candidate, Decision, LimitName, Record, RoundKind, RunResult, Status, Vote
 from rsa.settings.config import RSAConfig
 
 EventKey = tuple[str | int, ...]
@@ -156,16 +156,15 @@ class LimitHit(_Event):
         return (self.type, self.limit, self.round, self.action)
 
 
-class Consensus(_Event):
-    """At least `stop_on_consensus` of a round's candidates agree: the run ends here."""
+class PolicyDecided(_Event):
+    """A policy of `stop` ends a round or the run here."""
 
-    type: Literal["consensus"] = "consensus"
-    round: int
-    vote: Vote
+    type: Literal["policy_decided"] = "policy_decided"
+    decision: Decision
 
     @property
     def key(self) -> EventKey:
-        return (self.type, self.round)
+        return (self.type, self.decision.round, self.decision.action)
 
 
 class RunFinished(_Event):
@@ -185,7 +184,7 @@ Event = Annotated[
     | CandidateFinished
     | RoundFinished
     | LimitHit
-    | Consensus
+    | PolicyDecided
     | RunFinished,
     Field(discriminator="type"),
 ]

@@ -25,7 +25,7 @@ BudgetName = Literal["beta", "tau", "answer_budget"]
 LimitName = Literal["total_tokens", "deadline_s", "set_tokens", "set_deadline_s"]
 """Limits of the run, and of a set of runs that share them (`rsa.limits.Leave`)."""
 StopReason = Literal[
-    "finished", "consensus", "total_tokens", "deadline_s", "set_tokens", "set_deadline_s", "no_candidates"
+    "finished", "policy", "total_tokens", "deadline_s", "set_tokens", "set_deadline_s", "no_candidates"
 ]
 
 
@@ -155,6 +155,25 @@ class Vote(Record):
         return self.count / self.of
 
 
+class Decision(Record):
+    """What a policy of `stop` decided: `rsa.policies.stopping`.
+
+    policy   as the settings have it.
+    action   `cut`: the candidates that ran were ended where they were; `conclude`: they were made to answer; `end`: the
+             run ended after this round.
+    at       tokens that candidates had written: those with no more had ended. None for `end`.
+    numbers  why, by name.
+    vote     the leader then; None if there was none.
+    """
+
+    round: int
+    policy: str
+    action: Literal["cut", "conclude", "end"]
+    at: int | None = None
+    numbers: dict[str, FiniteFloat] = Field(default_factory=dict)
+    vote: Vote | None = None
+
+
 class Round(Record):
     """A round that ended. `candidates` by index; `votes` by count, ties to the earliest candidate."""
 
@@ -204,6 +223,7 @@ class RunResult(Record):
     selection            the one extra aggregation of `select="aggregate"`, if it ran.
     votes                of the round that answered.
     answered_from_round  the last round, unless it had no answer or a limit ended the run.
+    decisions            of policies that ended a round or the run early, in their order.
     usage                tokens of all candidates together.
     budgets              those that were used, and those that were asked for.
     warnings             what a person should know; why budgets were lowered is among them.
@@ -217,6 +237,7 @@ class RunResult(Record):
     stopped_because: StopReason
     answered_from_round: int | None
     votes: tuple[Vote, ...]
+    decisions: tuple[Decision, ...] = ()
     limits_hit: tuple[LimitName, ...]
     warnings: tuple[str, ...]
     usage: Usage

@@ -1,7 +1,8 @@
 """One run of Markovian RSA: `Run.solve` is the algorithm.
 
 What a candidate costs and when limits bite is in `rsa.rollouts` and `rsa.limits`, what is written to disk in
-`rsa.runlog`, how an answer is chosen in `rsa.votes`.
+`rsa.runlog`, when a round or a run ends and how an answer is chosen in
+`rsa.policies`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ import anyio
 import anyio.to_thread
 
 from engine.api import Engine, Usage
-from rsa import rollouts, seeds
-from rsa import votes as selection
+from rsa import rollouts, seeds, votes
 from rsa.answers.calls import Answered, calls_of
 from rsa.answers.checking import Checker
 from rsa.answers.equivalence import AnswerMatcher
@@ -28,9 +28,9 @@ from rsa.events import (
     CandidateFinished,
     CandidateProgress,
     CandidateStarted,
-    Consensus,
     Event,
     LimitHit,
+    PolicyDecided,
     RoundFinished,
     RoundStarted,
     RunFinished,
@@ -38,6 +38,7 @@ from rsa.events import (
     Warned,
 )
 from rsa.limits import FREE, Hit, Leave, Meter
+from rsa.policies import registry, selecting
 from rsa.problem import Problem
 from rsa.prompts import PromptSet, prompt_sha256
 from rsa.requests import Requests
@@ -45,6 +46,7 @@ from rsa.results import (
     Budgets,
     Candidate,
     Check,
+    Decision,
     LimitName,
     Round,
     RoundKind,
@@ -91,11 +93,14 @@ class Run:
         self.meter = Meter(
             config.limits, n=config.n, answer_budget=self.budgets.answer_budget, spent_s=spent_s, leave=leave
         )
+        self.select = registry.select_policy(config.select)
+        self.parents = registry.parents_policy(config.parents)
         self.matcher = AnswerMatcher(prompts.answer, workers=math_workers)
         self.started_at = (log.created_at if log else "") or datetime.now(UTC).isoformat(timespec="seconds")
         self.rounds: list[Round] = []
         self.selection: Round | None = None
         self.hits: list[LimitHit] = list(log.hits) if log else []
+        self.decisions: list[Decision] = []
         self.warnings: list[str] = []
         self._ended: dict[CandidateKey, Candidate] = {}
         self._emitting = anyio.Lock()
@@ -115,7 +120,7 @@ class Run:
                 subsets = self._draw_subsets(len(self.rounds))
                 self.rounds.append(await self._play(len(self.rounds), "population", subsets))
                 reason = await self._reason_to_stop(self.rounds[-1])
-            if reason == "finished" and self.config.select == "aggregate":
+            if reason == "finished" and self.select.aggregates:
                 self.selection = await self._play(len(self.rounds), "selection", (self._draw_last_subset(),))
                 reason = self._limit_within(self.selection) or reason
             return await self._finish(reason)
@@ -143,18 +148,17 @@ class Run:
         """Parents of each candidate of a round: C members of the round before, without replacement."""
         if number == 0:
             return ((),) * self.config.n
-        parents = self.rounds[number - 1].parents
-        return tuple(self._draw_subset(number, index, parents) for index in range(self.config.n))
+        return tuple(self._draw_subset(number, index, self.rounds[number - 1]) for index in range(self.config.n))
 
     def _draw_last_subset(self) -> Subset:
         """Parents of the one more aggregation of `select="aggregate"`."""
-        return self._draw_subset(len(self.rounds), 0, self.rounds[-1].parents)
+        return self._draw_subset(len(self.rounds), 0, self.rounds[-1])
 
-    def _draw_subset(self, number: int, index: int, parents: Subset) -> Subset:
-        if self.config.c == 1 and number <= self.config.t and index in parents:
+    def _draw_subset(self, number: int, index: int, before: Round) -> Subset:
+        if self.config.c == 1 and number <= self.config.t and index in before.parents:
             return (index,)  # Markovian continuation: its own tail
         seed = seeds.derive(self.config.seed, self.problem.id, number, index, "subset")
-        return seeds.draw(parents, self.config.c, seed)
+        return self.parents.draw(before, self.config.c, seed)
 
     async def _play(self, number: int, kind: RoundKind, subsets: tuple[Subset, ...]) -> Round:
         """Generate the candidates of a round, those apart that the log of a resumed run holds."""
@@ -181,7 +185,7 @@ class Run:
             round=number,
             kind=kind,
             candidates=candidates,
-            votes=await selection.count_votes(candidates, self.matcher, self.config.uncompared),
+            votes=await votes.count_votes(candidates, self.matcher, self.config.uncompared),
             started_s=started_s,
             finished_s=self.meter.elapsed_s(),
         )
@@ -205,12 +209,11 @@ class Run:
         if (limit := self._limit_within(played)) is not None:
             return limit
         if not played.parents:
-            raise NoCandidatesError(selection.why_none(played), self._result("no_candidates"))
-        leader = selection.consensus(played.votes, self.config.stop_on_consensus)
-        if leader is not None:
-            await self._emit(Consensus(at_s=self.meter.elapsed_s(), round=played.round, vote=leader))
-            return "consensus"
-        if played.round == self.config.t:
+            raise NoCandidatesError(votes.why_none(played), self._result("no_candidates"))
+        more = played.round < self.config.t
+        if (more or self.select.aggregates) and await self._ends_by_policy(played):
+            return "policy"
+        if not more:
             return "finished"
         short = self.meter.too_little_for_a_round(self.config.n)
         if short is not None and not (self.log is not None and self.log.has_begun(played.round + 1)):
@@ -228,13 +231,29 @@ class Run:
         await self._hit(self.leave.over, played.round, "no_new_round")
         return self.leave.over.limit
 
+    async def _ends_by_policy(self, played: Round) -> bool:
+        for spec in self.config.stop:
+            stop = registry.stop_policy(spec).after(self.rounds)
+            if stop is not None:
+                await self._decide(
+                    Decision(
+                        round=played.round,
+                        policy=spec,
+                        action="end",
+                        numbers=dict(stop.numbers),
+                        vote=played.votes[0] if played.votes else None,
+                    )
+                )
+                return True
+        return False
+
     def _limit_within(self, played: Round) -> LimitName | None:
         """The first limit that this round ran into, or one before it."""
         return next((hit.limit for hit in self.hits if hit.round <= played.round), None)
 
     async def _finish(self, reason: StopReason) -> RunResult:
-        choice = selection.choose(self.rounds, self.config.select, self.selection)
-        for message in (*self.matcher.problems, *selection.fallbacks(choice, self.rounds, self.selection)):
+        choice = selecting.choose(self.rounds, self.select, self.selection)
+        for message in (*self.matcher.problems, *selecting.fallbacks(choice, self.rounds, self.selection)):
             self.warnings.append(message)
             await self._emit(Warned(at_s=self.meter.elapsed_s(), message=message))
         await self._say_trusted()
@@ -372,6 +391,10 @@ class Run:
         self.hits.append(event)
         await self._emit(event)
 
+    async def _decide(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+        await self._emit(PolicyDecided(at_s=self.meter.elapsed_s(), decision=decision))
+
     async def _emit(self, event: Event) -> None:
         async with self._emitting:
             if self.log is not None and not isinstance(event, CandidateProgress | RunFinished):
@@ -385,7 +408,7 @@ class Run:
     # ---- the result
 
     def _result(self, reason: StopReason) -> RunResult:
-        choice = selection.choose(self.rounds, self.config.select, self.selection)
+        choice = selecting.choose(self.rounds, self.select, self.selection)
         played = [*self.rounds, *([self.selection] if self.selection else [])]
         limits: list[LimitName] = sorted({hit.limit for hit in self.hits})
         completion = choice.candidate.completion if choice else None
@@ -397,6 +420,7 @@ class Run:
             stopped_because=reason,
             answered_from_round=choice.round.round if choice else None,
             votes=choice.round.votes if choice else (),
+            decisions=tuple(self.decisions),
             limits_hit=tuple(limits),
             warnings=tuple(self.warnings),
             usage=sum((each.usage for each in played), Usage()),

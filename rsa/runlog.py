@@ -24,10 +24,10 @@ from rsa.errors import ConfigError, ResumeMismatchError, RunFolderError, RunWrit
 from rsa.events import (
     CandidateFinished,
     CandidateProgress,
-    Consensus,
     Event,
     EventKey,
     LimitHit,
+    PolicyDecided,
     RoundFinished,
     RoundStarted,
     RunFinished,
@@ -44,7 +44,7 @@ CandidateKey = tuple[RoundKind, int, int]
 Sync = Literal["candidate", "round", "end"]
 """How much a power cut may take: at most the candidates that run (`candidate`), the round (`round`) or the whole run
 (`end`), for so often the log is synced to the disk. A process that is killed loses nothing that it has logged."""
-_ROUND_ENDS = (RoundFinished, LimitHit, Consensus)
+_ROUND_ENDS = (RoundFinished, LimitHit, PolicyDecided)
 _SYNCED: dict[Sync, tuple[type, ...]] = {
     "candidate": (CandidateFinished, RoundStarted, *_ROUND_ENDS),
     "round": _ROUND_ENDS,

@@ -26,7 +26,7 @@ TAIL_CHARACTERS = (240, 20_000)
 _SHOWN_VOTES = 4
 _STOPPED = {
     "finished": "",
-    "consensus": "It stopped early: enough candidates agreed.",
+    "policy": "It stopped early: a policy ended it.",
     "total_tokens": "It stopped early: the limit on tokens was reached.",
     "deadline_s": "It stopped early: the limit on time was reached.",
     "set_tokens": "It stopped early: the tokens of the whole evaluation were spent.",

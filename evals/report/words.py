@@ -205,8 +205,10 @@ def settings(config: RSAConfig, method: str | None = None) -> Facts:
         ("at β", "an answer is asked for" if config.force_answer else "no answer is asked for"),
         ("task", config.task),
     ]
-    if config.stop_on_consensus is not None:
-        rows.append(("stop on consensus", percent(config.stop_on_consensus)))
+    if config.stop:
+        rows.append(("stop", ", ".join(config.stop)))
+    if config.parents != "uniform":
+        rows.append(("parents", config.parents))
     limits = {name: value for name, value in config.limits.model_dump().items() if value is not None}
     rows += [(f"limit {name}", f"{value:,g}") for name, value in limits.items()]
     return rows

@@ -22,15 +22,16 @@ from rsa.descent import line_of_descent, reasoning
 from rsa.events import (
     BudgetsLowered,
     CandidateFinished,
-    Consensus,
     Event,
     LimitHit,
+    PolicyDecided,
     RoundFinished,
     RoundStarted,
     RunFinished,
     RunStarted,
     Warned,
 )
+from rsa.policies.words import in_words
 from rsa.results import Candidate, Check, RunResult, Vote
 from rsa.settings.config import RSAConfig
 from rsa.settings.suitability import rounds_may_harm, sampling_of
@@ -189,9 +190,8 @@ def describe(event: Event) -> str | None:
         case LimitHit():
             what = {"conclude": "asking for answers", "cancel": "cutting off", "no_new_round": "no further round"}
             return f"limit {event.limit} ({event.used:g} of {event.allowed:g}): {what[event.action]}"
-        case Consensus():
-            answer = marked(event.vote.answer, event.vote.check)
-            return f"consensus after round {event.round}: {event.vote.share:.0%} agree on {answer}"
+        case PolicyDecided():
+            return in_a_line(in_words(event.decision))
         case RunFinished():
             return "\n".join(result_lines(event.result))
         case _:

@@ -110,6 +110,15 @@ def _server_flag(*, default: str, **options: Any) -> Any:
 FROM_THE_MODEL = "from the model"
 
 
+def _policies(kind: Any) -> Callable[[], list[str]]:
+    def complete() -> list[str]:
+        from rsa.policies.registry import names
+
+        return names(kind)
+
+    return complete
+
+
 class SettingFlags:
     """A flag for each setting of `RSAConfig`, in the order of the help. A test checks what they say of defaults."""
 
@@ -130,7 +139,12 @@ class SettingFlags:
     seed: Annotated[int | None, _flag(default="0", help="Fixes every subset and every draw.")]
     select: Annotated[
         str | None,
-        _flag(default="vote", help="vote, aggregate or first.", autocompletion=lambda: ["vote", "aggregate", "first"]),
+        _flag(
+            default="vote",
+            metavar="POLICY",
+            help="The one answer: vote, aggregate or first.",
+            autocompletion=_policies("select"),
+        ),
     ]
     carry: Annotated[
         str | None,
@@ -151,8 +165,18 @@ class SettingFlags:
     total_tokens: Annotated[str | None, _flag(default="none", metavar="TOKENS", help="Limit on all tokens.")]
     deadline: Annotated[float | None, _flag(default="none", metavar="SECONDS", help="Limit on the wall clock.")]
     prompt_tokens: Annotated[str | None, _flag(default="none", metavar="TOKENS", help="Limit on each prompt.")]
-    stop_on_consensus: Annotated[
-        float | None, _flag(default="never", metavar="SHARE", help="Stop when this share of a round agrees.")
+    stop: Annotated[
+        str | None,
+        _flag(
+            default="never early",
+            metavar="POLICY[,...]",
+            help="End a round (decided, beta:P, quorum:K) or the run (consensus:SHARE, bayes:P) early.",
+            autocompletion=_policies("stop"),
+        ),
+    ]
+    parents: Annotated[
+        str | None,
+        _flag(default="uniform", metavar="POLICY", help="Whose tails are read.", autocompletion=_policies("parents")),
     ]
     strict: Annotated[
         bool | None,

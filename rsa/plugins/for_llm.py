@@ -45,7 +45,7 @@ class RunOptions(llm.Options):
     top_p: float | None = Field(None, description="Of the candidates' sampling")
     seed: int | None = Field(None, description="Fixes every subset and every draw")
     select: str | None = Field(None, description="vote, aggregate or first")
-    stop_on_consensus: float | None = Field(None, description="Share of candidates whose agreement ends the run")
+    stop: str | None = Field(None, description="When to stop early, with commas: decided, consensus:.9")
     total_tokens: int | str | None = Field(None, description="At most so many tokens, all candidates together")
     deadline_s: float | None = Field(None, description="At most so many seconds")
     base_url: str | None = Field(None, description="Of the server that runs an openai: model")

@@ -14,15 +14,16 @@ from rsa.events import (
     CandidateFinished,
     CandidateProgress,
     CandidateStarted,
-    Consensus,
     Event,
     LimitHit,
+    PolicyDecided,
     RoundFinished,
     RoundStarted,
     RunFinished,
     RunStarted,
     Warned,
 )
+from rsa.policies.words import in_words
 from rsa.results import Candidate, Check, RunResult, Vote
 from rsa.settings.config import RSAConfig
 from rsa.settings.suitability import sampling_of
@@ -121,8 +122,13 @@ def _small(event: Event) -> Small:
             }
         case LimitHit():
             return event.model_dump(mode="json", include={"limit", "round", "action", "used", "allowed"})
-        case Consensus():
-            return {"round": event.round, "vote": _vote(event.vote)}
+        case PolicyDecided():
+            decision = event.decision
+            return {
+                **decision.model_dump(mode="json", include={"round", "policy", "action", "at", "numbers"}),
+                "vote": None if decision.vote is None else _vote(decision.vote),
+                "words": in_words(decision),
+            }
         case RunFinished():
             return _result(event.result)
         case _:

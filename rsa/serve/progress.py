@@ -7,14 +7,15 @@ from rsa.events import (
     BudgetsLowered,
     CandidateFinished,
     CandidateProgress,
-    Consensus,
     Event,
     LimitHit,
+    PolicyDecided,
     RoundFinished,
     RoundStarted,
     RunStarted,
     Warned,
 )
+from rsa.policies.words import in_words
 from rsa.results import Candidate, Vote
 from rsa.words import listed, plural, shortened
 
@@ -51,8 +52,8 @@ class ProgressLines:
                 return _outcome(event)
             case LimitHit():
                 return f"Limit {event.limit} reached ({event.used:,.0f} of {event.allowed:,.0f}).\n"
-            case Consensus():
-                return f"{event.vote.count} of {event.vote.of} agree: that is enough.\n"
+            case PolicyDecided():
+                return f"{in_words(event.decision)}\n"
             case _:
                 return ""
 

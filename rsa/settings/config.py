@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -18,10 +19,10 @@ from pydantic import (
 
 from engine.api import COUNTABLE
 from rsa.errors import ConfigError, did_you_mean
+from rsa.policies import registry
 from rsa.settings.sizes import Tokens
 from rsa.words import shown
 
-Select = Literal["vote", "aggregate", "first"]
 Carry = Literal["reasoning", "answer_or_reasoning", "full"]
 Answers = Literal["final", "every"]
 MOST_CANDIDATES, MOST_ROUNDS = 2**16, 2**12
@@ -31,6 +32,10 @@ VISION_TASK = "vision"
 TOOLS_TASK = "general"
 ASKED = "asked"
 """The key, beside the settings in JSON, of the names of those that somebody asked for."""
+
+
+def _split(given: object) -> object:
+    return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
 
 
 class _Settings(BaseModel):
@@ -115,7 +120,10 @@ class RSAConfig(_Settings):
                        `rsa.settings.suitability` knows; the records of a run hold what that came to.
     seed               of the run: every subset and every candidate's noise follow from it.
     select             the one answer: `vote` (majority of the final round, ties to the earliest candidate),
-                       `aggregate` (one more aggregation, at low temperature), `first`.
+                       `aggregate` (one more aggregation, at low temperature), `first`; see `rsa.policies.selecting`.
+    stop               when a round or the run may end before it is whole: policies, or one text with commas between
+                       them; see `rsa.policies.stopping`. None of them: the plain method.
+    parents            whose tails a candidate reads: `uniform`, as in the paper; see `rsa.policies.parents`.
     carry              what a candidate hands on: `reasoning` (its tail), `answer_or_reasoning` (its answer
                        section if it finished by itself, else its tail), `full` (the whole reasoning).
     task               name of a prompts file that comes with the package, or the path of one. Unless it was set, a
@@ -123,8 +131,6 @@ class RSAConfig(_Settings):
     force_answer       let a candidate that used up beta answer all the same, where an answer is wanted: by closing its
                        think tag, or, where the model has none, with the beginning of an answer
                        (`rsa.answers.extract.CUES`).
-    stop_on_consensus  end after a round in which at least this share of all N candidates (those without an
-                       answer count against it) agree. None: never.
     strict             budgets that were asked for and exceed the model's context are an error instead of being lowered.
     answers            `final`: only rounds that may have to give the answer write one; `every`: all do.
     uncompared         arguments of tools that votes leave out where they compare calls: `NAME` of any tool, or
@@ -143,11 +149,12 @@ class RSAConfig(_Settings):
     top_k: int | None = Field(None, ge=0, lt=COUNTABLE)
     min_p: float | None = Field(None, ge=0.0, le=1.0, allow_inf_nan=False)
     seed: int = Field(0, ge=0, lt=2**64)
-    select: Select = "vote"
+    select: str = "vote"
+    stop: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
+    parents: str = "uniform"
     carry: Carry = "reasoning"
     task: str = Field("math", min_length=1)
     force_answer: bool = True
-    stop_on_consensus: float | None = Field(None, gt=0.0, le=1.0, allow_inf_nan=False)
     strict: bool = False
     answers: Answers = "final"
     uncompared: tuple[str, ...] = ()
@@ -171,6 +178,8 @@ class RSAConfig(_Settings):
 
     @model_validator(mode="after")
     def _values_agree(self) -> Self:
+        registry.select_policy(self.select)
+        registry.parents_policy(self.parents)
         if self.c > self.n:
             raise ConfigError(
                 f"c = {shown(self.c)} is more than n = {self.n}: a round of {self.n} cannot give {shown(self.c)} "
@@ -180,6 +189,11 @@ class RSAConfig(_Settings):
             raise ConfigError(
                 f"tau = {shown(self.tau)} is more than beta = {self.beta}: a tail cannot be longer than its reasoning"
             )
+        for spec in self.stop:
+            if registry.stop_policy(spec).votes_only and self.select != "vote":
+                raise ConfigError(
+                    f"stop = {spec} is for select = vote, not {shown(self.select)}: leave one of them out"
+                )
         return self
 
     def for_problem(self, *, images: bool, tools: bool) -> Self:
@@ -213,9 +227,14 @@ class RSAConfig(_Settings):
     def aggregates(self) -> bool:
         """Whether any candidate reads tails: in rounds after round 0, or in the last aggregation, which there may be
         without such rounds."""
-        return self.t > 0 or self.select == "aggregate"
+        return self.t > 0 or registry.select_policy(self.select).aggregates
 
     @property
     def answers_every_round(self) -> bool:
         """Whether rounds before the last write answers too."""
-        return self.answers == "every" or self.stop_on_consensus is not None or self.limits.can_end_early
+        return (
+            self.answers == "every"
+            or self.limits.can_end_early
+            or any(registry.stop_policy(spec).every_round for spec in self.stop)
+            or registry.parents_policy(self.parents).answers
+        )

@@ -1,7 +1,7 @@
 """Methods by name, as settings of one run: a comparison of two is one flag.
 
 single     one rollout (T = 0); in a measurement N independent ones, each of which counts by itself
-vote       N independent rollouts, T = 0; what counts is the answer that most of them agree on
+vote       N independent rollouts, T = 0; what counts is the answer that most of them agree on, or that `select` chooses
 rsa        Markovian RSA: T rounds of aggregation over C tails of tau tokens
 markovian  C = 1: each candidate goes on from its own tail
 full-rsa   recursive self-aggregation as first published (arXiv 2509.26626): whole traces are carried, tau = beta
@@ -19,7 +19,7 @@ Method = Literal["single", "vote", "rsa", "markovian", "full-rsa"]
 
 _FIXED: dict[Method, dict[str, Any]] = {
     "single": {"n": 1, "t": 0, "c": 1},
-    "vote": {"t": 0, "c": 1, "select": "vote"},
+    "vote": {"t": 0, "c": 1},
     "rsa": {"carry": "reasoning"},
     "markovian": {"c": 1, "carry": "reasoning"},
     "full-rsa": {"carry": "full"},

@@ -21,7 +21,7 @@ from rsa.answers.equivalence import AnswerMatcher, quick_equivalence
 from rsa.answers.extract import AnswerRule, answer_of, extract
 from rsa.answers.math_pool import SAME
 from rsa.results import Candidate
-from rsa.votes import consensus, count_votes
+from rsa.votes import count_votes
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -116,10 +116,6 @@ async def test_votes(case: dict[str, Any]) -> None:
     assert [list(vote.candidates) for vote in votes] == case["groups"]
     assert (votes[0].answer if votes else None) == case["winner"]
     assert all(vote.share == vote.count / len(candidates) for vote in votes)
-    if votes:
-        assert consensus(votes, votes[0].share) == votes[0]
-        assert consensus(votes, min(1.0, votes[0].share + 0.01)) is None or votes[0].share == 1
-    assert consensus(votes, None) is None
 
 
 @given(value=st.fractions(max_denominator=10**6))

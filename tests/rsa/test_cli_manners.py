@@ -92,7 +92,7 @@ def test_the_help_tells_the_defaults_that_hold() -> None:
     assert said["task"].startswith(plain.task)
     assert said["force_answer"] == "force-answer"
     assert plain.force_answer
-    assert (plain.strict, plain.stop_on_consensus, plain.limits.total_tokens) == (False, None, None)
+    assert (plain.strict, plain.stop, plain.limits.total_tokens) == (False, (), None)
 
 
 def test_the_help_names_all_prompts() -> None:
@@ -265,7 +265,7 @@ def test_a_place_where_no_folder_can_be_made() -> None:
         pass
 
 
-@pytest.mark.parametrize("flag", ["temperature", "top-p", "min-p", "stop-on-consensus", "deadline"])
+@pytest.mark.parametrize("flag", ["temperature", "top-p", "min-p", "deadline"])
 def test_what_is_no_number_is_called_that(flag: str) -> None:
     code, _, err = rsa("solve", "problem.txt", f"--{flag}", "nan")
     assert code == 2

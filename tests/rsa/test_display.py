@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from rsa.command.display import Lines, LiveTable, Silent, describe, in_a_line, make_display, marked, printable
-from rsa.events import BudgetsLowered, Consensus, LimitHit, Warned
-from rsa.results import Check, Vote
+from rsa.events import BudgetsLowered, LimitHit, PolicyDecided, Warned
+from rsa.results import Check, Decision, Vote
 
 
 def lines(events: Iterable[Any], width: int = 60) -> list[str]:
@@ -69,6 +69,11 @@ def test_limits_in_words(event: Any, line: str) -> None:
     assert describe(event) == line
 
 
+def agreed(vote: Vote) -> PolicyDecided:
+    numbers = {"share": vote.share}
+    return PolicyDecided(decision=Decision(round=0, policy="consensus:.3", action="end", numbers=numbers, vote=vote))
+
+
 def test_endings_in_words(tell: Callable[..., Any]) -> None:
     story = tell(n=8)
     story.begins_round(0)
@@ -76,7 +81,7 @@ def test_endings_in_words(tell: Callable[..., Any]) -> None:
     assert describe(story.begins_round(2, kind="selection")) == "one more aggregation selects the answer"
     story.begins_round(0)
     (vote,) = story.votes(("7", 6))
-    assert describe(Consensus(round=0, vote=vote)) == "consensus after round 0: 75% agree on 7"
+    assert describe(agreed(vote)) == ("the run ends after round 0 by consensus:.3 (share 0.75): 6 of 8 agree on 7")
     assert describe(story.ends_round(1.0, ("7", 4), ("8", 2), ("9", 1), ("1", 1))) == (
         "round 0 done: answers 7 (4), 8 (2), 9 (1) and 1 more"
     )
@@ -84,8 +89,8 @@ def test_endings_in_words(tell: Callable[..., Any]) -> None:
     assert describe(story.finishes(1.0, None)) == f"no answer: no candidate gave one; {spent}"
     stopped = story.finishes(1.0, None, stopped_because="total_tokens")
     assert describe(stopped) == f"no answer, stopped by total_tokens: no candidate gave one; {spent}"
-    early = story.finishes(1.0, "7", ("7", 8), stopped_because="consensus")
-    assert describe(early) == f"answer 7 from round 0, 8 of 8 candidates agree, stopped by consensus; {spent}"
+    early = story.finishes(1.0, "7", ("7", 8), stopped_because="policy")
+    assert describe(early) == f"answer 7 from round 0, 8 of 8 candidates agree, stopped by policy; {spent}"
 
 
 def test_what_people_should_know_of_the_model_stands_first(story: Any) -> None:
@@ -116,7 +121,7 @@ def test_no_answer_of_a_checked_model_is_shown_without_its_mark(tell: Callable[.
     events = [
         *(story.ends(vote.candidates[0], 5, 1.0, vote.answer, check=vote.check) for vote in votes),
         story.ends_round(1.0).model_copy(update={"votes": votes}),
-        Consensus(round=0, vote=votes[0]),
+        agreed(votes[0]),
         *(story.finishes(1.0, vote.answer, votes=(vote,), check=vote.check) for vote in votes),
     ]
     spent = "from round 0, 1 of 3 candidates agree; 1 round, 1,234 tokens in 1.0 s"
@@ -125,7 +130,7 @@ def test_no_answer_of_a_checked_model_is_shown_without_its_mark(tell: Callable[.
         "  round 0 candidate  1: 5 tokens, answer 24*1 (wrong: uses 24, which is not given)",
         "  round 0 candidate  2: 5 tokens, answer 47 (unchecked)",
         "round 0 done: answers 8*3 (1, verified), 24*1 (1, wrong), 47 (1, unchecked)",
-        "consensus after round 0: 33% agree on 8*3 (verified)",
+        "the run ends after round 0 by consensus:.3 (share 0.333): 1 of 3 agree on 8*3 (verified)",
         f"answer 8*3 (verified) {spent}",
         f"answer 24*1 (wrong: uses 24, which is not given) {spent}",
         f"answer 47 (unchecked) {spent}",

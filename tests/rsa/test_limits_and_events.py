@@ -219,9 +219,7 @@ async def test_events_survive_json() -> None:
         lambda r: Script("é漢", error=OutOfMemoryError("x")) if r.id == "r0-c00" else Script("é漢", r"\boxed{1}"),
         context_tokens=2000,
     )
-    events = await events_of(
-        trouble, beta=4000, stop_on_consensus=1.0, limits={"total_tokens": 100}, select="aggregate"
-    )
+    events = await events_of(trouble, beta=4000, stop="consensus:1", limits={"total_tokens": 100}, select="aggregate")
     assert {"budgets_lowered", "limit_hit", "run_finished"} <= {event.type for event in events}
     for event in events:
         assert event_from_json(event_to_json(event)) == event

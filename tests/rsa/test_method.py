@@ -64,7 +64,7 @@ async def test_answers_are_written_where_they_are_needed_only() -> None:
     assert [candidate.answer is None for each in result.rounds for candidate in each.candidates] == [True] * 8 + [
         False
     ] * 4
-    for wish in ({"answers": "every"}, {"stop_on_consensus": 1.0}, {"limits": {"total_tokens": "1M"}}):
+    for wish in ({"answers": "every"}, {"stop": "consensus:1"}, {"limits": {"total_tokens": "1M"}}):
         engine = ScriptedEngine(counted)
         await solve(engine, **wish)
         assert all(r.sampling.answer_budget == 32 for r in engine.requests)
@@ -280,8 +280,8 @@ async def test_consensus_counts_all_candidates() -> None:
         return Script(reasoning="abc", answer=r"\boxed{6}" if agree else "")
 
     for share, rounds in ((0.5, 1), (0.75, 2), (0.8, 3)):
-        result = await solve(ScriptedEngine(script), stop_on_consensus=share, t=5)
-        assert (len(result.rounds), result.stopped_because, result.answer) == (rounds, "consensus", "6")
+        result = await solve(ScriptedEngine(script), stop=f"consensus:{share}", t=5)
+        assert (len(result.rounds), result.stopped_because, result.answer) == (rounds, "policy", "6")
 
 
 async def test_a_model_without_think_tags() -> None:

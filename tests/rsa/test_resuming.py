@@ -139,7 +139,7 @@ def test_a_result_that_does_not_fit_is_said_in_a_line(tmp_path: Path, monkeypatc
         {"beta": 600},
         {"n": 2, "c": 1, "t": 3},
         {"n": 3, "select": "aggregate", "answers": "every"},
-        {"n": 3, "stop_on_consensus": 0.3},
+        {"n": 3, "stop": "consensus:.3"},
         {"n": 3, "limits": {"total_tokens": 120}},
     ],
     ids=["degenerate", "markovian", "aggregate", "consensus", "limit"],

@@ -125,8 +125,15 @@ def test_what_was_asked_for_is_known_and_survives_json() -> None:
         ({"bta": 3}, ["unknown setting 'bta'", "did you mean 'beta'"]),
         ({"zzz": 3}, ["unknown setting 'zzz'"]),
         ({"beta": "4q"}, ["beta", "'4q' is no size", "40K"]),
-        ({"select": "vot"}, ["select = 'vot'", "'vote', 'aggregate' or 'first'"]),
-        ({"stop_on_consensus": 1.5}, ["stop_on_consensus = 1.5"]),
+        ({"select": "vot"}, ["select = 'vot'", "did you mean 'vote'?", "vote, aggregate, first"]),
+        ({"select": "vote:3"}, ["select = 'vote:3'", "vote takes no number, not 1"]),
+        ({"parents": "unifrom"}, ["parents = 'unifrom'", "did you mean 'uniform'?"]),
+        ({"stop": "beta"}, ["stop = 'beta'", "beta takes 1 number: probability, not 0"]),
+        ({"stop": "beta:half"}, ["stop = 'beta:half'", "'half' is no number"]),
+        ({"stop": "beta:nan"}, ["stop = 'beta:nan'", "'nan' is no number"]),
+        ({"stop": "quorum:2.5"}, ["stop = 'quorum:2.5'", "2.5 is no number of candidates"]),
+        ({"stop": "decided", "select": "first"}, ["stop = decided", "select = vote, not 'first'"]),
+        ({"stop": "consensus:1.5"}, ["stop = 'consensus:1.5'", "1.5 is no share"]),
         ({"limits": {"total_tokns": 1}}, ["'total_tokns'", "'total_tokens'"]),
         ({"limits": {"deadline_s": -1}}, ["deadline_s = -1"]),
         ({"temperature": float("nan")}, ["temperature"]),
@@ -162,7 +169,7 @@ def test_replace_checks_again() -> None:
 
 
 def test_config_survives_json() -> None:
-    config = RSAConfig(limits=Limits(total_tokens=5), stop_on_consensus=0.5)
+    config = RSAConfig(limits=Limits(total_tokens=5), stop="consensus:.5")
     assert RSAConfig.model_validate_json(config.model_dump_json()) == config
 
 

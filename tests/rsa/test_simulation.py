@@ -85,9 +85,9 @@ def failed_vote(patch: pytest.MonkeyPatch) -> None:
 
 
 def who_is_first_is_read_first(patch: pytest.MonkeyPatch) -> None:
-    def draw(self: Run, number: int, index: int, parents: tuple[int, ...]) -> tuple[int, ...]:
+    def draw(self: Run, number: int, index: int, before: Round) -> tuple[int, ...]:
         order = [at for kind, played, at in self._ended if (kind, played) == ("population", number - 1)]
-        return tuple(at for at in order if at in parents)[: self.config.c]
+        return tuple(at for at in order if at in before.parents)[: self.config.c]
 
     patch.setattr(Run, "_draw_subset", draw)
 

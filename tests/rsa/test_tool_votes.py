@@ -144,8 +144,8 @@ def test_left_out_arguments_join_votes() -> None:
 
 def test_calls_make_a_consensus() -> None:
     engine = ScriptedEngine(by_index(*[spelled(city="Paris")] * 4, "No."))
-    result = MarkovianRSA(engine, **{**SMALL, "t": 3}, stop_on_consensus=0.75).solve_sync(PROBLEM)
-    assert (result.stopped_because, result.answered_from_round) == ("consensus", 0)
+    result = MarkovianRSA(engine, **{**SMALL, "t": 3}, stop="consensus:.75").solve_sync(PROBLEM)
+    assert (result.stopped_because, result.answered_from_round) == ("policy", 0)
     assert result.calls[0].name == "weather"
 
 

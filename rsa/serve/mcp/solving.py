@@ -21,7 +21,6 @@ from rsa.serve.orders import Order
 from rsa.serve.runs import RunHandle
 from rsa.serve.service import Service
 from rsa.serve.wishes import MOST, Wishes, run_config
-from rsa.settings.config import Select
 from rsa.settings.methods import Method
 from rsa.words import shortened
 
@@ -45,7 +44,8 @@ Tau = Annotated[int, _tokens("Tokens that a candidate hands on to the next round
 AnswerBudget = Annotated[int, _tokens("Tokens of an answer after the reasoning.")]
 Temperature = Annotated[float, Field(ge=0, le=10)]
 Seed = Annotated[int, Field(ge=0, lt=2**63, description="Fixes every draw: the same call gives the same answer.")]
-Share = Annotated[float, Field(gt=0, le=1, description="End as soon as this share of a round's candidates agrees.")]
+Choice = Annotated[str, Field(description="How the answer is chosen: vote, aggregate or first.")]
+Stop = Annotated[str, Field(description="When to stop early, with commas: decided, beta:.95, quorum:12, consensus:.9.")]
 TotalTokens = Annotated[int, Field(ge=1, description="At most so many tokens, all candidates together.")]
 Seconds = Annotated[float, Field(gt=0, description="At most so many seconds; then the best answer so far.")]
 
@@ -81,8 +81,8 @@ class Solving:
         answer_budget: AnswerBudget | None = None,
         temperature: Temperature | None = None,
         seed: Seed | None = None,
-        select: Select | None = None,
-        stop_on_consensus: Share | None = None,
+        select: Choice | None = None,
+        stop: Stop | None = None,
         total_tokens: TotalTokens | None = None,
         deadline_s: Seconds | None = None,
     ) -> Annotated[CallToolResult, Solved]:

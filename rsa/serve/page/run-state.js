@@ -10,7 +10,6 @@ export function newRun() {
     rounds: [],
     notices: [],
     limit: null,
-    consensus: null,
     result: null,
     state: "queued",
     error: null,
@@ -79,8 +78,9 @@ const TAKERS = {
     run.notices.push(line);
     return line;
   },
-  consensus(run, event) {
-    run.consensus = event;
+  policy_decided(run, event) {
+    run.notices.push(event.words);
+    return event.words;
   },
   run_finished(run, event) {
     run.result = event;

@@ -59,7 +59,7 @@ export const statusOf = (status) => STATUSES[status] ?? ["none", "·", status];
 export const markOf = (mark) => [...(MARKS[mark] ?? ["none", "?"]), mark];
 
 const STOPS = {
-  consensus: "It stopped early: enough candidates agreed.",
+  policy: "It stopped early: a policy ended it.",
   total_tokens: "The limit on tokens ended it.",
   deadline_s: "The deadline ended it.",
   no_candidates: "No candidate came to an end.",

@@ -13,9 +13,9 @@ from rsa.events import (
     CandidateFinished,
     CandidateProgress,
     CandidateStarted,
-    Consensus,
     Event,
     LimitHit,
+    PolicyDecided,
     RoundFinished,
     RoundStarted,
     RunFinished,
@@ -83,9 +83,12 @@ class _Reading:
         """Events that no round is open for."""
         assert self.open is None, f"{event.type} in the midst of a round"
         match event:
-            case Consensus():
+            case PolicyDecided():
                 last = self.rounds[-1]
-                assert (event.round, event.vote) == (last.round, last.votes[0]), "another agreement than was counted"
+                decision = event.decision
+                assert (decision.round, decision.vote) == (last.round, last.votes[0]), (
+                    "another agreement than was counted"
+                )
                 self.last_round = True
             case RunFinished():
                 self.finished = True

@@ -216,7 +216,7 @@ def limits_hold(story: Story, telling: Telling) -> None:
             used = result.usage.completion_tokens
             assert used <= limits.total_tokens + in_flight, f"{used} tokens of {limits.total_tokens}"
             if used >= limits.total_tokens and len(result.rounds) <= story.world.config.t:
-                assert hits or result.stopped_because == "consensus", "no limit was hit"
+                assert hits or result.stopped_because == "policy", "no limit was hit"
         if limits.deadline_s is not None:
             before = max((event.at_s for event in process.logged), default=0.0)
             latest = max(before, limits.deadline_s) + CANCEL_GRACE_S + SLOW_S

@@ -91,7 +91,7 @@ def drawn(choices: Choices) -> World:
         "select": choices.of(("vote", "vote", "aggregate", "first")),
         "carry": choices.of(("reasoning", "reasoning", "answer_or_reasoning", "full")),
         "answers": choices.of(("final", "every")),
-        "stop_on_consensus": choices.of((None, None, None, 0.5, 1.0)),
+        "stop": choices.of(((), (), (), ("consensus:.5",), ("consensus:1",))),
         "limits": _limits(choices),
     }
     conclude = not choices.one_in(8)

@@ -1,0 +1,23 @@
+"""What policies decided, in words for people."""
+
+from __future__ import annotations
+
+from rsa.answers.checking import mark_of
+from rsa.results import Decision, Vote
+
+
+def in_words(decision: Decision) -> str:
+    """A decision in a line: what ends, by which policy, and the numbers that say why."""
+    numbers = ", ".join(f"{name} {value:.3g}" for name, value in decision.numbers.items())
+    why = f"{decision.policy}{f' ({numbers})' if numbers else ''}"
+    if decision.action == "end":
+        return f"the run ends after round {decision.round} by {why}{_led_by(decision.vote)}"
+    what = "cuts off" if decision.action == "cut" else "asks for the answers of"
+    return f"{why} {what} the candidates of round {decision.round} that still write, at {decision.at:,} tokens"
+
+
+def _led_by(vote: Vote | None) -> str:
+    if vote is None:
+        return ""
+    mark = mark_of(vote.check)
+    return f": {vote.count} of {vote.of} agree on {vote.answer}{f' ({mark})' if mark else ''}"
