@@ -10,9 +10,15 @@ from rsa.results import Candidate, Round, Vote
 
 
 async def count_votes(
-    candidates: Sequence[Candidate], matcher: AnswerMatcher, uncompared: Collection[str] = ()
+    candidates: Sequence[Candidate],
+    matcher: AnswerMatcher,
+    uncompared: Collection[str] = (),
+    *,
+    of: int | None = None,
 ) -> tuple[Vote, ...]:
-    """Votes over equivalent answers: largest first, ties to the earliest candidate. Shares are of all.
+    """Votes over equivalent answers: largest first, ties to the earliest candidate.
+
+    candidates  by index. Shares are of all of them, or of so many (`of`) where they are a part of a round.
 
     Calls of tools are compared with calls alone, by name and arguments (`rsa.answers.calls.group_calls`).
     """
@@ -23,7 +29,7 @@ async def count_votes(
             answer=str(candidates[group[0]].answer),
             calls=candidates[group[0]].calls,
             candidates=tuple(candidates[member].index for member in group),
-            of=len(candidates),
+            of=len(candidates) if of is None else of,
             check=candidates[group[0]].check,
         )
         for group in sorted(groups, key=lambda group: (-len(group), group[0]))

@@ -1,0 +1,80 @@
+"""Levels: how a round stands inside, in tokens, and what the policies of `stop` say to it.
+
+A level is the number of tokens with which a candidate ended. At a level, those that ended with no more of them have
+ended, and the others run: so a round stands the same whoever was quick. A live run settles a level when every candidate
+that still runs has passed it; a replay has the whole round. Both ask here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from rsa.answers.equivalence import AnswerMatcher
+from rsa.policies import registry
+from rsa.policies.stopping import Standing, Stop
+from rsa.results import Candidate
+from rsa.votes import count_votes
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What a policy decides of a round that stands so; `policy` as the settings have it."""
+
+    policy: str
+    stop: Stop
+    standing: Standing
+
+
+def ended_with(candidate: Candidate) -> int | None:
+    """The tokens after which it counts as ended; None: not before its round is over.
+
+    One that failed has ended from the beginning. How many tokens there are of one that was cut off, because it repeated
+    itself or a limit was reached, depends on how soon the engine obeyed.
+    """
+    if candidate.status == "failed":
+        return 0
+    if candidate.status != "ok" or candidate.completion is None:
+        return None
+    return candidate.completion.usage.completion_tokens
+
+
+def levels(candidates: Iterable[Candidate]) -> list[int]:
+    """The levels of a round, ascending: where candidates ended that ran their course."""
+    found = {ended_with(candidate) for candidate in candidates if candidate.status == "ok"}
+    return sorted(level for level in found if level is not None)
+
+
+async def standing_at(
+    at: int,
+    candidates: Iterable[Candidate],
+    n: int,
+    *,
+    last: bool,
+    matcher: AnswerMatcher,
+    uncompared: Collection[str] = (),
+) -> Standing:
+    """How a round of `n` stands at a level.
+
+    candidates  that have ended, in the order of their indices: all that have by then. Others among them count as
+                running.
+    last        no other round is planned after it.
+    """
+    ended = [each for each in candidates if (tokens := ended_with(each)) is not None and tokens <= at]
+    gone = {candidate.index for candidate in ended}
+    return Standing(
+        n=n,
+        at=at,
+        votes=await count_votes(ended, matcher, uncompared, of=n),
+        running=tuple(index for index in range(n) if index not in gone),
+        last=last,
+    )
+
+
+def rule(policies: Sequence[str], standing: Standing) -> Ruling | None:
+    """What the first of these policies that has something to say decides, in their order; None: the round goes on."""
+    for policy in policies:
+        stop = registry.stop_policy(policy).within(standing)
+        if stop is not None:
+            return Ruling(policy, stop, standing)
+    return None
