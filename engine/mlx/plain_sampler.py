@@ -24,18 +24,26 @@ COLDEST = 1e-5
 """The temperature that stands for 0 where logits are divided by it: at temperature 0, probabilities are 0 and 1, and so
 they are at this."""
 
+_UNTHINKABLE = -1e4
+"""Nats below the likeliest token that stand for infinitely many: times a probability of 0 they are 0, and no NaN."""
+
+_PIECE = 32768
+"""Numbers that a CPU takes at a time where it adds up exponentials. The memory of more is fetched anew from the system
+for each operation, which makes it half as long again."""
+
 
 class Draw(NamedTuple):
     """What is drawn for B rows.
 
     tokens  [B] token ids.
     finite  [B] booleans; False where the logits hold NaN or infinity, or nothing but -infinity. The token is none then.
-    log_probabilities  [B] of the tokens under the model's own distribution (temperature 1, no filter), or None.
+    likelihoods  [B, 2] log-probability of each token, and what it was expected to be, the negative entropy: in nats, of
+                 the model's own distribution (temperature 1, no filter). None if nobody asked.
     """
 
     tokens: mx.array
     finite: mx.array
-    log_probabilities: mx.array | None = None
+    likelihoods: mx.array | None = None
 
 
 class PlainSampler:
@@ -47,11 +55,12 @@ class PlainSampler:
         self._sharpness = mx.array([[1 / max(row.temperature, COLDEST)] for row in rows])  # [B, 1]
         self._filters = _Filters(rows)
 
-    def __call__(self, logits: mx.array, keys: mx.array, *, log_probabilities: bool) -> Draw:
+    def __call__(self, logits: mx.array, keys: mx.array, *, likelihoods: bool) -> Draw:
         """Draw from logits [B, V]; keys [B, 2] are the two words of each row's noise, in uint32."""
         tokens = self._tokens(logits, keys)
-        finite = mx.isfinite(mx.max(logits, axis=-1))  # a NaN is the largest of all
-        return Draw(tokens, finite, _log_probabilities(logits, tokens) if log_probabilities else None)
+        best = mx.max(logits, axis=-1)
+        finite = mx.isfinite(best)  # a NaN is the largest of all
+        return Draw(tokens, finite, _likelihoods(logits, tokens, best) if likelihoods else None)
 
     def _tokens(self, logits: mx.array, keys: mx.array) -> mx.array:
         if self._greedy:
@@ -64,10 +73,18 @@ class PlainSampler:
         return mx.argmax(scores, axis=-1)
 
 
-def _log_probabilities(logits: mx.array, tokens: mx.array) -> mx.array:
-    logits = logits.astype(mx.float32)
-    drawn = mx.take_along_axis(logits, tokens[:, None], axis=-1)
-    return (drawn - mx.logsumexp(logits, axis=-1, keepdims=True))[:, 0]
+def _likelihoods(logits: mx.array, tokens: mx.array, best: mx.array) -> mx.array:
+    batch, vocab = logits.shape
+    best = best[:, None].astype(mx.float32)
+    piece = max(1, _PIECE // batch) if on_cpu() else vocab
+    total = expected = mx.zeros((batch, 1))
+    for first in range(0, vocab, piece):
+        below = mx.maximum(logits[:, first : first + piece].astype(mx.float32) - best, _UNTHINKABLE)
+        mass = _exp(below)
+        total = total + mx.sum(mass, axis=-1, keepdims=True)
+        expected = expected + mx.sum(mass * below, axis=-1, keepdims=True)
+    drawn = mx.take_along_axis(logits, tokens[:, None], axis=-1).astype(mx.float32) - best
+    return mx.concatenate([drawn, expected / total], axis=-1) - mx.log(total)
 
 
 class _Filters:

@@ -6,7 +6,7 @@ the best among those of its logit or more: what the row would draw if the thresh
 has about log(n) records at most, and the draw is the first of them (best score first) that reaches the threshold, which
 one can tell by how many tokens, of what mass, are likelier than it.
 
-    propose   a block a slice of a row: noise, scores, the slice's records, its largest logit and sum of exponentials
+    propose   a block a slice of a row: noise, scores, the slice's records, its largest logit and sums over exponentials
     count     where token top_k is, in two steps; only if a row has top_k and top_p, which is of what top_k leaves
     weigh     a block a slice: count and mass of the tokens likelier than each record of the row; only with these two
     choose    a block a row: the first record that is allowed
@@ -56,26 +56,26 @@ class KernelSampler:
         self._filters = max((_filters(row) for row in rows), default=_UNFILTERED)
         self._params = mx.array([_parameters(row) for row in rows], dtype=mx.float32)  # [B, PARAMETERS]
 
-    def __call__(self, logits: mx.array, keys: mx.array, *, log_probabilities: bool) -> Draw:
+    def __call__(self, logits: mx.array, keys: mx.array, *, likelihoods: bool) -> Draw:
         """Draw from logits [B, V]; keys [B, 2] are the two words of each row's noise, in uint32."""
         if logits.dtype not in (mx.float32, mx.bfloat16):
             logits = logits.astype(mx.float32)
-        tokens, finite, logs = _compiled(self._filters, log_probabilities)(logits, self._params, keys)
-        return Draw(tokens, finite, logs if log_probabilities else None)
+        tokens, finite, told = _compiled(self._filters, likelihoods)(logits, self._params, keys)
+        return Draw(tokens, finite, told if likelihoods else None)
 
 
 @cache
-def _compiled(filters: int, logs: bool) -> Callable[[mx.array, mx.array, mx.array], list[mx.array]]:
+def _compiled(filters: int, likelihoods: bool) -> Callable[[mx.array, mx.array, mx.array], list[mx.array]]:
     """The kernels for rows of such filters, put together once for each shape: to do so at every draw takes the host
     longer than it takes the device to run them."""
-    return mx.compile(partial(_draw, filters=filters, logs=logs))
+    return mx.compile(partial(_draw, filters=filters, likelihoods=likelihoods))
 
 
-def _draw(logits: mx.array, params: mx.array, keys: mx.array, *, filters: int, logs: bool) -> list[mx.array]:
-    """Tokens [B], whether logits are finite [B], log-probabilities [B] or anything."""
+def _draw(logits: mx.array, params: mx.array, keys: mx.array, *, filters: int, likelihoods: bool) -> list[mx.array]:
+    """Tokens [B], whether logits are finite [B], likelihoods [B, 2] or anything."""
     batch, vocab = logits.shape
     slices = -(-vocab // (2 * _PAIRS * _THREADS))
-    launch = partial(_launch, dtype=logits.dtype, rows=batch, logs=logs)
+    launch = partial(_launch, dtype=logits.dtype, rows=batch, likelihoods=likelihoods)
     records, stats = launch(
         bodies.PROPOSE, logits, params, keys, across=slices,
         outputs=[((batch, slices, _MOST, 3), mx.float32), ((batch, slices, 8), mx.float32)],
@@ -96,7 +96,7 @@ def _draw(logits: mx.array, params: mx.array, keys: mx.array, *, filters: int, l
         )  # fmt: skip
     return launch(
         bodies.CHOOSE, logits, params, stats, records, weights, across=1,
-        outputs=[((batch,), mx.uint32), ((batch,), mx.bool_), ((batch,), mx.float32)],
+        outputs=[((batch,), mx.uint32), ((batch,), mx.bool_), ((batch, 2), mx.float32)],
     )  # fmt: skip
 
 
@@ -105,14 +105,14 @@ def _launch(
     *inputs: mx.array,
     dtype: mx.Dtype,
     rows: int,
-    logs: bool,
+    likelihoods: bool,
     across: int,
     outputs: list[tuple[tuple[int, ...], mx.Dtype]],
 ) -> list[mx.array]:
     """A kernel with `across` blocks for each row."""
     constants: dict[str, int | mx.Dtype] = {
-        "T": dtype, "LOGS": int(logs), "PAIRS": _PAIRS, "THREADS": _THREADS, "WARPS": _THREADS // 32, "MOST": _MOST,
-        "PARTS": _PARTS, "BINS": _BINS,
+        "T": dtype, "LIKELIHOODS": int(likelihoods), "PAIRS": _PAIRS, "THREADS": _THREADS, "WARPS": _THREADS // 32,
+        "MOST": _MOST, "PARTS": _PARTS, "BINS": _BINS,
     }  # fmt: skip
     return kernel(*inputs, blocks=(across, rows, 1), threads=_THREADS, outputs=outputs, constants=constants)
 

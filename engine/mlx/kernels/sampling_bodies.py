@@ -1,12 +1,14 @@
 """The kernels that draw tokens: see `engine.mlx.kernels.sampling` for what each does and when it runs.
 
 B rows of V tokens; a slice of a row is 2 * PAIRS * THREADS tokens, one half of them HALF = ceil(V / 2) after the other.
-Constants: T the type of the logits, LOGS whether log-probabilities are wanted, others as in the module that launches.
+Constants: T the type of the logits, LIKELIHOODS whether they are wanted, others as in the module that
+launches.
 What one kernel leaves to the next:
 
     params    [B, PARAMETERS] as the enumeration Parameter; FILTERS: 0 none, 1 min_p, 2 top_k or top_p, 3 both
     records   [B, SLICES, MOST, FIELDS] of each slice, best score first, as many as its COUNT
-    stats     [B, SLICES, STATISTICS]; SUM and RAW_SUM are of exponentials at the row's temperature, at 1
+    stats     [B, SLICES, STATISTICS]; SUM and RAW_SUM are of exponentials at the row's temperature, at 1;
+              RAW_BELOW is of those at 1, each times how far its logit is from the slice's largest
     made      [B, PARTS, BINS] tokens by how far they are below the top; by a first kernel, then within one of its bins
     place     [B, 2] which of the first bins that was, and how many tokens are before it
     weights   [B, SLICES, MOST + 2, 2] mass (over the top's) and number of the slice's tokens likelier than each record;
@@ -19,7 +21,7 @@ from engine.mlx.kernels.launch import Kernel
 
 _HELPERS = """
 enum Parameter { TEMPERATURE, SHARPNESS, LOG_MIN_P, TOP_P, TOP_K, FILTERS, PARAMETERS };
-enum Statistic { RAW_TOP, SUM, RAW_SUM, COUNT, STATISTICS = 8 };
+enum Statistic { RAW_TOP, SUM, RAW_SUM, RAW_BELOW, COUNT, STATISTICS = 8 };
 enum Field { SCORE, LOGIT, TOKEN, FIELDS };
 #define NONE -3.0e38f
 #define LARGEST 3.4e38f
@@ -96,7 +98,7 @@ PROPOSE = Kernel(
   for (int w = 0; w < WARPS; w++) raw_top = max(raw_top, parts[w]);
   BARRIER();
   const float top = raw_top * sharpness, least = top + params[row * PARAMETERS + LOG_MIN_P];
-  float sum = 0.0f, raw_sum = 0.0f;
+  float sum = 0.0f, raw_sum = 0.0f, raw_below = 0.0f;
 #pragma unroll
   for (int i = 0; i < PAIRS; i++) {
     const int token = first + i * THREADS;
@@ -107,9 +109,13 @@ PROPOSE = Kernel(
       sum += raw0 > NONE ? exponential(x[i] - top) : 0.0f;
       sum += raw1 > NONE ? exponential(x[PAIRS + i] - top) : 0.0f;
     }
-    if (LOGS) {
-      raw_sum += raw0 > NONE ? exponential(raw0 - raw_top) : 0.0f;
-      raw_sum += raw1 > NONE ? exponential(raw1 - raw_top) : 0.0f;
+    if (LIKELIHOODS) {
+      const float mass0 = raw0 > NONE ? exponential(raw0 - raw_top) : 0.0f;
+      const float mass1 = raw1 > NONE ? exponential(raw1 - raw_top) : 0.0f;
+      raw_sum += mass0;
+      raw_sum += mass1;
+      raw_below += mass0 > 0.0f ? mass0 * (raw0 - raw_top) : 0.0f;
+      raw_below += mass1 > 0.0f ? mass1 * (raw1 - raw_top) : 0.0f;
     }
     const bool one = raw0 > NONE && x[i] >= least, two = raw1 > NONE && x[PAIRS + i] >= least;
     score[i] = one ? raw0 : NONE;
@@ -122,7 +128,10 @@ PROPOSE = Kernel(
     }
   }
   if (filters > 1.0f) sum = block_sum(sum, parts, THREAD, THREADS);
-  if (LOGS) raw_sum = block_sum(raw_sum, parts, THREAD, THREADS);
+  if (LIKELIHOODS) {
+    raw_sum = block_sum(raw_sum, parts, THREAD, THREADS);
+    raw_below = block_sum(raw_below, parts, THREAD, THREADS);
+  }
   const int room = filters > 0.0f ? MOST : 1;
   int n = 0;
   for (float last = 0.0f; n < room;) {
@@ -152,6 +161,7 @@ PROPOSE = Kernel(
     stat[RAW_TOP] = raw_top;
     stat[SUM] = sum;
     stat[RAW_SUM] = raw_sum;
+    stat[RAW_BELOW] = raw_below;
     stat[COUNT] = float(n);
   }
 """,
@@ -344,19 +354,24 @@ WEIGH, WEIGH_BOTH = _weigh(False), _weigh(True)
 CHOOSE = Kernel(
     name="sample_choose",
     inputs=("logits", "params", "stats", "records", "weights"),
-    outputs=("drawn", "finite", "logs"),
+    outputs=("drawn", "finite", "likelihoods"),
     helpers=_HELPERS,
     body=f"""{_TOP}
   {_JOIN}
   BLOCK_ARRAY(float, sums, (MOST + 2) * 2);
-  float total = 0.0f, raw_total = 0.0f;
+  float total = 0.0f, raw_total = 0.0f, raw_below = 0.0f;
   for (int s = LANE; s < SLICES; s += 32) {{
-    const float below = stat[s * STATISTICS + RAW_TOP];
-    if (filters > 1.0f) total += stat[s * STATISTICS + SUM] * exponential(below * sharpness - top);
-    if (LOGS) raw_total += stat[s * STATISTICS + RAW_SUM] * exponential(below - raw_top);
+    const float slice_top = stat[s * STATISTICS + RAW_TOP];
+    if (filters > 1.0f) total += stat[s * STATISTICS + SUM] * exponential(slice_top * sharpness - top);
+    const float mass = LIKELIHOODS ? stat[s * STATISTICS + RAW_SUM] * exponential(slice_top - raw_top) : 0.0f;
+    if (mass > 0.0f) {{
+      raw_total += mass;
+      raw_below += stat[s * STATISTICS + RAW_BELOW] * exponential(slice_top - raw_top) + mass * (slice_top - raw_top);
+    }}
   }}
   total = warp_sum(total);
   raw_total = warp_sum(raw_total);
+  raw_below = warp_sum(raw_below);
   const int ends = filters > 2.0f ? n + 2 : filters > 1.0f ? n : 0;
   for (int i = WARP; i < ends * 2; i += WARPS) {{
     float sum = 0.0f;
@@ -379,6 +394,9 @@ CHOOSE = Kernel(
   const int token = n > 0 ? int(tokens[g]) : 0;
   drawn[row] = token;
   finite[row] = raw_top > NONE && raw_top < LARGEST;
-  if (LOGS) logs[row] = float(logits[(long)row * V + token]) - raw_top - logarithm(raw_total);
+  if (LIKELIHOODS) {{
+    likelihoods[row * 2] = float(logits[(long)row * V + token]) - raw_top - logarithm(raw_total);
+    likelihoods[row * 2 + 1] = raw_below / raw_total - logarithm(raw_total);
+  }}
 """,
 )

@@ -45,8 +45,10 @@ def test_a_draw_says_which_rows_hold_numbers(
         for place, value in bad[row]:
             logits[row, place] = value
     sampler = BatchSampler([SamplingParams(**row, seed=i) for i, row in enumerate(rows)])
-    finite = sampler(mx.array(logits).astype(dtype), [0] * len(rows)).finite.tolist()
-    assert finite == [row not in bad for row in range(len(rows))]
+    draw = sampler(mx.array(logits).astype(dtype), [0] * len(rows), likelihoods=True)
+    sound = [row not in bad for row in range(len(rows))]
+    assert draw.finite.tolist() == sound
+    assert np.isfinite(np.array(draw.likelihoods)[sound]).all()
 
 
 @pytest.mark.anyio

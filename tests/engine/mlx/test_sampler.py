@@ -92,7 +92,7 @@ def test_halving_finds_the_edge_that_a_sort_finds(values: list[list[int]], share
 def test_a_draw_is_put_together_without_waiting_for_logits(row: dict[str, float], vocab: int) -> None:
     """MLX refuses to evaluate anything while it traces a function."""
     sampler = BatchSampler([SamplingParams(**row)] * 2)
-    traced = mx.compile(lambda logits: sampler(logits, [0, 0], log_probabilities=True))
+    traced = mx.compile(lambda logits: sampler(logits, [0, 0], likelihoods=True))
     traced(mx.zeros((2, vocab)))
     with pytest.raises(ValueError, match="eval an array during function transformations"):
         mx.compile(lambda logits: mx.max(logits).item() * logits)(mx.zeros((2, vocab)))

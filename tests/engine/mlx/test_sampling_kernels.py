@@ -119,9 +119,9 @@ def test_a_row_draws_alone_what_it_draws_in_a_batch(pair: Pair) -> None:
 
 def test_the_order_of_threads_and_blocks_is_nothing(pair: Pair) -> None:
     logits = logits_of(1, 0.5, len(MIXED), VOCABS[1])
-    forwards = pair.kernels(MIXED, logits, [4] * 5, log_probabilities=True)
+    forwards = pair.kernels(MIXED, logits, [4] * 5, likelihoods=True)
     pair.backwards = True
-    backwards = pair.kernels(MIXED, logits, [4] * 5, log_probabilities=True)
+    backwards = pair.kernels(MIXED, logits, [4] * 5, likelihoods=True)
     assert all(mx.array_equal(a, b) for a, b in zip(forwards, backwards, strict=True))
 
 
@@ -139,16 +139,32 @@ def test_a_row_that_is_not_finite_is_told_and_disturbs_no_other(pair: Pair) -> N
     assert draw.tokens.tolist()[4:] == pair.kernels(rows, clean, [0] * 6).tokens.tolist()[4:]
 
 
-def test_log_probabilities_are_those_of_the_model(pair: Pair) -> None:
-    logits = logits_of(3, 3.0, len(MIXED), VOCABS[1])
-    draw, plain = (how(MIXED, logits, [1] * 5, log_probabilities=True) for how in (pair.kernels, pair.plain))
+@kept_fixture
+@given(
+    rows=st.lists(params, min_size=1, max_size=5),
+    drawn=normal,
+    vocab=st.sampled_from(VOCABS),
+    masked=st.booleans(),
+    dtype=st.sampled_from([mx.float32, mx.bfloat16]),
+)
+def test_likelihoods_are_those_of_the_model(
+    pair: Pair, rows: list[SamplingParams], drawn: tuple[int, float], vocab: int, masked: bool, dtype: mx.Dtype
+) -> None:
+    """Whatever the rows' settings are; masked: none but five tokens may be drawn."""
+    values = logits_of(*drawn, len(rows), vocab)
+    if masked:
+        values[:, 2 : vocab - 3] = -np.inf
+    logits = mx.array(values).astype(dtype)
+    draw, plain = (how(rows, logits, [1] * len(rows), likelihoods=True) for how in (pair.kernels, pair.plain))
     assert draw.tokens.tolist() == plain.tokens.tolist()
-    exact = logits.astype(np.float64)
-    exact -= np.log(np.exp(exact - exact.max(-1, keepdims=True)).sum(-1, keepdims=True)) + exact.max(-1, keepdims=True)
-    wanted = exact[np.arange(5), draw.tokens.tolist()]
-    np.testing.assert_allclose(np.array(draw.log_probabilities), wanted, atol=1e-5)
-    np.testing.assert_allclose(np.array(plain.log_probabilities), wanted, atol=1e-5)
-    assert pair.kernels(MIXED, logits, [1] * 5).log_probabilities is None
+    exact = np.array(logits.astype(mx.float32)).astype(np.float64)
+    exact -= exact.max(-1, keepdims=True)
+    exact -= np.log(np.exp(exact).sum(-1, keepdims=True))
+    expected = np.sum(np.exp(exact) * np.maximum(exact, -1e9), axis=-1)
+    wanted = np.stack([exact[np.arange(len(rows)), draw.tokens.tolist()], expected], axis=-1)
+    np.testing.assert_allclose(np.array(draw.likelihoods), wanted, atol=2e-5)
+    np.testing.assert_allclose(np.array(plain.likelihoods), wanted, atol=2e-5)
+    assert pair.kernels(rows, logits, [1] * len(rows)).likelihoods is None
 
 
 @pytest.fixture
@@ -175,16 +191,19 @@ def test_kernels_that_do_not_compile_leave_the_plain_path(monkeypatch: pytest.Mo
     assert BatchSampler(rows)(mx.array([[0.0, 9.0]]), [0]).tokens.tolist() == [1]
 
 
+@pytest.mark.parametrize(
+    ("place", "says"), [(0, "they draw other tokens"), (2, "they take tokens for more or less likely")]
+)
 @pytest.mark.usefixtures("unchecked")
-def test_kernels_that_draw_other_tokens_leave_the_plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_that_differ_leave_the_plain_path(monkeypatch: pytest.MonkeyPatch, place: int, says: str) -> None:
     right = emulator.call("cuda")
 
     def wrong(kernel: launch.Kernel, *inputs: mx.array, **how: Any) -> list[mx.array]:
         made = right(kernel, *inputs, **how)
-        return [made[0] + 1, *made[1:]] if "drawn" in kernel.outputs else made
+        return [*made[:place], made[place] + 1, *made[place + 1 :]] if "drawn" in kernel.outputs else made
 
     monkeypatch.setattr(launch.Kernel, "__call__", wrong)
-    assert kernel_trouble(both=True) == kernel_trouble(both=False) == "they draw other tokens"
+    assert kernel_trouble(both=True) == kernel_trouble(both=False) == says
     assert isinstance(BatchSampler([])._sampler, PlainSampler)
 
 
