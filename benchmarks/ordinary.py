@@ -123,11 +123,11 @@ class Watch:
 
         return hand
 
-    def _accept(self) -> Callable[[Row, int], None]:
-        def accept(row: Row, token: int) -> None:
+    def _accept(self) -> Callable[..., None]:
+        def accept(row: Row, token: int, **more: Any) -> None:
             if len(self._marks) == 3:
                 self._marks.append(time.perf_counter())
-            self._originals[2](row, token)
+            self._originals[2](row, token, **more)
 
         return accept
 

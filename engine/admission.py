@@ -24,6 +24,8 @@ def check_requests(requests: Sequence[GenerationRequest], model: ModelInfo) -> N
             raise RequestError(f"request {request.id!r} has tools, but {why}")
         if request.sampling.cue is not None and (why := model.lacks("conclude")) is not None:
             raise RequestError(f"request {request.id!r} has a cue, but {why}")
+        if request.likelihoods and (why := model.lacks("logprobs")) is not None:
+            raise RequestError(f"request {request.id!r} wants likelihoods, but {why}")
 
 
 def check_room(request: GenerationRequest, prompt_tokens: int, model: ModelInfo, *, image_tokens: int = 0) -> None:

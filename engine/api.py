@@ -20,7 +20,8 @@ from typing import Literal, Protocol, Self, runtime_checkable
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import EngineError
-from engine.tools import Tool as Tool  # noqa: PLC0414 - a name of this module, too
+from engine.likelihoods import Likelihoods as Likelihoods  # noqa: PLC0414 - a name of this module, too
+from engine.tools import Tool as Tool  # noqa: PLC0414
 from engine.tools import ToolCall as ToolCall  # noqa: PLC0414
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -117,6 +118,7 @@ class GenerationRequest(_Record):
               the answer section, unless the model opens a think tag all the same.
     tools     what the model is told that it may call. Its calls are text of the answer section, in the model's own
               form; those that a server took out of the text are put back as `<tool_call>` with JSON in it.
+    likelihoods   how likely each token was is wanted with the completion.
     """
 
     id: str
@@ -124,6 +126,7 @@ class GenerationRequest(_Record):
     sampling: SamplingParams = SamplingParams()
     thinking: bool = True
     tools: tuple[Tool, ...] = ()
+    likelihoods: bool = False
 
 
 class Usage(_Record):
@@ -186,6 +189,7 @@ class Completion(_Record):
     forced       the engine ended it, with the tag or with the cue, at `reasoning_budget` or by `conclude`.
     approximate  its token ids are an estimate: who generated it does not say which they were.
     interruptions   of the connection to who generates it; what was generated before the last `restarted` is not in it.
+    likelihoods  of its tokens, if they were asked for.
     """
 
     request_id: str
@@ -198,6 +202,7 @@ class Completion(_Record):
     usage: Usage = Usage()
     approximate: bool = False
     interruptions: tuple[Interruption, ...] = ()
+    likelihoods: Likelihoods | None = Field(None, repr=False)
 
     @property
     def reasoning_ids(self) -> tuple[int, ...]:
@@ -285,7 +290,8 @@ _LACKING: dict[Capability, str] = {
     "that can go on with an assistant's turn",
     "seeds": "draws without seeds: use a model of the mlx engine",
     "exact_tokens": "counts tokens roughly: use a model of the mlx engine, or name a `tokenizer`",
-    "logprobs": "does not say how likely its tokens were",
+    "logprobs": "does not say how likely its tokens were: use a model of the mlx engine, or a server that gives "
+    "log-probabilities",
 }
 
 
@@ -308,7 +314,7 @@ class ModelInfo(_Record):
                     `GenerationStream.conclude`. Without it, who is out of budget or concluded ends with `budget`.
     seeds           it obeys `SamplingParams.seed`. Without it, no two completions are the same.
     exact_tokens    its token ids and the counts of its tokenizer are the model's own, not an estimate.
-    logprobs        it can say how likely each token was.
+    logprobs        it can say how likely each token was: `GenerationRequest.likelihoods`.
     """
 
     name: str
@@ -345,8 +351,8 @@ class Engine(Protocol):
         """Start generating; nothing runs before the stream is entered.
 
         Raises, on entering the stream and before anything is generated: RequestError (two requests of one id, a prompt
-        without a word, whatever images it has, and what the engine lacks: images, tools, a cue), ImageError,
-        ContextError (a prompt that leaves no room for a token), EngineClosedError.
+        without a word, whatever images it has, and what the engine lacks: images, tools, a cue, likelihoods),
+        ImageError, ContextError (a prompt that leaves no room for a token), EngineClosedError.
         """
 
     async def aclose(self) -> None:

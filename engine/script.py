@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from engine.api import EngineEvent, Failure, GenerationRequest, Section
 from engine.byte_tokenizer import END, THINK_CLOSE, ByteTokenizer
 from engine.errors import EngineError
+from engine.likelihoods import Likelihood
 from engine.sequence import Sequence
 
 
@@ -25,6 +26,8 @@ class Script:
     held                waits before its first token, as with `ScriptedEngine(hold=...)`.
     error, fail_after   fail with this error once `fail_after` tokens are generated.
     tokens_per_step     how many tokens a step adds at most; None: as the engine was told.
+    log_probabilities   of the tokens it gets, in order, the last one of all that follow; empty: numbers that depend on
+                        each token and its place. Entropies are what such a draw is expected to tell: their negatives.
     """
 
     reasoning: str = ""
@@ -35,6 +38,7 @@ class Script:
     error: EngineError | None = None
     fail_after: int = 0
     tokens_per_step: int | None = None
+    log_probabilities: tuple[float, ...] = ()
 
 
 ScriptLike = Script | str | abc.Sequence[int]
@@ -79,7 +83,8 @@ class ScriptedRow(Sequence):
             if self.script.error is not None and len(self.token_ids) >= self.script.fail_after:
                 failure = Failure(self.request.id, self.script.error)
             else:
-                self.accept(self.forced[0] if self.forced else self._next())
+                token = self.forced[0] if self.forced else self._next()
+                self.accept(token, likelihood=self._likelihood(token))
         end = failure or (self.completion() if self.finish_reason is not None else None)
         return [*self.chunks(), *([end] if end is not None else [])]
 
@@ -88,6 +93,11 @@ class ScriptedRow(Sequence):
         if token is not None:
             return token
         return THINK_CLOSE if self._tagged and self.section == "reasoning" else END
+
+    def _likelihood(self, token: int) -> Likelihood:
+        told, place = self.script.log_probabilities, len(self.token_ids)
+        drawn = told[min(place, len(told) - 1)] if told else -((token * 31 + place * 17) % 64) / 16
+        return Likelihood(drawn, -drawn)
 
     def _tokens_of(self, script: Script) -> dict[Section, Iterator[int]]:
         if script.token_ids is None:

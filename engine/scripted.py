@@ -117,6 +117,7 @@ class ScriptedEngine:
     thinks           False: a model without think tags.
     images, tools    False: it reads text only, calls no tools.
     conclude         False: it cannot be made to answer in the midst of its reasoning.
+    logprobs         False: it does not say how likely its tokens were.
     sampling         what the makers of the model recommend, if they say.
 
     What tests look at: `requests` (all it ever got, in order), `cancelled` and `concluded` (request ids),
@@ -135,6 +136,7 @@ class ScriptedEngine:
         images: bool = True,
         tools: bool = True,
         conclude: bool = True,
+        logprobs: bool = True,
         sampling: RecommendedSampling | None = None,
         name: str = "scripted",
         fingerprint: str = "scripted-1",
@@ -156,6 +158,7 @@ class ScriptedEngine:
             images=images,
             tools=tools,
             conclude=conclude,
+            logprobs=logprobs,
         )
         self._tokenizer = ByteTokenizer(thinks=thinks)
         self.requests: list[GenerationRequest] = []

@@ -20,6 +20,7 @@ from engine.api import (
     Usage,
 )
 from engine.detokenizer import Detokenizer
+from engine.likelihoods import Likelihood, Likelihoods
 
 
 class SequenceTokenizer(Protocol):
@@ -170,6 +171,7 @@ class Sequence:
             "answer": _SectionText(tokenizer.decode_exactly, request.sampling.stop),
         }
         self._tag: list[tuple[int, str | None]] = []  # the beginning of a closing tag of several tokens, perhaps
+        self._likelihoods: list[Likelihood | None] | None = [] if request.likelihoods else None
         self._unsent: list[int] = []
         self._chunks: list[TokenChunk] = []
         self._cued = False
@@ -197,14 +199,19 @@ class Sequence:
             bounds.append(sampling.reasoning_budget - self._reasoning_tokens - len(self._tag))
         return min(bounds, default=None)
 
-    def accept(self, token: int, text: str | None = None) -> None:
+    def accept(self, token: int, text: str | None = None, likelihood: Likelihood | None = None) -> None:
         """Take the next token. Sets `finish_reason`, or fills `forced`, if it is time.
 
-        text  what it adds to the text of its section, where somebody else has decoded it; None: it is decoded here.
+        text        what it adds to the text of its section, where somebody else has decoded it; None: it is decoded
+                    here.
+        likelihood  of the draw, kept if the request wants it; a forced token is none.
         """
         if self.forced:
             self.forced.popleft()
+            likelihood = None
         self.token_ids.append(token)
+        if self._likelihoods is not None:
+            self._likelihoods.append(likelihood)
         self._unsent.append(token)
         if token in self._tokenizer.end_ids:
             self.finish("stop")
@@ -262,6 +269,7 @@ class Sequence:
             closed=self._closed,
             forced=self._was_forced,
             usage=self.usage(),
+            likelihoods=None if self._likelihoods is None else Likelihoods.of(self._likelihoods),
         )
 
     def usage(self) -> Usage:

@@ -7,12 +7,14 @@ a token that must be forced replaces the draw before it is fed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import mlx.core as mx
 
 from engine.errors import EngineError
+from engine.likelihoods import Likelihood
 from engine.mlx.model import BatchCache, RowCache, TextModel
+from engine.mlx.plain_sampler import Draw
 from engine.mlx.row import Row
 from engine.mlx.sampler import BatchSampler
 
@@ -33,8 +35,7 @@ class DecodeBatch:
         self._model = model
         self.rows: list[Row] = []
         self._caches: Sequence[BatchCache] = []
-        self._inputs = mx.zeros((0,), dtype=mx.uint32)  # [B] the next tokens to feed; not yet read
-        self._inputs_finite = mx.zeros((0,), dtype=mx.bool_)  # [B] whether they were drawn from numbers; not yet read
+        self._inputs = _none()  # the next tokens to feed, as they were drawn; not yet read
         self._inputs_are_known: list[bool] = []  # the last token of a row that joins is fed, but is no news to it
         self._sampler = BatchSampler([])
         self._steps = 0
@@ -54,9 +55,7 @@ class DecodeBatch:
                 cache.extend(more)
         else:
             self._caches = copies
-        last = mx.array([row.ids[-1] for row in rows], dtype=mx.uint32)
-        self._inputs = mx.concatenate([self._inputs, last])
-        self._inputs_finite = mx.concatenate([self._inputs_finite, mx.ones((len(rows),), dtype=mx.bool_)])
+        self._inputs = _joined(self._inputs, [row.ids[-1] for row in rows])
         self._inputs_are_known += [True] * len(rows)
         self._sampler = BatchSampler([row.request.sampling for row in self.rows])
 
@@ -65,19 +64,22 @@ class DecodeBatch:
 
         A row whose logits are not finite ends with an EngineError; the others do not notice.
         """
-        inputs, finite = self._with_forced(self._inputs), self._inputs_finite
+        read = self._inputs
+        inputs = self._with_forced(read.tokens)
         logits = self._model(inputs[:, None], cache=self._caches)[:, -1, :]  # [B, V]
         draws = [len(row.token_ids) + (not k) for row, k in zip(self.rows, self._inputs_are_known, strict=True)]
-        draw = self._sampler(logits, draws)
-        self._inputs, self._inputs_finite = draw.tokens.astype(mx.uint32), draw.finite
-        mx.async_eval(self._inputs, self._inputs_finite, [cache.state for cache in self._caches])
+        draw = self._sampler(logits, draws, likelihoods=any(row.request.likelihoods for row in self.rows))
+        self._inputs = draw._replace(tokens=draw.tokens.astype(mx.uint32))
+        launched = [array for array in self._inputs if array is not None]
+        mx.async_eval(launched, [cache.state for cache in self._caches])
         tokens: list[int] = inputs.tolist()  # type: ignore[assignment]  # waits for the step before
-        drawn: list[bool] = finite.tolist()  # type: ignore[assignment]
-        for row, token, is_drawn, is_known in zip(self.rows, tokens, drawn, self._inputs_are_known, strict=True):
+        drawn: list[bool] = read.finite.tolist()  # type: ignore[assignment]
+        news = zip(self.rows, tokens, drawn, self._inputs_are_known, _likelihoods(read), strict=True)
+        for row, token, is_drawn, is_known, likelihood in news:
             if not is_drawn:
                 row.fail(EngineError(_NOT_FINITE.format(tokens=len(row.token_ids))))
             elif not is_known:
-                row.accept(token)
+                row.accept(token, likelihood=likelihood)
         self._inputs_are_known = [False] * len(self.rows)
         self._steps += 1
         if self._steps % _CLEAR_CACHE_STEPS == 0:
@@ -105,12 +107,11 @@ class DecodeBatch:
         self.rows = [self.rows[i] for i in kept]
         self._inputs_are_known = [self._inputs_are_known[i] for i in kept]
         if kept:
-            places = mx.array(kept)
-            self._inputs, self._inputs_finite = self._inputs[places], self._inputs_finite[places]
+            self._inputs = _kept(self._inputs, mx.array(kept))
             for cache in self._caches:
                 cache.filter(kept)
         else:
-            self._inputs, self._inputs_finite = mx.zeros((0,), dtype=mx.uint32), mx.zeros((0,), dtype=mx.bool_)
+            self._inputs = _none()
             self._caches = []
         self._sampler = BatchSampler([row.request.sampling for row in self.rows])
 
@@ -121,3 +122,31 @@ class DecodeBatch:
             return inputs
         override = mx.array(forced)
         return mx.where(override >= 0, override.astype(mx.uint32), inputs)
+
+
+def _none() -> Draw:
+    return Draw(mx.zeros((0,), dtype=mx.uint32), mx.zeros((0,), dtype=mx.bool_))
+
+
+def _joined(draw: Draw, tokens: list[int]) -> Draw:
+    """What was drawn for rows, and tokens of others that nobody drew now."""
+    more = len(tokens)
+    return Draw(
+        mx.concatenate([draw.tokens, mx.array(tokens, dtype=mx.uint32)]),
+        mx.concatenate([draw.finite, mx.ones((more,), dtype=mx.bool_)]),
+        None if draw.likelihoods is None else mx.concatenate([draw.likelihoods, mx.zeros((more, 2))]),
+    )
+
+
+def _kept(draw: Draw, places: mx.array) -> Draw:
+    """Of what was drawn, that for the rows at some places."""
+    likelihoods = None if draw.likelihoods is None else draw.likelihoods[places]
+    return Draw(draw.tokens[places], draw.finite[places], likelihoods)
+
+
+def _likelihoods(draw: Draw) -> Iterable[Likelihood | None]:
+    """Of each row's draw; None for all if no row has asked."""
+    if draw.likelihoods is None:
+        return [None] * draw.tokens.size
+    pairs: list[tuple[float, float]] = draw.likelihoods.tolist()  # type: ignore[assignment]
+    return [Likelihood(log_probability, -expected) for log_probability, expected in pairs]

@@ -222,7 +222,7 @@ class MLXEngine:
         except Exception as error:  # whoever makes the engine waits for it
             self._ready.put(error)
             return None
-        info = loaded.info.model_copy(update={"max_rows": scheduler.max_rows})
+        info = loaded.info.model_copy(update={"max_rows": scheduler.max_rows, "logprobs": True})
         self._ready.put((loaded.tokenizer, info, loaded.images))
         return scheduler
 

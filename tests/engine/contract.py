@@ -197,6 +197,55 @@ async def other_seeds_give_other_draws(subject: Subject) -> None:
     assert len({end.token_ids for end in await completions(subject.thinking, *asked)}) > 4
 
 
+# ---- likelihoods
+
+
+def wanting(requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
+    return [each.model_copy(update={"likelihoods": True}) for each in requests]
+
+
+@promise
+async def likelihoods_are_those_of_the_drawn_tokens_or_refused(subject: Subject) -> None:
+    engine = subject.thinking
+    if engine.model.lacks("logprobs") is not None:
+        await refused(
+            engine, RequestError, "'a' wants likelihoods, but .* does not say how likely", *wanting([request()])
+        )
+        return
+    together, unasked = await completions(engine, *wanting(mixed())), await completions(engine, *mixed())
+    assert any(end.forced for end in together)
+    for end, other in zip(together, unasked, strict=True):
+        assert (end.token_ids, other.likelihoods) == (other.token_ids, None)
+        assert end.likelihoods is not None
+        numbers, reasoned = end.likelihoods.log_probabilities, end.usage.reasoning_tokens
+        assert len(numbers) == len(end.token_ids)
+        assert None not in numbers[:reasoned], "all of the reasoning is drawn"
+        assert not end.forced or numbers[reasoned] is None, "a forced tag is not"
+        assert end.forced or None not in numbers
+        assert all(number <= 0 for number in numbers if number is not None)
+        entropies = end.likelihoods.entropies
+        assert entropies is None or [n is None for n in entropies] == [n is None for n in numbers]
+
+
+@promise
+async def likelihoods_are_the_same_alone_and_in_a_batch(subject: Subject) -> None:
+    engine = subject.thinking
+    if engine.model.lacks("logprobs") is not None:
+        return
+    # Half of them ask: what is computed for a batch must not come to the wrong row.
+    some = [*wanting(mixed()[::2]), *mixed()[1::2]]
+    for end, asked in zip(await completions(engine, *some), some, strict=True):
+        (alone,) = await completions(engine, asked)
+        assert (end.likelihoods is None) == (alone.likelihoods is None) == (not asked.likelihoods)
+        if end.likelihoods is not None and alone.likelihoods is not None:
+            assert end.likelihoods.log_probabilities == near(alone.likelihoods.log_probabilities)
+            assert end.likelihoods.entropies == near(alone.likelihoods.entropies)
+
+
+def near(numbers: Sequence[float | None] | None) -> object:
+    return numbers and pytest.approx(numbers, abs=1e-3)
+
+
 # ---- while they run
 
 

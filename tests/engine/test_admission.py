@@ -11,6 +11,7 @@ from engine.errors import ContextError, RequestError
 ABLE = ModelInfo(name="m", images=True, logprobs=True)
 UNABLE = ModelInfo(name="m", conclude=False, seeds=False, exact_tokens=False)
 SEEING = GenerationRequest(id="a", messages=(Message(role="user", text="?", images=(ImagePart(data=b"x"),) * 2),))
+CURIOUS = GenerationRequest(id="a", messages=(Message(role="user", text="?"),), likelihoods=True)
 CUED = GenerationRequest(
     id="a", messages=(Message(role="user", text="?"),), sampling=SamplingParams(cue=AnswerCue(text="="))
 )
@@ -27,7 +28,11 @@ CUED = GenerationRequest(
         ),
         ("seeds", "m draws without seeds: use a model of the mlx engine"),
         ("exact_tokens", "m counts tokens roughly: use a model of the mlx engine, or name a `tokenizer`"),
-        ("logprobs", "m does not say how likely its tokens were"),
+        (
+            "logprobs",
+            "m does not say how likely its tokens were: use a model of the mlx engine, or a server that gives "
+            "log-probabilities",
+        ),
     ],
 )
 def test_who_lacks_something_says_who_can(capability: str, says: str) -> None:
@@ -40,6 +45,10 @@ def test_who_lacks_something_says_who_can(capability: str, says: str) -> None:
     [
         (SEEING, "request 'a' has images, but m reads text only: use a model that sees"),
         (CUED, "request 'a' has a cue, but m cannot be made to answer in the midst of its reasoning"),
+        (
+            CURIOUS,
+            "request 'a' wants likelihoods, but m does not say how likely its tokens were: use a model of the mlx",
+        ),
     ],
 )
 def test_it_is_refused_by_name(request_: GenerationRequest, says: str) -> None:

@@ -252,6 +252,23 @@ class ForgetsTools(Deviant):
         return self.engine.generate([request.model_copy(update={"tools": ()}) for request in requests])
 
 
+class OneLate(Deviant):
+    """Tells of each token how likely the one before it was."""
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> GenerationStream:
+        return TellingLate(self.engine.generate(requests))
+
+
+class TellingLate(DeviantStream):
+    async def __anext__(self) -> EngineEvent:
+        event = await anext(self.stream)
+        if isinstance(event, Completion) and event.likelihoods is not None:
+            numbers = event.likelihoods.log_probabilities
+            late = event.likelihoods.model_copy(update={"log_probabilities": (*numbers[:1], *numbers[:-1])})
+            return event.model_copy(update={"likelihoods": late})
+        return event
+
+
 @pytest.mark.parametrize(
     ("deviant", "broken"),
     [
@@ -262,6 +279,7 @@ class ForgetsTools(Deviant):
         (TakesAnything, "bad_requests_are_refused_on_entering"),
         (NeverConcludes, "what_is_concluded_answers"),
         (Miscounts, "every_token_is_accounted_for"),
+        (OneLate, "likelihoods_are_those_of_the_drawn_tokens_or_refused"),
         (ForgetsTools, "tools_are_part_of_the_prompt_or_refused"),
     ],
 )

@@ -85,6 +85,22 @@ def test_chunks_add_up_to_the_completion(text: str, step: int, stop: str) -> Non
     anyio.run(main)
 
 
+async def test_a_script_says_how_likely_its_tokens_are() -> None:
+    asked = request(reasoning_budget=3, answer_budget=9).model_copy(update={"likelihoods": True})
+
+    async def told(script: Script) -> tuple[float | None, ...]:
+        last = (await play(ScriptedEngine(script), asked))[-1]
+        assert isinstance(last, Completion)
+        assert last.likelihoods is not None
+        return last.likelihoods.log_probabilities
+
+    assert await told(Script("abc", "xy", log_probabilities=(-1.0, -2.0))) == (-1.0, -2.0, -2.0, None, -2.0, -2.0, -2.0)
+    first, second, third, tag, *answer = await told(Script("aaa", "xy"))
+    assert len({first, second, third}) == 3
+    assert (tag, None in answer) == (None, False)
+    assert (await told(Script("aab", "xy")))[:2] == (first, second), "by the token and its place"
+
+
 async def test_rows_take_turns() -> None:
     engine = ScriptedEngine(PLAN, tokens_per_step=1)
     events = await play(engine, request("a"), request("b"))

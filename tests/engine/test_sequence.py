@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.api import Completion, GenerationRequest, Message, SamplingParams, TokenChunk
+from engine.api import AnswerCue, Completion, GenerationRequest, Likelihoods, Message, SamplingParams, TokenChunk
+from engine.likelihoods import Likelihood
 from engine.sequence import Sequence
 
 END, OPEN, CLOSE, CLOSE_1, CLOSE_2 = 0, 1, 2, 3, 4
@@ -177,6 +178,36 @@ def test_tokens_that_come_with_their_text_give_what_they_give_alone(
     told, chunks = feed(tokens, sampling, tags=tags, told=True)
     assert told == alone
     assert "".join(chunk.text for chunk in chunks if chunk.section == "answer") == (told.text if told.closed else "")
+
+
+@pytest.mark.parametrize("tags", ["single", "double", "none"])
+@pytest.mark.parametrize("entropies", [True, False])
+def test_likelihoods_are_of_drawn_tokens_and_stand_at_their_places(tags: str, entropies: bool) -> None:
+    sampling = SamplingParams(reasoning_budget=2, answer_budget=9, cue=AnswerCue(text="=["))
+    asked = GenerationRequest(id="r", messages=(Message(role="user", text="?"),), sampling=sampling, likelihoods=True)
+    tokenizer = LetterTokenizer(tags)
+    done = []
+    for request in (asked, asked.model_copy(update={"likelihoods": False})):
+        sequence = Sequence(request, tokenizer, prompt_tokens=1, opened=tags != "none")
+        rest = ids("abxy.")
+        while sequence.finish_reason is None:
+            token = sequence.forced[0] if sequence.forced else rest.pop(0)
+            # Rounding may leave a token that is certain a little beyond 0.
+            sequence.accept(token, likelihood=Likelihood(token / 1000 - 0.1, -1e-9 if entropies else None))
+        done.append(sequence.completion())
+    forced = 1 if tags == "single" else 2
+    numbers = (
+        *(ord(c) / 1000 - 0.1 for c in "ab"),
+        *[None] * forced,
+        *(min(ord(c) / 1000 - 0.1, 0) for c in "xy"),
+        -0.1,
+    )
+    assert done[0].likelihoods == Likelihoods(
+        log_probabilities=numbers,
+        entropies=tuple(None if n is None else 0.0 for n in numbers) if entropies else None,
+    )
+    assert done[1] == done[0].model_copy(update={"likelihoods": None})
+    assert "likelihoods" not in repr(done[0])
 
 
 @given(tokens=st.lists(st.sampled_from(ids("ab >")), min_size=30), budget=st.integers(1, 9), answer=st.integers(1, 6))

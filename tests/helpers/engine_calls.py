@@ -24,6 +24,16 @@ async def complete(engine: Engine, requests: Sequence[GenerationRequest]) -> lis
     return [done[r.id] for r in requests]
 
 
+def same_likelihoods(one: Completion, other: Completion) -> bool:
+    """Whether two completions of the same tokens say alike how likely those were, within rounding."""
+    first, second = one.likelihoods, other.likelihoods
+    if first is None or second is None:
+        return first is second
+    return first.log_probabilities == pytest.approx(second.log_probabilities, abs=1e-3) and first.entropies == (
+        second.entropies and pytest.approx(second.entropies, abs=1e-3)
+    )
+
+
 def after_each_step(patch: pytest.MonkeyPatch, look: Callable[[Scheduler], T]) -> list[T]:
     """A list that grows by what `look` finds after every step of any scheduler, until the patch is undone."""
     found: list[T] = []

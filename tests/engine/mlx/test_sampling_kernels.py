@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from emulator import TEXTS, Text
-from engine_calls import complete
+from engine_calls import complete, same_likelihoods
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sampling_params import params
@@ -227,6 +227,7 @@ async def test_an_engine_writes_with_kernels_what_it_writes_without(
             id=f"r{i}",
             messages=(Message(role="user", text="Hello" * (1 + i % 2)),),
             sampling=row.model_copy(update={"max_tokens": 5 + 2 * i}),
+            likelihoods=i != 1,
         )
         for i, row in enumerate(MIXED)
     ]
@@ -244,4 +245,5 @@ async def test_an_engine_writes_with_kernels_what_it_writes_without(
     with not_compiled():
         found = await complete(llama, requests)
     assert [completion.token_ids for completion in found] == [completion.token_ids for completion in plain]
+    assert all(same_likelihoods(a, b) for a, b in zip(found, plain, strict=True))
     assert launches > 40
