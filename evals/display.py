@@ -229,7 +229,7 @@ def notices(event: EvalEvent) -> list[str]:
         return describe_start(event)
     if isinstance(event, PlaceLost):
         others = "the other" if event.left == 1 else f"the other {event.left}"
-        return [f"lost {event.name}: {_one_line(event.why)}; its problems go to {others}"]
+        return [f"lost {event.name}: {one_line(event.why)}; its problems go to {others}"]
     failure = describe_failure(event) if isinstance(event, RunEnded) else None
     return [] if failure is None else [failure]
 
@@ -245,7 +245,7 @@ def describe_start(event: EvalStarted) -> list[str]:
         f"{record.benchmark}: {plural(record.data.selected, 'problem')}{epochs}, method {record.method} with "
         f"{record.model.name}: {sizes}, {at_once}",
         *note_lines(c, record.model),
-        *(f"warning: {_one_line(warning)}" for warning in record.data_warnings),
+        *(f"warning: {one_line(warning)}" for warning in record.data_warnings),
     ]
 
 
@@ -253,7 +253,7 @@ def describe_failure(event: RunEnded) -> str | None:
     """Why a run failed; None if it did not."""
     if event.scores.error is None:
         return None
-    return f"failed: {event.scores.problem_id}: {_one_line(event.scores.error)}"
+    return f"failed: {event.scores.problem_id}: {one_line(event.scores.error)}"
 
 
 def loading_line(tally: Tally) -> str:
@@ -296,10 +296,10 @@ def result_lines(results: EvalResults) -> list[str]:
     statuses = ", ".join(f"{count} {status}" for status, count in results.statuses.items()) or "none"
     return [
         f"{results.benchmark}, {results.method}: {number(results.mean)} ({what}, 95% interval)",
-        *_aligned(_round_rows(results)),
+        *aligned(_round_rows(results)),
         f"the runs' answers: {number(results.answer)}; final candidates: {statuses}",
         f"{'-' if each is None else f'{each:,.0f}'} tokens a problem, {tokens:,} in all",
-        *(f"warning: {_one_line(warning)}" for warning in results.warnings),
+        *(f"warning: {one_line(warning)}" for warning in results.warnings),
     ]
 
 
@@ -327,8 +327,8 @@ def comparison_lines(c: Comparison) -> list[str]:
     both = f"{plural(c.problems, 'problem')} in both"
     return [
         f"{c.benchmark}, scored by {c.metric}: {both}{left}; 95% intervals, by problem",
-        *_aligned(rows),
-        *(f"note: {_one_line(note)}" for note in c.notes),
+        *aligned(rows),
+        *(f"note: {one_line(note)}" for note in c.notes),
     ]
 
 
@@ -337,7 +337,7 @@ def _contrast(contrast: Contrast) -> tuple[str, str, str]:
     return first, second, number(contrast.difference, signed=True)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """A table without lines: names and numbers with intervals to the left of their column, others to the right."""
     columns = list(zip(*rows, strict=True))
     padded = []
@@ -352,7 +352,8 @@ def _short(figure: Estimate | None) -> str:
     return "-" if figure is None or figure.value is None else f"{figure.value:.3f}"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A text of anybody's as a line on a terminal."""
     return " ".join(printable(text).split())
 
 

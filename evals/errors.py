@@ -5,7 +5,8 @@ EvalError
 ├── DataError        the data cannot be loaded: no network, no file, a missing column, nothing left after filters
 │   └── GoldError      a gold answer, or a field beside it, is not what the metric needs
 └── ResultsError     a results folder cannot be read, written or continued
-    └── OtherEvalError   it holds an evaluation of another configuration; `keys` names what differs
+    ├── OtherEvalError   it holds an evaluation of another configuration; `keys` names what differs
+    └── ReplayError      what was recorded does not say how that would have ended
 """
 
 from __future__ import annotations
@@ -39,3 +40,7 @@ class OtherEvalError(ResultsError):
     def __init__(self, message: str, keys: tuple[str, ...]) -> None:
         super().__init__(message)
         self.keys = keys
+
+
+class ReplayError(ResultsError):
+    """What was recorded does not say how that would have ended: it was never generated, or the record is not whole."""

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from evals.errors import ResultsError
 from evals.folder import SCORES
+from evals.replay.table import notes
 from evals.report import plots
 from evals.report.pictures import Picture, picture
 from evals.report.reading import EvalReader
@@ -63,6 +64,8 @@ def _context(reader: EvalReader) -> dict[str, Any]:
         "unchanged": len(results.rounds) > 1 and not changed,
         "changes": changes(results, anchors(results)),
         "facts": facts(results, reader.timings),
+        "replay": reader.replay,
+        "replay_notes": list(notes(reader.replay)) if reader.replay is not None else [],
         "problems_note": "",
     }
 

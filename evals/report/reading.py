@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from evals.errors import ResultsError
 from evals.folder import CANDIDATES, RESULTS, RUNS, SCORES, TIMINGS, read_json, read_results, run_name
+from evals.replay.keeping import kept
 from evals.results import CandidateRecord, EvalTimings
 from evals.run_scores import RunScores
 from rsa.digests import Trust, unseal, unseal_lines
@@ -66,7 +67,8 @@ def ending(record: CandidateRecord) -> Ending:
 
 
 class EvalReader:
-    """An evaluation's results; `timings` is None without its file, and `trust` notes what was taken on trust.
+    """An evaluation's results; `timings` is None without its file, `replay` unless one is kept of these results.
+    `trust` notes what was taken on trust.
 
     Raises ResultsError if they cannot be read, or were changed and are not taken on `trust`.
     """
@@ -76,6 +78,7 @@ class EvalReader:
         self.trust = Trust(folder, given=trust)
         self.results = read_results(folder, trust=trust)
         self.timings = read_json(folder / TIMINGS, EvalTimings, self.trust) if (folder / TIMINGS).exists() else None
+        self.replay = kept(folder, self.results, self.trust)
         self.survey = self._survey()
 
     def _survey(self) -> Survey:

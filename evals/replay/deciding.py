@@ -1,0 +1,256 @@
+"""A recorded run decided again: the same functions as of a live run, asked of what was recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from evals.errors import ReplayError
+from evals.replay.recording import RecordedRun
+from evals.replay.variants import Variant
+from rsa.answers.equivalence import AnswerMatcher
+from rsa.answers.math_pool import MathWorkers
+from rsa.policies import registry, selecting
+from rsa.policies.levels import Ruling, levels, rule, standing_at
+from rsa.policies.selecting import Chosen
+from rsa.prompts import load_prompts
+from rsa.results import Candidate, Decision, LimitName, Round, RunResult
+from rsa.settings.config import RSAConfig
+from rsa.votes import count_votes
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run comes to, decided again.
+
+    choice      who answers for it; None: nobody gave an answer.
+    rounds      as they were left: candidates of one that was cut have the tokens that they had then.
+    decisions   of its policies, in their order.
+    failed      nobody of its last round was well: it has no value.
+    muted       candidates that would have been made to answer: what they would have said was not generated, so that
+                they count as without an answer.
+    """
+
+    choice: Chosen | None
+    rounds: tuple[Round, ...]
+    selection: Round | None
+    decisions: tuple[Decision, ...]
+    failed: bool = False
+    muted: int = 0
+
+    @property
+    def answer(self) -> str | None:
+        return None if self.choice is None else self.choice.candidate.answer
+
+    @property
+    def played(self) -> tuple[Round, ...]:
+        """All rounds, the last aggregation among them."""
+        return self.rounds if self.selection is None else (*self.rounds, self.selection)
+
+    @property
+    def tokens(self) -> int:
+        """Generated, by all candidates together."""
+        return sum(played.usage.completion_tokens for played in self.played)
+
+    @property
+    def steps(self) -> int:
+        """Of an engine that decodes a whole round at once: the longest candidate of each round, added up."""
+        return sum(max(map(_tokens, played.candidates)) for played in self.played)
+
+
+class Remembering(AnswerMatcher):
+    """Compares two answers once, however often they are asked about: a replay counts the same votes again and again."""
+
+    def __init__(self, task: str, math: MathWorkers) -> None:
+        super().__init__(load_prompts(task).answer, workers=math)
+        self._same: dict[tuple[str, str], bool] = {}
+
+    async def same(self, left: str, right: str) -> bool:
+        pair = (left, right)
+        if pair not in self._same:
+            self._same[pair] = await super().same(left, right)
+        return self._same[pair]
+
+
+async def replay(run: RecordedRun, variant: Variant, matcher: AnswerMatcher) -> Outcome:
+    """A run as it would have ended with other settings.
+
+    matcher  of the task of the run: `Remembering`.
+
+    Raises ReplayError where that depends on what was never generated, ConfigError for settings that make no sense.
+    """
+    config = variant.settings(run.result.config)
+    try:
+        return await _Again(run.result, config, matcher).outcome()
+    except ReplayError as error:
+        raise ReplayError(f"{variant.name}: {error}, in {run.folder}") from None
+
+
+class _Again:
+    """A run while it is decided again, round by round: as `rsa.run.Run`, without generating."""
+
+    def __init__(self, recorded: RunResult, config: RSAConfig, matcher: AnswerMatcher) -> None:
+        self.recorded, self.config, self.matcher = recorded, config, matcher
+        self.select = registry.select_policy(config.select)
+        self.rounds: list[Round] = []
+        self.decisions: list[Decision] = []
+        self.muted = 0
+
+    async def outcome(self) -> Outcome:
+        """All of it."""
+        self._check_answers()
+        ended = None
+        for played in self.recorded.rounds:
+            self.rounds.append(await self._within(played))
+            ended = self._reason_to_stop(self.rounds[-1])
+            if ended is not None:
+                break
+        assert ended is not None, "after the last round there is a reason"
+        selection = self._selection() if ended == "finished" and self.select.aggregates else None
+        return Outcome(
+            choice=selecting.choose(self.rounds, self.select, selection),
+            rounds=tuple(self.rounds),
+            selection=selection,
+            decisions=tuple(self.decisions),
+            failed=ended == "failed",
+            muted=self.muted,
+        )
+
+    def _check_answers(self) -> None:
+        """Raises ReplayError if rounds have no answers, and are asked for some."""
+        planned = self.recorded.rounds[: self.config.t + 1]
+        every = [spec for spec in self.config.stop if registry.stop_policy(spec).every_round]
+        asked = planned if every else planned[self.config.t :]
+        for played in asked:
+            if not _writes_answers(played):
+                what = f"stop = {every[0]}" if every else f"t = {self.config.t}"
+                raise ReplayError(
+                    f"{what} needs answers of round {played.round}, which wrote none: rsa eval records those of every "
+                    "round"
+                )
+        if self.select.confidence:
+            raise ReplayError(f"select = {self.config.select} needs the candidates' confidence, which was not recorded")
+
+    # ---- inside a round
+
+    async def _within(self, played: Round) -> Round:
+        """A round as the policies leave it."""
+        recorded = self._recorded_within(played)
+        if _writes_answers(played):
+            last = played.round == self.config.t and not self.select.aggregates
+            for level in levels(played.candidates) if self.config.stop else ():
+                standing = await standing_at(
+                    level,
+                    played.candidates,
+                    len(played.candidates),
+                    last=last,
+                    matcher=self.matcher,
+                    uncompared=self.config.uncompared,
+                )
+                ruling = rule(self.config.stop, standing)
+                if ruling is not None:
+                    return await self._obeyed(played, ruling, recorded)
+        if recorded is not None:
+            raise ReplayError(
+                f"round {played.round} was cut at {recorded.at} tokens by {recorded.policy}: what came after was never "
+                "generated"
+            )
+        return played
+
+    def _recorded_within(self, played: Round) -> Decision | None:
+        found = [each for each in self.recorded.decisions if each.round == played.round and each.action != "end"]
+        return found[0] if found else None
+
+    async def _obeyed(self, played: Round, ruling: Ruling, recorded: Decision | None) -> Round:
+        standing = ruling.standing
+        decision = Decision(
+            round=played.round,
+            policy=ruling.policy,
+            action=ruling.stop.action,
+            at=standing.at,
+            numbers=dict(ruling.stop.numbers),
+            vote=standing.votes[0] if standing.votes else None,
+        )
+        self.decisions.append(decision)
+        if decision == recorded:
+            return played
+        running = set(standing.running)
+        candidates = tuple(_first(each, standing.at) if each.index in running else each for each in played.candidates)
+        counted = await count_votes(candidates, self.matcher, self.config.uncompared)
+        return played.model_copy(update={"candidates": candidates, "votes": counted})
+
+    # ---- between rounds
+
+    def _reason_to_stop(self, played: Round) -> str | None:
+        """Why the run ends with this round; None if another one follows."""
+        last = played.round == len(self.recorded.rounds) - 1
+        if last and self.recorded.selection is None and self.recorded.stopped_because in get_args(LimitName):
+            return "limit"
+        if not played.parents:
+            return "failed"
+        more = played.round < self.config.t
+        if (more or self.select.aggregates) and self._ends_by_policy(played):
+            return "policy"
+        if not more:
+            return "finished"
+        self._check_next(played)
+        if last:
+            ends = [each for each in self.recorded.decisions if each.action == "end"]
+            by = f" by {ends[0].policy}" if ends else ""
+            raise ReplayError(f"the run was ended after round {played.round}{by}: what came after was never generated")
+        return None
+
+    def _ends_by_policy(self, played: Round) -> bool:
+        for spec in self.config.stop:
+            stop = registry.stop_policy(spec).after(self.rounds)
+            if stop is not None:
+                self.decisions.append(
+                    Decision(
+                        round=played.round,
+                        policy=spec,
+                        action="end",
+                        numbers=dict(stop.numbers),
+                        vote=played.votes[0] if played.votes else None,
+                    )
+                )
+                return True
+        return False
+
+    def _selection(self) -> Round:
+        """The one more aggregation that was recorded."""
+        self._check_next(self.rounds[-1])
+        if self.recorded.selection is None:
+            raise ReplayError(f"an aggregation of round {self.rounds[-1].round} was never generated")
+        return self.recorded.selection
+
+    def _check_next(self, played: Round) -> None:
+        """Raises ReplayError if what follows a round read other tails than those that it hands on here."""
+        if played != self.recorded.rounds[played.round]:
+            decision = self.decisions[-1]
+            raise ReplayError(
+                f"{decision.policy} ends round {played.round} at {decision.at} tokens: what the next one would have "
+                f"read then was never generated; give t = {played.round}, too"
+            )
+
+
+def _writes_answers(played: Round) -> bool:
+    return any(candidate.asked for candidate in played.candidates)
+
+
+def _tokens(candidate: Candidate) -> int:
+    return candidate.completion.usage.completion_tokens if candidate.completion else 0
+
+
+def _first(candidate: Candidate, at: int) -> Candidate:
+    """What there is of a candidate after so many tokens, while it wrote on."""
+    completion = candidate.completion
+    if completion is None:
+        return candidate
+    usage = completion.usage
+    sizes = {
+        "completion_tokens": min(at, usage.completion_tokens),
+        "reasoning_tokens": min(at, usage.reasoning_tokens),
+    }
+    short = completion.model_copy(update={"usage": usage.model_copy(update=sizes)})
+    nothing = {"answer": None, "calls": (), "check": None}
+    return candidate.model_copy(update={"status": "cancelled", "completion": short, **nothing})

@@ -1,0 +1,189 @@
+"""Folders replayed: every variant over every run, and the policies that ran first of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import anyio.to_thread
+
+from engine.paths import path_named
+from evals.errors import ReplayError, ResultsError
+from evals.folder import RESULTS
+from evals.replay.deciding import Outcome, Remembering, replay
+from evals.replay.drawing import DRAWS, drawn
+from evals.replay.figures import Figures, Measured, Replayed, Replays, Tally
+from evals.replay.recording import RecordedEval, RecordedRun, holds_evaluation, recorded_run
+from evals.replay.variants import Variant
+from rsa.answers.math_pool import MathWorkers
+from rsa.digests import TAKEN
+from rsa.results import RunResult
+from rsa.words import plural
+
+RECORDED = Variant()
+
+
+async def replay_folders(
+    folders: Sequence[str | Path], variants: Sequence[Variant] = (), *, draws: int = DRAWS, trust: bool = False
+) -> Replays:
+    """Decide again what was recorded in these folders, of evaluations and of runs: each evaluation by itself, all runs
+    together.
+
+    draws  of a run's candidates, where a variant has fewer of them.
+    trust  what was changed in the folders since it was written is taken as it is, not refused; a note says so.
+
+    Raises ResultsError, ReplayError (what a variant needs was not recorded), ConfigError, RunFolderError.
+    """
+    if draws < 1:
+        raise ReplayError(f"draws = {draws}: at least 1")
+    paths = [path_named(folder, ResultsError) for folder in folders]
+    evaluations = [path for path in paths if holds_evaluation(path)]
+    runs = [path for path in paths if path not in evaluations]
+    async with MathWorkers() as math:
+        found = [
+            await _Replaying(variants, draws, math).evaluation(RecordedEval(path, trust=trust)) for path in evaluations
+        ]
+        if runs:
+            found.append(await _Replaying(variants, draws, math).runs(runs, trust=trust))
+    return Replays(replays=tuple(found))
+
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    recorded: Figures
+    variants: tuple[Figures, ...]
+
+
+class _Replaying:
+    """All variants over the runs of one table."""
+
+    def __init__(self, variants: Sequence[Variant], draws: int, math: MathWorkers) -> None:
+        self._draws = draws
+        self._math = math
+        self._tallies = [Tally(variant) for variant in (RECORDED, *variants)]
+        self._reproduced = 0
+
+    async def evaluation(self, recorded: RecordedEval) -> Replayed:
+        """An evaluation. Its own policies must come to the figures that it recorded."""
+        results = recorded.results
+        for tally in self._tallies:  # before anything is read: what makes no sense makes none for any run
+            tally.variant.settings(results.config)
+        problems = recorded.problems()
+        while (runs := await anyio.to_thread.run_sync(next, problems, None)) is not None:
+            for run in runs:
+                await self._take(run.result.problem_id, run)
+        totals = self._totals({problem.id: problem.cluster for problem in results.problems})
+        if totals.recorded.answer != results.answer:
+            raise ReplayError(
+                f"the runs in {recorded.folder} do not come to the figures of {RESULTS}: rsa eval --rescore "
+                f"{recorded.folder} writes these anew"
+            )
+        return Replayed(
+            kind="evaluation",
+            folders=(str(recorded.folder),),
+            benchmark=results.benchmark,
+            method=results.method,
+            metric=results.metric,
+            problems=len(results.problems),
+            reproduced=self._reproduced,
+            draws=self._draws,
+            recorded=totals.recorded,
+            variants=totals.variants,
+            candidates_digest=results.candidates_digest,
+            notes=tuple(_notes(recorded, self._reproduced)),
+        )
+
+    async def runs(self, folders: Sequence[Path], *, trust: bool) -> Replayed:
+        """Runs of problems whose gold answers nobody knows."""
+        notes: list[str] = []
+        for number, folder in enumerate(folders):
+            run = await anyio.to_thread.run_sync(partial(recorded_run, folder, trust=trust))
+            notes += [warning for warning in run.result.warnings if warning.startswith(TAKEN)]
+            await self._take(str(number), run)
+        totals = self._totals(None)
+        return Replayed(
+            kind="runs",
+            folders=tuple(map(str, folders)),
+            problems=len(folders),
+            reproduced=self._reproduced,
+            draws=self._draws,
+            recorded=totals.recorded,
+            variants=totals.variants,
+            notes=tuple(dict.fromkeys(notes)),
+        )
+
+    async def _take(self, key: str, run: RecordedRun) -> None:
+        """One run, by every variant."""
+        matcher = Remembering(run.result.config.task, self._math)
+        own = await replay(run, RECORDED, matcher)
+        _check_own(run, own)
+        self._reproduced += 1
+        for tally in self._tallies:
+            tally.runs[key].append(await self._measured(run, own, tally.variant, matcher))
+
+    async def _measured(self, run: RecordedRun, own: Outcome, variant: Variant, matcher: Remembering) -> Measured:
+        config = variant.settings(run.result.config)
+        if config.n == run.result.config.n:
+            outcome = own if variant == RECORDED else await replay(run, variant, matcher)
+            return await _measure(run, own, outcome, matcher)
+        parts = await drawn(run, config.n, self._draws, matcher)
+        measured = [await _measure(part, own, await replay(part, variant, matcher), matcher) for part in parts]
+        return Measured.mean(measured)
+
+    def _totals(self, clusters: dict[str, str | None] | None) -> _Totals:
+        recorded = self._tallies[0]
+        figures = [tally.figures(recorded, clusters) for tally in self._tallies]
+        return _Totals(figures[0], tuple(figures[1:]))
+
+
+async def _measure(run: RecordedRun, own: Outcome, outcome: Outcome, matcher: Remembering) -> Measured:
+    was, now = own.answer, outcome.answer
+    same = was == now or (was is not None and now is not None and await matcher.same(was, now))
+    return Measured(
+        value=None if outcome.failed or run.scores is None else run.worth(outcome.choice),
+        same=float(same),
+        tokens=outcome.tokens,
+        steps=outcome.steps,
+        stopped=float(bool(outcome.decisions)),
+        muted=outcome.muted,
+        answer=now,
+    )
+
+
+def _check_own(run: RecordedRun, own: Outcome) -> None:
+    """Raises ReplayError if the policies of a run do not decide again what they decided."""
+    result: RunResult = run.result
+    choice = own.choice
+    found: dict[str, object] = {
+        "answer": own.answer,
+        "answered_from_round": choice.round.round if choice else None,
+        "votes": choice.round.votes if choice else (),
+        "decisions": own.decisions,
+        "tokens": own.tokens,
+    }
+    was: dict[str, object] = {
+        "answer": result.answer,
+        "answered_from_round": result.answered_from_round,
+        "votes": result.votes,
+        "decisions": result.decisions,
+        "tokens": result.usage.completion_tokens,
+    }
+    if run.scores is not None and run.scores.answer is not None:
+        found["value"], was["value"] = run.worth(choice), run.scores.answer.value
+    for name, value in found.items():
+        if value != was[name]:
+            raise ReplayError(
+                f"the run in {run.folder} does not reproduce itself: its {name}: {was[name]!r} is recorded, {value!r} "
+                "follows; it was changed, or another version of this package decided it"
+            )
+
+
+def _notes(recorded: RecordedEval, reproduced: int) -> Iterable[str]:
+    results = recorded.results
+    missing = len(results.problems) * results.epochs - reproduced
+    if missing:
+        yield f"{plural(missing, 'run')} failed before there was a candidate, and is left out"
+    yield from recorded.trust.notes
+    yield from results.warnings
