@@ -16,6 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evals.budget_flags import (
+    PER_PROBLEM,
+    DeadlineFlag,
+    SecondsPerProblemFlag,
+    TokensPerProblemFlag,
+    TotalTokensFlag,
+    budget_asked,
+    with_limits,
+)
 from rsa.command.options import (
     DEFAULT_METHOD,
     MethodFlag,
@@ -47,6 +56,10 @@ if TYPE_CHECKING:
     from evals.workers.executor import Executor
 
 BENCHMARK = "BENCHMARK"
+_OWN_FLAGS = ("limit", "ids", "data", "shard", "devices", "address", *PER_PROBLEM)
+"""Flags of `rsa eval` that messages name, beside those of the settings."""
+_NAMED_OTHERWISE = {"benchmark": BENCHMARK, "columns": "--column", "deadline_s": "--deadline"}
+"""What the command line calls some of what is given."""
 
 
 @with_servers
@@ -91,6 +104,10 @@ def evaluate(
         str | None,
         typer.Option(metavar="I/N", help="Every n-th problem, from the i-th; rsa merge.", show_default="all"),
     ] = None,
+    total_tokens: TotalTokensFlag = None,
+    deadline: DeadlineFlag = None,
+    tokens_per_problem: TokensPerProblemFlag = None,
+    seconds_per_problem: SecondsPerProblemFlag = None,
     in_flight: Annotated[
         int | None,
         typer.Option(help="Problems at once, in each worker.", show_default="2 x the engine's rows / n"),
@@ -136,7 +153,7 @@ def evaluate(
     """
     # RSA_MODEL is for new evaluations: one goes on with the model it was started with.
     named = model if typed(context, "model") else None
-    with errors_for_people("limit", "ids", "data", "shard", "devices", "address"), ExitStack() as stack:
+    with errors_for_people(*_OWN_FLAGS), ExitStack() as stack:
         from evals.data.columns import from_flags
         from evals.folder import absolute
         from evals.job import benchmark_source
@@ -155,18 +172,21 @@ def evaluate(
             "revision": revision,
             "shard": shard,
             "profile": profile,
+            **budget_asked(total_tokens, deadline),
         }
         given = {key: value for key, value in asked.items() if value is not None}
+        per_problem = {"tokens_per_problem": tokens_per_problem, "seconds_per_problem": seconds_per_problem}
         if rescore is not None:
             flags = {"model": named, "in_flight": in_flight, "out": out, "resume": resume}
             where = {"executor": executor, "devices": devices, "address": address}
-            _refuse({**given, **settings, **servers, **flags, **where}, "--rescore")
+            _refuse({**given, **settings, **servers, **flags, **where, **per_problem}, "--rescore")
             folder, results = rescore, _rescored(rescore, metric, trust=trust, quiet=quiet)
         else:
             if metric is not None:
                 raise ConfigError("--metric goes with --rescore only: the benchmark says how its answers are scored")
             if trust and resume is None:
                 raise ConfigError("--trust is for what a folder holds already: it goes with --resume or --rescore")
+            settings = with_limits(settings, per_problem)
             workers = executor_named(executor or "local", devices=devices, address=address)
             if resume is not None:
                 _refuse({"out": out}, "--resume")
@@ -271,6 +291,7 @@ def _new(
     out: Path | None,
     stack: ExitStack,
 ) -> tuple[EvalJob, str]:
+    from evals.budget import SetBudget
     from evals.data.benchmarks import benchmark_names
     from evals.folder import DataSource
     from evals.job import EvalJob
@@ -291,6 +312,7 @@ def _new(
         source=source,
         shard=given.get("shard"),
         epochs=given.get("epochs", 1),
+        budget=SetBudget.of(given.get("total_tokens"), given.get("deadline_s")),
         folder=out or stack.enter_context(new_folder(label)),
         in_flight=in_flight,
     )
@@ -324,7 +346,7 @@ def _refuse(flags: dict[str, Any], what: str) -> None:
 
     for name, value in flags.items():
         if value is not None:
-            flag = {"benchmark": BENCHMARK, "columns": "--column"}.get(name) or flag_of(name, value)
+            flag = _NAMED_OTHERWISE.get(name) or flag_of(name, value)
             raise ConfigError(f"{what} does not go with {flag}: leave it out")
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evals.comparison import Comparison, Contrast
-from evals.events import EvalEvent, EvalFinished, EvalStarted, OnEvent, PlaceLost, RunEnded
+from evals.events import EvalEvent, EvalFinished, EvalStarted, OnEvent, PlaceLost, RunEnded, WaveStarted
 from evals.meter import EngineLoad
 from evals.results import EvalResults
 from evals.stats import Estimate, estimate, mean_of
@@ -80,7 +80,7 @@ class Tally:
         elif isinstance(event, RunEnded):
             self.done += 1
             self.found += event.found
-            self.failed += event.scores.error is not None
+            self.failed += event.scores.failed
             self._values.setdefault(event.scores.problem_id, []).append(event.value)
             self._clusters[event.scores.problem_id] = event.scores.cluster
 
@@ -227,6 +227,8 @@ def notices(event: EvalEvent) -> list[str]:
     """Lines that an event is worth at once, on a terminal and in a file."""
     if isinstance(event, EvalStarted):
         return describe_start(event)
+    if isinstance(event, WaveStarted):
+        return [describe_wave(event)]
     if isinstance(event, PlaceLost):
         others = "the other" if event.left == 1 else f"the other {event.left}"
         return [f"lost {event.name}: {one_line(event.why)}; its problems go to {others}"]
@@ -249,9 +251,15 @@ def describe_start(event: EvalStarted) -> list[str]:
     ]
 
 
+def describe_wave(event: WaveStarted) -> str:
+    """Who plays on with what is left of the budget."""
+    left = "" if event.left is None else f"; {event.left:,} tokens are left"
+    return f"round {event.round} of {plural(event.runs, 'run')}{left}"
+
+
 def describe_failure(event: RunEnded) -> str | None:
     """Why a run failed; None if it did not."""
-    if event.scores.error is None:
+    if not event.scores.failed or event.scores.error is None:
         return None
     return f"failed: {event.scores.problem_id}: {one_line(event.scores.error)}"
 
@@ -299,6 +307,7 @@ def result_lines(results: EvalResults) -> list[str]:
         *aligned(_round_rows(results)),
         f"the runs' answers: {number(results.answer)}; final candidates: {statuses}",
         f"{'-' if each is None else f'{each:,.0f}'} tokens a problem, {tokens:,} in all",
+        *([results.budget.ends] if results.budget is not None else []),
         *(f"warning: {one_line(warning)}" for warning in results.warnings),
     ]
 

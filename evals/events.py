@@ -1,5 +1,5 @@
 """What happens in an evaluation, for those who watch it: EvalStarted, RunEnded for every problem and epoch in the
-order of their ends, PlaceLost where it happens, EvalFinished."""
+order of their ends, WaveStarted and PlaceLost where they happen, EvalFinished."""
 
 from __future__ import annotations
 
@@ -27,6 +27,18 @@ class EvalStarted:
     in_flight: int
     meter: EngineLoad
     places: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class WaveStarted:
+    """Of an evaluation with a budget: so many runs play this round now.
+
+    left  tokens for them, and for all that comes after; None: as many as they like.
+    """
+
+    round: int
+    runs: int
+    left: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,5 +70,5 @@ class EvalFinished:
     results: EvalResults
 
 
-EvalEvent = EvalStarted | RunEnded | PlaceLost | EvalFinished
+EvalEvent = EvalStarted | WaveStarted | RunEnded | PlaceLost | EvalFinished
 OnEvent = Callable[[EvalEvent], None]

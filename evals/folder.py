@@ -30,6 +30,7 @@ from pydantic import BaseModel, Field, FiniteFloat, JsonValue
 
 from engine.api import ModelInfo
 from engine.paths import path_named
+from evals.budget import SetBudget
 from evals.data.choice import SHARD
 from evals.data.shard import Shard
 from evals.errors import DataError, OtherEvalError, ResultsError
@@ -47,6 +48,7 @@ from rsa.folders import (
     written_aside,
 )
 from rsa.results import Record, RunResult
+from rsa.runlog import EVENTS as RUN_EVENTS
 from rsa.runlog import RESULT as RUN_RESULT
 from rsa.runlog import read_result as read_run_result
 from rsa.settings.config import RSAConfig
@@ -102,6 +104,7 @@ class EvalRecord(Record):
     data: DataInfo
     data_warnings: tuple[str, ...] = ()
     source: DataSource
+    budget: SetBudget | None = None
     versions: dict[str, str]
     machine: dict[str, str | int | None]
 
@@ -127,6 +130,7 @@ class EvalRecord(Record):
             "model fingerprint": self.model.fingerprint or self.model.name,
             "prompts": self.prompt_sha256,
             **{f"config.{key}": value for key, value in self.config.values().items()},
+            "budget": None if self.budget is None else self.budget.model_dump(),
             **data_identity(self.data),
         }
 
@@ -245,14 +249,23 @@ class ResultsFolder:
             return read_run_result(folder, trust=self.trust.given)
         return read_json(folder / FAILED, RunResult, self.trust) if (folder / FAILED).exists() else None
 
-    def read_error(self, problem_id: str, epoch: int) -> str | None:
-        """Why a run failed as a whole; None if it did not, or is not done. Raises as `read_scores`."""
+    def read_failure(self, problem_id: str, epoch: int) -> RunScores | None:
+        """The scores of a run that failed as a whole, by whatever metric; None if it did not, or is not done. Raises as
+        `read_scores`."""
         scores = self._scores(problem_id, epoch)
-        return None if scores is None else scores.error
+        return scores if scores is not None and scores.error is not None else None
+
+    def has_begun(self, problem_id: str, epoch: int) -> bool:
+        """Whether anything of a run was ever generated, or asked for."""
+        return (self.run_folder(problem_id, epoch) / RUN_EVENTS).exists()
+
+    def elapsed_s(self) -> float:
+        """Seconds that processes have worked on it until now."""
+        return time.monotonic() - self._began
 
     def note_progress(self) -> None:
         """Keep `spent_s` for the process that goes on after this one, to about a second."""
-        self.spent_s = time.monotonic() - self._began
+        self.spent_s = self.elapsed_s()
         if self.spent_s - self._noted_s >= 1.0:
             self._write_progress()
 

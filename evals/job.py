@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from engine.api import Engine
 from engine.paths import path_named
+from evals.budget import SetBudget
 from evals.data.benchmarks import Benchmark, load_benchmark
 from evals.data.choice import SHARD
 from evals.data.columns import Mapped, as_flags, names_of
@@ -61,6 +62,8 @@ async def evaluate(
     revision: str | None = None,
     shard: str | None = None,
     epochs: int = 1,
+    total_tokens: int | str | None = None,
+    deadline_s: float | None = None,
     in_flight: int | None = None,
     executor: Executor | None = None,
     resume: bool = False,
@@ -79,6 +82,8 @@ async def evaluate(
     data, columns, limit, ids, data_seed, revision   which problems: see `evals.data.open.open_data`.
     shard      `2/4`: of these problems the second of four parts, to be put together by `evals.merge`.
     epochs     how often each problem is run; each time with another seed.
+    total_tokens, deadline_s   what all problems may take together: see `evals.budget.SetBudget`. `limits`, as of
+               `MarkovianRSA`, are of each problem.
     in_flight  problems at once, in each worker; by default so many that the engine stays full. It does not change the
                results.
     executor   who starts workers, with an engine each, to solve the problems; None: this process solves them. Workers
@@ -114,6 +119,7 @@ async def evaluate(
         source=source,
         shard=shard,
         epochs=epochs,
+        budget=SetBudget.of(total_tokens, deadline_s),
         folder=path_named(out, ResultsError),
         in_flight=in_flight,
         resume=resume,
@@ -145,6 +151,7 @@ class EvalJob:
     """What is to be measured, how, and the folder where it is kept.
 
     shard      the part of the problems that is measured; None: all of them.
+    budget     what all problems may take together; None: no limit.
     in_flight  problems at once; None: so many that the engine stays full.
     trust      what was changed in the folder since it was written is taken as it is.
     """
@@ -155,6 +162,7 @@ class EvalJob:
     method: Method
     config: RSAConfig
     epochs: int
+    budget: SetBudget | None
     folder: Path
     resume: bool
     in_flight: int | None
@@ -172,6 +180,7 @@ class EvalJob:
         source: DataSource,
         shard: str | None = None,
         epochs: int,
+        budget: SetBudget | None = None,
         folder: Path,
         in_flight: int | None,
         resume: bool = False,
@@ -188,6 +197,8 @@ class EvalJob:
                 raise ConfigError(f"{name} = {shown(value)}: should be 1 to {most}")
         wanted = method_settings(method, {"task": known.task, **settings}, measured=True)
         config = load_config(profile, wanted, defaults=model_settings(model) if model else {})
+        if budget is not None:
+            config = budget.settings_for(config, shard)
         return cls(
             benchmark=known,
             source=source,
@@ -195,6 +206,7 @@ class EvalJob:
             method=check_method(method),
             config=config,
             epochs=epochs,
+            budget=budget,
             folder=folder,
             resume=resume,
             in_flight=in_flight,
@@ -223,16 +235,20 @@ class EvalJob:
             raise ResultsError(f"a program gave the problems of {folder}: go on there, with evaluate(..., resume=True)")
         benchmark = load_benchmark(record.source.benchmark)
         others = {"method": record.method, "epochs": record.epochs, SHARD: record.data.options.get(SHARD)}
-        theirs = {**record.source.model_dump(), **others}
+        budget = record.budget or SetBudget()
+        theirs = {**record.source.model_dump(), **others, **budget.model_dump()}
         differing = {
-            key: f"{key} is {_value_text(theirs[key])}, not {_value_text(value)}"
+            key: f"{_named(key)} is {_value_text(theirs[key])}, not {_value_text(value)}"
             for key, value in asked.items()
             if key in theirs and theirs[key] != value
         }
         config = record.config
         if "profile" in asked:
             wanted = method_settings(record.method, {"task": benchmark.task, **settings}, measured=True)
-            differing |= config.differences(suited(load_config(str(asked["profile"]), wanted), record.model))
+            wanted_now = load_config(str(asked["profile"]), wanted)
+            if record.budget is not None:
+                wanted_now = record.budget.settings_for(wanted_now)
+            differing |= config.differences(suited(wanted_now, record.model))
         elif settings:
             differing |= config.differences(config.changed(settings))
         if differing:
@@ -248,6 +264,7 @@ class EvalJob:
             method=record.method,
             config=config,
             epochs=record.epochs,
+            budget=record.budget,
             folder=folder,
             resume=True,
             in_flight=in_flight,
@@ -301,6 +318,7 @@ class EvalJob:
                 data=problems.info,
                 data_warnings=problems.warnings,
                 source=self.source,
+                budget=self.budget,
                 versions=where.versions,
             )
             opening = partial(ResultsFolder.open, self.folder, record, resume=self.resume, trust=self.trust)
@@ -312,6 +330,7 @@ class EvalJob:
                 where.places(folder),
                 in_flight=where.in_flight,
                 reuse=True,
+                budget=self.budget,
                 meter=meter,
                 on_event=on_event,
             )
@@ -339,6 +358,11 @@ class EvalJob:
 def benchmark_source(benchmark: str | Path) -> str:
     """What to keep of a benchmark that was given by its name or its file."""
     return absolute(benchmark) if str(benchmark).endswith(".toml") else str(benchmark)
+
+
+def _named(key: str) -> str:
+    """An argument in a message; limits of the whole evaluation are told from those of a problem."""
+    return f"{key} of the whole evaluation" if key in SetBudget.model_fields else key
 
 
 def _value_text(value: Any) -> str:

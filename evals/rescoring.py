@@ -8,15 +8,16 @@ from pathlib import Path
 import anyio.to_thread
 
 from evals.data.benchmarks import Benchmark, load_benchmark
-from evals.data.question import Question
 from evals.errors import OtherEvalError, ResultsError
 from evals.events import OnEvent
 from evals.folder import ResultsFolder, data_identity
 from evals.job import make_scorer, metric_name, open_source
+from evals.queue import check_gold
 from evals.results import EvalResults
-from evals.run_scores import RunScores, failed_scores, score_run
-from evals.runner import Evaluation, check_gold
+from evals.run_scores import failed_scores, score_run
+from evals.runner import Evaluation
 from evals.scorers.protocol import Scorer
+from evals.stints import Outcome, Standing, Stint
 from rsa.answers.math_pool import MathWorkers
 from rsa.folders import what_differs
 
@@ -86,19 +87,21 @@ class _ScoredAgain:
     async def ready(self) -> int:
         return AT_ONCE
 
-    async def scores(self, question: Question, epoch: int) -> RunScores:
+    async def play(self, stint: Stint) -> Outcome:
         """Scores from what a run generated. A run that failed stays failed."""
+        question, epoch = stint.question, stint.epoch
         folder, metric = self._folder, self._folder.record.metric
         result = folder.read_result(question.id, epoch)
-        failed = result is None or result.stopped_because == "no_candidates"
-        error = folder.read_error(question.id, epoch) if failed else None
-        if failed and result is not None and error is None:
+        gone = result is None or result.stopped_because == "no_candidates"
+        failure = folder.read_failure(question.id, epoch) if gone else None
+        error = failure.error if failure is not None else None
+        if gone and result is not None and error is None:
             error = "all candidates of a round failed"
         if result is not None:
             scores = await score_run(result, question, self._scorer, metric=metric, epoch=epoch, error=error)
-        elif error is not None:
-            scores = failed_scores(question, metric=metric, epoch=epoch, error=error)
+        elif failure is not None and error is not None:
+            scores = failed_scores(question, metric=metric, epoch=epoch, error=error, ended=failure.ended)
         else:
             raise ResultsError(f"{folder.folder} is not finished; go on with: rsa eval --resume {folder.folder}")
         await anyio.to_thread.run_sync(folder.write_scores, scores)
-        return scores
+        return Outcome(scores, Standing(ended=True))

@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, FiniteFloat
 
 from engine.api import FinishReason, ModelInfo, Usage
+from evals.budget import BudgetSpent
 from evals.headline import Headline
 from evals.scorers.protocol import Score, ScoreStatus
 from evals.stats import Estimate
@@ -132,6 +133,7 @@ class EvalResults(Record):
     statuses  of the final round's candidates.
     usage     all tokens of all problems and epochs.
     protocol  in words: what was asked, how often, and what counts.
+    budget    of all problems together, and what became of it; None: there was none.
     warnings  what a reader of the numbers should know (fewer questions than asked, budgets lowered, unscored ones).
     candidates_digest   of the last line of candidates.jsonl: see `rsa.digests`.
     """
@@ -154,6 +156,7 @@ class EvalResults(Record):
     model: ModelInfo
     protocol: str
     prompt_sha256: str
+    budget: BudgetSpent | None = None
     warnings: tuple[str, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
     candidates_digest: str = ""

@@ -19,6 +19,7 @@ from typing import Self
 from pydantic import FiniteFloat, JsonValue, model_validator
 
 from engine.api import FinishReason, Usage
+from evals.budget import Ended
 from evals.data.question import Question
 from evals.results import CandidateRecord
 from evals.scorers.protocol import Score, Scorer
@@ -47,6 +48,7 @@ class RunScores(Record):
                 for several prompts depends on what else ran at the time.
     budgets     of the run; None if nothing ran.
     warnings    of the run, that about its budgets apart.
+    ended       why the run ended.
     error       why the run failed as a whole; None if it did not.
     wall_s      seconds of the run; `generating_s` sums those of its candidates.
     """
@@ -63,6 +65,7 @@ class RunScores(Record):
     usage: Usage = Usage()
     budgets: Budgets | None = None
     warnings: tuple[str, ...] = ()
+    ended: Ended
     error: str | None = None
     wall_s: FiniteFloat = 0.0
     generating_s: FiniteFloat = 0.0
@@ -76,6 +79,11 @@ class RunScores(Record):
             if any(not 0 <= index < size for group in groups for index in group):
                 raise ValueError(f"a group has a candidate that is not among the {size} of its round")
         return self
+
+    @property
+    def failed(self) -> bool:
+        """Whether something went wrong; a budget that did not reach the run is no failure of its own."""
+        return self.error is not None and self.ended != "unbegun"
 
     def rounds(self) -> list[list[CandidateRecord]]:
         """Candidates by round; `groups[i]` indexes the i-th list."""
@@ -119,13 +127,14 @@ async def score_run(
         usage=result.usage.model_copy(update={"cached_tokens": 0}),
         budgets=result.budgets,
         warnings=tuple(each for each in result.warnings if each != result.budgets.lowered),
+        ended=result.stopped_because,
         error=error,
         wall_s=result.timings.wall_s,
         generating_s=sum(_seconds(played) for played in everyone),
     )
 
 
-def failed_scores(question: Question, *, metric: str, epoch: int, error: str) -> RunScores:
+def failed_scores(question: Question, *, metric: str, epoch: int, error: str, ended: Ended = "failed") -> RunScores:
     """The scores of a run that failed before it had any candidates: none."""
     return RunScores(
         problem_id=question.id,
@@ -134,6 +143,7 @@ def failed_scores(question: Question, *, metric: str, epoch: int, error: str) ->
         metric=metric,
         gold=question.gold,
         question_sha256=question.sha256,
+        ended=ended,
         error=error,
     )
 

@@ -7,7 +7,6 @@ solved is a `Place`'s business: in this process (`evals.solving`), or in others.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -16,17 +15,19 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from engine.errors import EngineError
+from evals.budget import SetBudget
 from evals.data.question import Question
-from evals.errors import DataError, GoldError
 from evals.events import EvalFinished, EvalStarted, OnEvent, PlaceLost, RunEnded
 from evals.folder import ResultsFolder
 from evals.meter import EngineLoad
+from evals.queue import Queue, Supply
 from evals.results import EvalResults, EvalTimings, ProblemTiming
-from evals.run_scores import RunScores
+from evals.run_scores import RunScores, failed_scores
 from evals.scorers.protocol import Scorer
+from evals.stints import Outcome, Standing, Stint, ended
 from evals.summary import headline_value, summarise
+from evals.waves import Waves
 from rsa.folders import this_machine
-from rsa.words import in_one_line
 
 SHORTEST_S = 1e-6
 """A clock that shows less has measured nothing."""
@@ -44,8 +45,8 @@ class Place(Protocol):
     async def ready(self) -> int:
         """Wait until it can take problems; how many at once. Raises PlaceLostError if it never will."""
 
-    async def scores(self, question: Question, epoch: int) -> RunScores:
-        """The scores of a problem in an epoch; they are on the disk when it returns.
+    async def play(self, stint: Stint) -> Outcome:
+        """What becomes of a run that goes as far as it has leave to; it is on the disk when it returns.
 
         Raises PlaceLostError if it cannot go on: another place may, with what is on the disk. Any other error ends the
         evaluation.
@@ -67,6 +68,7 @@ class Evaluation:
     places     where they are solved; what one that is lost had begun goes to the others.
     in_flight  problems at once in each place, for those who watch.
     reuse      keep the scores that there are, those of failed runs apart: they get another try.
+    budget     what all runs may take together; None: each is played to its end.
     """
 
     def __init__(
@@ -78,17 +80,22 @@ class Evaluation:
         *,
         in_flight: int,
         reuse: bool,
+        budget: SetBudget | None = None,
         meter: EngineLoad | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
         self._folder = folder
-        self._queue = _Queue(questions, folder.record.epochs, scorer)
         self._places = places
         self._left = list(places)
         self._in_flight = in_flight
         self._reuse = reuse
         self._meter = meter or EngineLoad()
-        self._tell = on_event or (lambda event: None)
+        self._tell: OnEvent = on_event or (lambda event: None)
+        self._supply: Supply
+        if budget is None:
+            self._supply = Queue(questions, folder.record.epochs, scorer)
+        else:
+            self._supply = Waves(questions, folder, budget, scorer, self._tell)
         self._trouble: Exception | None = None
 
     async def run(self) -> EvalResults:
@@ -101,7 +108,7 @@ class Evaluation:
                 group.start_soon(self._staff, place, group)
         if self._trouble is not None:
             raise self._trouble
-        results = await anyio.to_thread.run_sync(write_figures, self._folder, self._queue.runs)
+        results = await anyio.to_thread.run_sync(write_figures, self._folder, self._supply.runs)
         self._tell(EvalFinished(results))
         return results
 
@@ -116,13 +123,13 @@ class Evaluation:
 
     async def _work(self, place: Place, everyone: anyio.CancelScope) -> None:
         try:
-            while (run := await self._queue.next()) is not None:
+            while (stint := await self._supply.next()) is not None:
                 try:
-                    await self._take(place, *run)
+                    outcome = await self._take(place, stint)
                 except PlaceLostError:
-                    self._queue.put_back(run)
+                    self._supply.put_back(stint)
                     raise
-                self._queue.done()
+                self._supply.done(stint, outcome)
             everyone.cancel()  # every run is done: nobody waits for a place any more
         except Exception as error:
             self._stop(place, error, everyone)
@@ -140,12 +147,36 @@ class Evaluation:
         self._trouble = self._trouble or error
         everyone.cancel()
 
-    async def _take(self, place: Place, question: Question, epoch: int) -> None:
-        scores = self._folder.read_scores(question.id, epoch) if self._reuse else None
-        found = scores is not None and scores.error is None and scores.question_sha256 == question.sha256
-        if scores is None or not found:
-            scores = await place.scores(question, epoch)
-        self._tell(RunEnded(scores, headline_value(self._folder.record, scores), found))
+    async def _take(self, place: Place, stint: Stint) -> Outcome:
+        found = await anyio.to_thread.run_sync(self._found, stint) if self._reuse else None
+        if found is not None:
+            outcome = found
+        elif stint.unbegun is not None:
+            scores = failed_scores(
+                stint.question,
+                metric=self._folder.record.metric,
+                epoch=stint.epoch,
+                error=stint.unbegun,
+                ended="unbegun",
+            )
+            outcome = Outcome(scores, Standing(ended=True))
+            await anyio.to_thread.run_sync(self._folder.write_scores, scores)
+        else:
+            outcome = await place.play(stint)
+        if outcome.scores is not None:
+            value = headline_value(self._folder.record, outcome.scores)
+            self._tell(RunEnded(outcome.scores, value, found is not None))
+        return outcome
+
+    def _found(self, stint: Stint) -> Outcome | None:
+        """What became of a run that is done, and did not fail."""
+        scores = self._folder.read_scores(stint.question.id, stint.epoch)
+        if scores is None or scores.error is not None or scores.question_sha256 != stint.question.sha256:
+            return None
+        if isinstance(self._supply, Queue):  # it asks for no standing
+            return Outcome(scores, Standing(ended=True))
+        result = self._folder.read_result(stint.question.id, stint.epoch)
+        return None if result is None else Outcome(scores, ended(result))
 
 
 def write_figures(folder: ResultsFolder, runs: Iterable[tuple[str, int]]) -> EvalResults:
@@ -173,75 +204,3 @@ def write_figures(folder: ResultsFolder, runs: Iterable[tuple[str, int]]) -> Eva
         machine=this_machine(),
     )
     return folder.write_results(results.warned(folder.trust.notes), timings)
-
-
-class _Queue:
-    """Problems times epochs in order of the data, handed out one at a time. `runs`: of the problems read so far."""
-
-    def __init__(self, questions: Iterable[Question], epochs: int, scorer: Scorer) -> None:
-        self.runs: list[tuple[str, int]] = []
-        self._questions = iter(questions)
-        self._epochs = epochs
-        self._scorer = scorer
-        self._ids: set[str] = set()
-        self._waiting: deque[tuple[Question, int]] = deque()
-        self._ended = False
-        self._taken = 0
-        self._turn = anyio.Lock()
-        self._change = anyio.Event()
-
-    async def next(self) -> tuple[Question, int] | None:
-        """The next run; who took it says when it is `done`, or gives it back. None when all are done: until then it
-        waits for one that is given back.
-
-        Raises DataError for an id that came before, and if there are no problems at all; GoldError if already the
-        first gold answer is no good: then the metric is the wrong one, and there is no point in going on.
-        """
-        while True:
-            async with self._turn:
-                if not self._waiting and not self._ended:
-                    # In a thread: the next problem may come from a file or the network.
-                    self._read(await anyio.to_thread.run_sync(next, self._questions, None))
-            if self._waiting:
-                self._taken += 1
-                return self._waiting.popleft()
-            if self._ended and not self._taken:
-                return None
-            if self._ended:
-                await self._change.wait()
-
-    def done(self) -> None:
-        """One of the runs that were taken is done."""
-        self._taken -= 1
-        self._changed()
-
-    def put_back(self, run: tuple[Question, int]) -> None:
-        """A run that was taken is to be the next one."""
-        self._waiting.appendleft(run)
-        self.done()
-
-    def _changed(self) -> None:
-        self._change.set()
-        self._change = anyio.Event()
-
-    def _read(self, question: Question | None) -> None:
-        if question is None:
-            if not self._ids:
-                raise DataError("there are no problems to evaluate")
-            self._ended = True
-            return
-        if not self._ids:
-            check_gold(self._scorer, question)
-        if question.id in self._ids:
-            raise DataError(f"two problems have the id {question.id!r}: give each its own")
-        self._ids.add(question.id)
-        self._waiting.extend((question, epoch) for epoch in range(self._epochs))
-        self.runs.extend((question.id, epoch) for epoch in range(self._epochs))
-
-
-def check_gold(scorer: Scorer, question: Question) -> None:
-    """Raises GoldError, naming the problem, if its gold answer is not what the metric needs."""
-    try:
-        scorer.check(question.gold, question.fields)
-    except GoldError as error:
-        raise GoldError(in_one_line(f"problem {question.id!r}: {error}")) from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,15 +12,15 @@ import anyio.to_thread
 
 from engine.api import Engine, ModelInfo
 from engine.errors import RequestError
-from evals.data.question import Question
 from evals.errors import GoldError
 from evals.folder import PACKAGES, ResultsFolder
 from evals.meter import EngineLoad, MeteredEngine
-from evals.run_scores import RunScores, failed_scores, score_run
+from evals.run_scores import failed_scores, score_run
 from evals.scorers.protocol import Scorer
+from evals.stints import Outcome, Stint, ended, standing_of
 from rsa.answers.math_pool import MathWorkers
 from rsa.controller import MarkovianRSA
-from rsa.errors import ConfigError, NoCandidatesError, ProblemError
+from rsa.errors import ConfigError, NoCandidatesError, PausedError, ProblemError
 from rsa.events import Event
 from rsa.folders import versions_of
 from rsa.problem import Problem
@@ -44,14 +43,6 @@ def epoch_seed(seed: int, epoch: int) -> int:
         return seed
     name = json.dumps([seed, "epoch", epoch])
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a run. `failed`: what there is of it if it failed as a whole."""
-
-    scores: RunScores
-    failed: RunResult | None = None
 
 
 class Solver:
@@ -80,37 +71,41 @@ class Solver:
         self._trust = trust
         self._rsa = MarkovianRSA(MeteredEngine(engine, meter), config=config, sync=sync, math_workers=math)
 
-    async def solve(
-        self, question: Question, epoch: int, out: Path, watch: Callable[[Event], None] | None = None
-    ) -> Outcome:
-        """Run a problem to its end, or go on with the run in the folder `out`, and score it. A failure that is the
-        problem's own is part of the scores.
+    async def solve(self, stint: Stint, out: Path, watch: Callable[[Event], None] | None = None) -> Outcome:
+        """Run a problem as far as it has leave to, or go on with the run in the folder `out`; score it at its end. A
+        failure that is the problem's own is part of the scores.
 
         watch  is told the run's events, in order.
 
         Raises EngineError if the engine as a whole failed, ConfigError, RunFolderError.
         """
+        question, epoch = stint.question, stint.epoch
+        result: RunResult | None = None
         failed: RunResult | None = None
         try:
             self._scorer.check(question.gold, question.fields)  # before anything is generated
-            result = await self._run(question, epoch, out, watch)
+            result = await self._run(stint, out, watch)
             scores = await score_run(result, question, self._scorer, metric=self._metric, epoch=epoch)
+        except PausedError as pause:
+            return Outcome(None, standing_of(pause.rounds))
         except NoCandidatesError as error:
-            failed = error.result
+            result = failed = error.result
             scores = await score_run(failed, question, self._scorer, metric=self._metric, epoch=epoch, error=str(error))
         except (ProblemError, RequestError, GoldError) as error:
             scores = failed_scores(question, metric=self._metric, epoch=epoch, error=str(error))
         except ConfigError as error:
             error.add_note(f"(at problem {question.id!r})")
             raise
-        return Outcome(scores, failed)
+        return Outcome(scores, ended(result), failed)
 
-    async def _run(self, question: Question, epoch: int, out: Path, watch: Callable[[Event], None] | None) -> RunResult:
+    async def _run(self, stint: Stint, out: Path, watch: Callable[[Event], None] | None) -> RunResult:
+        question = stint.question
         problem = Problem(question.problem, images=question.images, problem_id=question.id)
-        seed = epoch_seed(self._config.seed, epoch)
+        seed = epoch_seed(self._config.seed, stint.epoch)
+        going: dict[str, Any] = {"out": out, "resume": True, "trust": self._trust, "leave": stint.leave, "seed": seed}
         if watch is None:
-            return await self._rsa.solve(problem, out=out, resume=True, trust=self._trust, seed=seed)
-        async with self._rsa.stream(problem, out=out, resume=True, trust=self._trust, seed=seed) as events:
+            return await self._rsa.solve(problem, **going)
+        async with self._rsa.stream(problem, **going) as events:
             async for event in events:
                 watch(event)
         assert event.type == "run_finished", "it is the last event"
@@ -204,9 +199,10 @@ class Solving:
     async def ready(self) -> int:
         return self._in_flight
 
-    async def scores(self, question: Question, epoch: int) -> RunScores:
+    async def play(self, stint: Stint) -> Outcome:
         """Raises as `Solver.solve`, and ResultsError."""
-        outcome = await self._solver.solve(question, epoch, self._folder.run_folder(question.id, epoch))
-        await anyio.to_thread.run_sync(self._folder.write_scores, outcome.scores, outcome.failed)
+        outcome = await self._solver.solve(stint, self._folder.run_folder(stint.question.id, stint.epoch))
+        if outcome.scores is not None:
+            await anyio.to_thread.run_sync(self._folder.write_scores, outcome.scores, outcome.failed)
         self._folder.note_progress()
-        return outcome.scores
+        return outcome

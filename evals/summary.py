@@ -13,6 +13,7 @@ from itertools import groupby, pairwise
 from typing import get_args
 
 from engine.api import Usage
+from evals.budget import ENDS, BudgetSpent, Ended
 from evals.folder import RUNS, EvalRecord, run_name
 from evals.headline import headline_of
 from evals.results import CandidateRecord, EvalResults, ProblemStats, RoundStats
@@ -58,6 +59,7 @@ class Summary:
         self._tokens_until: Counter[int] = Counter()  # by round, of all runs that began
         self._begun = self._final_present = 0
         self._usage = Usage()
+        self._ended: Counter[Ended] = Counter()
         self._notes = _Notes(record)
 
     def add(self, runs: Sequence[RunScores]) -> None:
@@ -111,6 +113,7 @@ class Summary:
                 self._rounds[number].became_right += before < 1.0 <= now
                 self._rounds[number].became_wrong += now < 1.0 <= before
         self._usage += run.usage
+        self._ended[run.ended] += 1
         self._notes.add(run)
         if not rounds:
             return
@@ -147,9 +150,17 @@ class Summary:
             model=record.model,
             protocol=protocol(record),
             prompt_sha256=record.prompt_sha256,
+            budget=self._spent(),
             warnings=tuple(self._notes.warnings(self._final, asked=self._n * runs, present=self._final_present)),
             versions=record.versions,
         )
+
+    def _spent(self) -> BudgetSpent | None:
+        budget = self._record.budget
+        if budget is None:
+            return None
+        ended = {why: self._ended[why] for why in ENDS if self._ended[why]}
+        return BudgetSpent(**budget.model_dump(), tokens=self._usage.completion_tokens, ended=ended)
 
     def _round_stats(self, number: int, clusters: dict[str, str | None], runs: int) -> RoundStats:
         tally = self._rounds[number]
@@ -203,11 +214,12 @@ def protocol(record: EvalRecord) -> str:
     times = f", {record.epochs} times with seeds of their own" if record.epochs > 1 else ""
     sampling = ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in sampling_of(c).items())
     size = f"{plural(record.data.selected, 'problem')} of {record.benchmark}{times}"
+    together = "" if record.budget is None else f" {record.budget.sentence}"
     return (
         f"{size}; method {record.method}: {plural(c.n, 'candidate')} a "
         f"round, {rounds}{tails}; reasoning up to {c.beta:,} tokens, answers up to {c.answer_budget:,}; {sampling}, "
         f"seed {c.seed}. "
-        f"What counts: {counts}, by {record.metric}."
+        f"What counts: {counts}, by {record.metric}.{together}"
     )
 
 
@@ -219,13 +231,15 @@ class _Notes:
         self._lowered: dict[str, set[int]] = defaultdict(set)
         self._runs_lowered = self._runs = 0
         self._failed: dict[str, str] = {}
+        self._unbegun = 0
         self._said: Counter[str] = Counter()
 
     def add(self, run: RunScores) -> None:
         self._runs += 1
         where = f", in {RUNS}/{run_name(run.problem_id, run.epoch)}"
         self._said.update(f"{each}{where}" if each.startswith(TAKEN) else each for each in run.warnings)
-        if run.error is not None:
+        self._unbegun += run.ended == "unbegun"
+        if run.failed and run.error is not None:
             self._failed.setdefault(run.problem_id, run.error)
         changes = run.budgets.changes if run.budgets is not None else {}
         self._runs_lowered += bool(changes)
@@ -238,6 +252,8 @@ class _Notes:
         if self._failed:
             reasons = [f"{problem_id}: {why}" for problem_id, why in self._failed.items()]
             yield f"problems that failed: {len(reasons)}; {listed(reasons, MAX_LISTED, '; ')}"
+        if self._unbegun:
+            yield f"the budget did not reach {self._unbegun} of {plural(self._runs, 'run')}, which no figure counts"
         if present < asked:
             yield f"the final rounds have {present} of the {asked} candidates asked for"
         unscored = sum(final[status] for status in UNSCORED)

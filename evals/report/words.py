@@ -52,7 +52,8 @@ def headline(results: EvalResults) -> Headline:
     rounds = f" × {config.t + 1} rounds" if config.t else ""
     size = f"{plural(results.data.selected, 'problem')}{times} × {plural(config.n, 'candidate')}{rounds}"
     what = f"{METHODS[results.method]} with {results.model.name}: {size}"
-    return Headline(percent(results.mean.value), what, (_found(results), *_trust(results.mean)))
+    shared = () if results.budget is None else (f"{results.budget.sentence} {results.budget.ends}.",)
+    return Headline(percent(results.mean.value), what, (_found(results), *_trust(results.mean), *shared))
 
 
 def _found(results: EvalResults) -> str:

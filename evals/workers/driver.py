@@ -20,9 +20,9 @@ from engine.errors import EngineClosedError, EngineError, ModelError, RequestErr
 from evals.data.question import Question
 from evals.folder import ResultsFolder
 from evals.meter import EngineLoad
-from evals.run_scores import RunScores
 from evals.runner import PlaceLostError
 from evals.solving import default_in_flight
+from evals.stints import Outcome, Stint
 from evals.workers.messages import Began, Broken, Happened, Job, Load, Message, OfTask, Opened, Solved, Task
 from rsa.events import Event
 from rsa.folders import what_differs
@@ -194,9 +194,9 @@ class Worker:
         self._check_same()
         return self.in_flight
 
-    async def scores(self, question: Question, epoch: int) -> RunScores:
+    async def play(self, stint: Stint) -> Outcome:
         """Raises as `evals.runner.Place`: what is wrong with the job or the settings, RunFolderError, ResultsError."""
-        out = self.folder.run_folder(question.id, epoch)
+        out = self.folder.run_folder(stint.question.id, stint.epoch)
         files = await anyio.to_thread.run_sync(_files_of, out, self.folder.trust.given)
         self._check()
         number = next(self._numbers)
@@ -204,13 +204,15 @@ class Worker:
         with messages, send:
             self._tasks[number] = send
             try:
-                await self._send(Task(number, question, epoch, files))
-                solved = await self._recorded(messages, question, out)
+                await self._send(Task(number, stint, files))
+                solved = await self._recorded(messages, stint.question, out)
             finally:
                 del self._tasks[number]
-        await anyio.to_thread.run_sync(self.folder.write_scores, solved.scores, solved.failed)
+        outcome = solved.outcome
+        if outcome.scores is not None:
+            await anyio.to_thread.run_sync(self.folder.write_scores, outcome.scores, outcome.failed)
         self.folder.note_progress()
-        return solved.scores
+        return outcome
 
     async def _send(self, task: Task) -> None:
         try:

@@ -8,10 +8,8 @@ from typing import Any
 
 from engine.api import ModelInfo
 from evals.data.benchmarks import Benchmark
-from evals.data.question import Question
-from evals.run_scores import RunScores
+from evals.stints import Outcome, Stint
 from rsa.events import Event
-from rsa.results import RunResult
 from rsa.run_record import RunRecord
 from rsa.settings.config import RSAConfig
 
@@ -35,14 +33,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A problem to solve in an epoch; `number` names it in the worker's messages.
+    """A stint to play; `number` names it in the worker's messages.
 
     files  of its run folder, by their paths in it, as far as the run has got; none for a new one.
     """
 
     number: int
-    question: Question
-    epoch: int
+    stint: Stint
     files: dict[str, bytes] = field(repr=False)
 
 
@@ -79,11 +76,10 @@ class Happened:
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """The last message of a task. `failed`: what there is of a run that failed as a whole."""
+    """The last message of a task: what became of its stint."""
 
     number: int
-    scores: RunScores
-    failed: RunResult | None
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)

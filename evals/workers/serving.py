@@ -99,9 +99,9 @@ class _Worker:
         try:
             await anyio.to_thread.run_sync(_unpack, task.files, folder)
             watch = partial(self._watch, task.number, folder)
-            outcome = await self._solver.solve(task.question, task.epoch, folder, watch)
+            outcome = await self._solver.solve(task.stint, folder, watch)
             self._tell_load()
-            self._send(Solved(task.number, outcome.scores, outcome.failed))
+            self._send(Solved(task.number, outcome))
             await anyio.to_thread.run_sync(shutil.rmtree, folder)
         except Exception as error:
             self._trouble = self._trouble or error

@@ -222,7 +222,7 @@ class ServerFlags:
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the flags of `SettingFlags` in place of its parameter `settings`.
+    """Give a command the flags of `SettingFlags` in place of its parameter `settings`, but for those it has itself.
 
     The command gets there a mapping of the settings that were given, keys as in `RSAConfig`.
     """
@@ -240,7 +240,9 @@ def with_servers(command: Callable[..., None]) -> Callable[..., None]:
 def _with_flags_for(
     name: str, kind_of_flags: type, read: Callable[[Mapping[str, Any]], dict[str, Any]], command: Callable[..., None]
 ) -> Callable[..., None]:
-    flags = get_type_hints(kind_of_flags, include_extras=True)
+    own = inspect.signature(command).parameters
+    hints = get_type_hints(kind_of_flags, include_extras=True)
+    flags = {flag: hint for flag, hint in hints.items() if flag not in own}
 
     @functools.wraps(command)
     def run(**given: Any) -> None:

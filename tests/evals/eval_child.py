@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -142,8 +142,8 @@ def records(folder: Path) -> list[CandidateRecord]:
 class Dying(ScriptedEngine):
     """Breaks down as a whole after so many completions."""
 
-    def __init__(self, completions: int) -> None:
-        super().__init__(script)
+    def __init__(self, completions: int, played: Callable[[GenerationRequest], Script] = script) -> None:
+        super().__init__(played)
         self.left = completions
 
     def generate(self, requests: Sequence[GenerationRequest]) -> ScriptedStream:

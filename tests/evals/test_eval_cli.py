@@ -15,11 +15,13 @@ from processes import Done, run, started
 from typer.testing import CliRunner
 
 from evals import display
+from evals.budget import SetBudget
 from evals.comparison import Comparison
 from evals.folder import read_eval, read_results
 from evals.results import EvalResults
 from rsa import compose
 from rsa.command.cli import app
+from rsa.settings.config import Limits
 
 MODEL = f"scripted:{Path(__file__).with_name('answers_by_seed.py')}"
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,7 +103,7 @@ def test_flags_reach_the_record() -> None:
         "aime25-I-01, aime25-I-03",
         *["--method", "vote", "--epochs", "2", "--seed", "9", "--data-seed", "4"],
     ]
-    more = ["--temperature", "0.5", "--total-tokens", "100k", "--in-flight", "3"]
+    more = ["--temperature", "0.5", "--tokens-per-problem", "100k", "--in-flight", "3"]
     done = rsa("eval", "aime25", "--data", "data.jsonl", "--out", "out", "--no-report", *words, *more)
     assert done.code == 0, done.err
     record = read_eval("out")
@@ -112,6 +114,37 @@ def test_flags_reach_the_record() -> None:
     assert config.task == "aime"
     assert ", 3 at once" in done.err
     assert read_results("out").headline == "vote"
+
+
+def test_a_budget_of_all_problems_is_told_and_kept() -> None:
+    budget = ["--total-tokens", "3k", "--deadline", "600", "--t", "2"]
+    done = evaluated(*budget)
+    assert done.code == 0, done.err
+    record, results = read_eval("out"), read_results("out")
+    assert record.budget == SetBudget(total_tokens=3072, deadline_s=600)
+    assert (record.config.limits, record.config.stop) == (Limits(), ("consensus:1",))
+    assert results.budget is not None
+    assert f"{results.budget.ends}\n" in done.err
+    assert "\nround 0 of 5 runs; 3,072 tokens are left\n" in done.err
+    assert rsa("report", "out").code == 0
+    assert results.budget.ends in Path("out/report.html").read_text()
+    assert rsa("eval", "--resume", "out", *budget, "--no-report").out == done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--total-tokens", "0"], "total_tokens = '0': should be greater than or equal to 1"),
+        (["--total-tokens", "10"], "--total-tokens = 10 of the whole evaluation is less than a round of one problem"),
+        (["--total-tokens", "1M", "--method", "vote"], "limit each problem with --tokens-per-problem"),
+        (["--deadline", "9", "--shard", "1/2"], "with --tokens-per-problem or --seconds-per-problem"),
+    ],
+)
+def test_a_budget_that_cannot_be_shared_out_is_refused_in_a_line(words: list[str], says: str) -> None:
+    done = rsa("eval", "aime25", "--data", "data.jsonl", "--n", "4", "--out", "out", *words)
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert says in done.err
+    assert not Path("out").exists()
 
 
 # ---- going on
@@ -135,7 +168,8 @@ def test_resumed_it_says_the_same_and_takes_everything_from_its_folder() -> None
         (["--epochs", "2"], "epochs is 1, not 2"),
         (["--limit", "2"], "limit is None, not 2"),
         (["--data-seed", "2"], "data_seed is 0, not 2"),
-        (["--total-tokens", "5k"], "total_tokens is None, not 5120"),
+        (["--total-tokens", "5k"], "total_tokens of the whole evaluation is None, not 5120"),
+        (["--tokens-per-problem", "5k"], "total_tokens is None, not 5120"),
         (["countdown"], "benchmark is aime25, not countdown"),
         (["--profile", "paper-8k"], "beta is 64, not 8192"),
         (["--out", "other"], "--resume does not go with --out"),
@@ -199,6 +233,7 @@ def test_scored_again() -> None:
         (["aime25"], "BENCHMARK"),
         (["--data-seed", "1"], "--data-seed"),
         (["--deadline", "3"], "--deadline"),
+        (["--seconds-per-problem", "3"], "--seconds-per-problem"),
         (["--in-flight", "3"], "--in-flight"),
         (["--model", "nano"], "--model"),
     ],

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from engine.api import ModelInfo
+from evals.budget import Ended
 from evals.display import (
     QUIET_S,
     Lines,
@@ -51,7 +52,8 @@ def started(runs: int = 4, meter: EngineLoad | None = None) -> EvalStarted:
 
 
 def ended(problem: str, value: float | None = 1.0, *, found: bool = False, error: str | None = None) -> RunEnded:
-    scores = RunScores(problem_id=problem, epoch=0, metric="exactly", question_sha256="", error=error)
+    why: Ended = "finished" if error is None else "failed"
+    scores = RunScores(problem_id=problem, epoch=0, metric="exactly", question_sha256="", ended=why, error=error)
     return RunEnded(scores, value, found)
 
 
@@ -217,7 +219,7 @@ def drawn(console: Console, live: LiveLine) -> str:
 
 
 def runs() -> Iterator[RunScores]:
-    yield RunScores(problem_id="p", epoch=0, metric="exactly", question_sha256="", error="it broke")
+    yield RunScores(problem_id="p", epoch=0, metric="exactly", question_sha256="", ended="failed", error="it broke")
 
 
 def test_results_without_a_single_value() -> None:

@@ -89,6 +89,7 @@ def run_of(problem: str, *rounds: Sequence[Mark], epoch: int = 0, **more: Any) -
         "answer": Score(value=1.0),
         "usage": Usage(completion_tokens=TOKENS * len(candidates)),
         "budgets": BUDGETS,
+        "ended": "finished",
         "groups": tuple(_groups(marks) for marks in rounds),
     }
     return RunScores(**{"problem_id": problem, "epoch": epoch, "candidates": tuple(candidates), **fields, **more})

@@ -176,6 +176,18 @@ def test_workers_that_are_lost_change_nothing(
     assert meter.running == 0
 
 
+@pytest.mark.parametrize("lost_after", [[None], [None, None], [30, None, 60]])
+def test_a_budget_of_all_problems_is_shared_out_alike(
+    patched: Any, tmp_path: Path, lost_after: list[int | None]
+) -> None:
+    patched(script)
+    shared = {"total_tokens": 4000, "t": 3, "beta": 128, "epochs": 1}
+    run(tmp_path / "whole", **shared)
+    results = run_by(Team(lost_after), tmp_path / "out", in_flight=2, **shared)
+    assert written(tmp_path / "out") == written(tmp_path / "whole")
+    assert results.budget.ended["set_tokens"] > 0
+
+
 def test_when_the_last_worker_is_lost_what_was_done_is_kept(whole: Path, patched: Any, tmp_path: Path) -> None:
     patched(script)
     with pytest.raises(EngineClosedError, match="it was killed"):

@@ -70,7 +70,7 @@ async def test_a_run_ends_where_what_it_shares_is_spent(tmp_path: Path) -> None:
     assert again == result, "it has ended"
 
 
-@pytest.mark.parametrize(("settings", "reason"), [({"stop_on_consensus": 0.25}, "consensus"), ({"t": 0}, "finished")])
+@pytest.mark.parametrize(("settings", "reason"), [({"stop": "consensus:.25"}, "policy"), ({"t": 0}, "finished")])
 async def test_a_run_that_is_at_its_end_does_not_wait(tmp_path: Path, settings: dict[str, Any], reason: str) -> None:
     assert (await solve(ScriptedEngine(script), tmp_path, Leave(1), **settings)).stopped_because == reason
 

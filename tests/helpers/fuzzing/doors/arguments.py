@@ -38,6 +38,7 @@ FLAGS = (
     *("--stop", "--parents", "--profile", "--out", "--resume", "--limit", "--ids", "--epochs", "--data-seed"),
     *("--revision", "--shard", "--in-flight", "--executor", "--devices", "--column", "--metric", "--format", "--by"),
     *("--relation", "--url", "--max-rows", "--kv-bits", "--tokenizer", "--image", "--data"),
+    *("--tokens-per-problem", "--seconds-per-problem"),
 )
 SWITCHES = ("--strict", "--json", "--quiet", "-q", "--no-force-answer", "--help", "--version", "--rescore", "--", "-")
 VALUES = (

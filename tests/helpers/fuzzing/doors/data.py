@@ -14,7 +14,7 @@ from hypothesis.strategies import SearchStrategy
 from evals import Benchmark, load_benchmark
 from evals.data.columns import from_flags
 from evals.data.open import open_data
-from evals.runner import check_gold
+from evals.queue import check_gold
 from evals.scorers import make
 
 ROWS: dict[str, list[dict[str, Any]]] = {
