@@ -13,12 +13,12 @@ from rsa.answers.calls import Answered, answered
 from rsa.events import EventKey
 from rsa.prompts import prompt_sha256
 from rsa.requests import Requests
-from rsa.results import Candidate, Round, RoundKind, RunResult, Status, Tail, Vote
+from rsa.results import Candidate, PooledVote, Round, RoundKind, RunResult, Status, Tail, Vote
 from rsa.runlog import RunLog
 from rsa.words import shortened
 
 _SHOWN_CHARACTERS = 60
-_OF_THE_RESULT = ("answer", "calls", "check", "text", "answered_from_round", "votes", "usage")
+_OF_THE_RESULT = ("answer", "calls", "check", "text", "answered_from_round", "votes", "pooled", "usage")
 """Fields of a result that follow from its rounds."""
 _OF_THE_SAMPLING = ("seed", "temperature", "top_p", "top_k", "min_p")
 """Parts of a request that follow from settings alone; budgets also follow from what the server of a model allows."""
@@ -102,6 +102,18 @@ class Replay:
         if not apart or any(not vote.candidates or vote != _vote_of(vote, played) for vote in event.votes):
             name = f"the votes of round {played.round}"
             self.log.doubt(event.key, _differs(name, _brief(event.votes), _brief(played.votes)))
+
+    def pooled(self, found: RunResult) -> tuple[PooledVote, ...]:
+        """The votes over all rounds of a run that had ended, which put votes of rounds together: which of these, took
+        comparisons that are not made again."""
+        votes = [
+            {(played.round, member) for member in vote.candidates} for played in found.rounds for vote in played.votes
+        ]
+        pools = [set(vote.members) for vote in found.pooled]
+        each_in_one = all(sum(vote <= pool for pool in pools) == 1 for vote in votes)
+        if not each_in_one or sum(map(len, votes)) != sum(vote.count for vote in found.pooled):
+            self.log.doubt(None, "does not add up: its pooled votes are not those of its rounds")
+        return found.pooled
 
     def result(self, found: RunResult, derived: RunResult) -> None:
         """The result of a run that had ended; `derived` is what its rounds come to."""

@@ -32,7 +32,7 @@ def reasoning(candidate: Candidate) -> str:
 def _upwards(result: RunResult) -> Iterator[Candidate]:
     """The candidate that the answer is from, a parent of it, and so on."""
     policy = registry.select_policy(result.config.select)
-    choice = selecting.choose(result.rounds, policy, result.selection)
+    choice = selecting.choose(selecting.Played.of(result), policy)
     if choice is None:
         return
     candidate, answer = choice.candidate, str(choice.candidate.answer)

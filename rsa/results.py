@@ -155,6 +155,30 @@ class Vote(Record):
         return self.count / self.of
 
 
+class PooledVote(Record):
+    """Candidates of all rounds that gave equivalent answers, for a policy that pools.
+
+    answer   as the candidate that stands for them wrote it; `calls`: where that is calls of tools.
+    members  round and index of each, ascending.
+    of       candidates of the rounds that wrote answers.
+    """
+
+    answer: str
+    calls: tuple[ToolCall, ...] = ()
+    members: tuple[tuple[int, int], ...]
+    of: int
+
+    @property
+    def count(self) -> int:
+        return len(self.members)
+
+    @property
+    def latest(self) -> tuple[int, int]:
+        """Who stands for them: of their latest round the earliest candidate."""
+        last = self.members[-1][0]
+        return next(member for member in self.members if member[0] == last)
+
+
 class Decision(Record):
     """What a policy of `stop` decided: `rsa.policies.stopping`.
 
@@ -222,7 +246,8 @@ class RunResult(Record):
     rounds               the population of every round, round 0 first.
     selection            the one extra aggregation of `select="aggregate"`, if it ran.
     votes                of the round that answered.
-    answered_from_round  the last round, unless it had no answer or a limit ended the run.
+    pooled               votes over all rounds, if `select` goes by them.
+    answered_from_round  the last round, unless it had no answer, a limit ended the run, or `select` chose another one.
     decisions            of policies that ended a round or the run early, in their order.
     usage                tokens of all candidates together.
     budgets              those that were used, and those that were asked for.
@@ -237,6 +262,7 @@ class RunResult(Record):
     stopped_because: StopReason
     answered_from_round: int | None
     votes: tuple[Vote, ...]
+    pooled: tuple[PooledVote, ...] = ()
     decisions: tuple[Decision, ...] = ()
     limits_hit: tuple[LimitName, ...]
     warnings: tuple[str, ...]
@@ -248,6 +274,11 @@ class RunResult(Record):
     timings: Timings
     rounds: tuple[Round, ...] = Field(repr=False)
     selection: Round | None = Field(None, repr=False)
+
+    @property
+    def agreeing(self) -> Vote | None:
+        """The vote of those that gave the answer, in the round that it is from."""
+        return next((vote for vote in self.votes if vote.answer == self.answer), None)
 
     @property
     def misfit(self) -> str | None:

@@ -48,6 +48,7 @@ from rsa.results import (
     Check,
     Decision,
     LimitName,
+    PooledVote,
     Round,
     RoundKind,
     RunResult,
@@ -99,6 +100,7 @@ class Run:
         self.started_at = (log.created_at if log else "") or datetime.now(UTC).isoformat(timespec="seconds")
         self.rounds: list[Round] = []
         self.selection: Round | None = None
+        self.pooled: tuple[PooledVote, ...] = ()
         self.hits: list[LimitHit] = list(log.hits) if log else []
         self.decisions: list[Decision] = []
         self.warnings: list[str] = []
@@ -209,6 +211,7 @@ class Run:
         if (limit := self._limit_within(played)) is not None:
             return limit
         if not played.parents:
+            await self._pool()
             raise NoCandidatesError(votes.why_none(played), self._result("no_candidates"))
         more = played.round < self.config.t
         if (more or self.select.aggregates) and await self._ends_by_policy(played):
@@ -252,7 +255,8 @@ class Run:
         return next((hit.limit for hit in self.hits if hit.round <= played.round), None)
 
     async def _finish(self, reason: StopReason) -> RunResult:
-        choice = selecting.choose(self.rounds, self.select, self.selection)
+        await self._pool()
+        choice = selecting.choose(self._played, self.select)
         for message in (*self.matcher.problems, *selecting.fallbacks(choice, self.rounds, self.selection)):
             self.warnings.append(message)
             await self._emit(Warned(at_s=self.meter.elapsed_s(), message=message))
@@ -261,6 +265,10 @@ class Run:
         if self.log is not None:
             await anyio.to_thread.run_sync(self.log.finish, result)
         return await self._announce(result)
+
+    async def _pool(self) -> None:
+        if self.select.pools:
+            self.pooled = await votes.pool(self.rounds, self.matcher, self.config.uncompared)
 
     async def _recorded(self, log: RunLog, result: RunResult) -> RunResult:
         """The result of a run that had ended, if it follows from its rounds; with what was taken on trust."""
@@ -271,6 +279,7 @@ class Run:
             if result.selection is not None:
                 self.replay.round(result.selection, (self._draw_last_subset(),), self.rounds)
                 self.selection = result.selection
+            self.pooled = self.replay.pooled(result) if self.select.pools else ()
             self.replay.result(result, self._result(result.stopped_because))
         result = await anyio.to_thread.run_sync(log.noted, result)
         for warning in result.warnings:
@@ -407,8 +416,12 @@ class Run:
 
     # ---- the result
 
+    @property
+    def _played(self) -> selecting.Played:
+        return selecting.Played(tuple(self.rounds), self.selection, self.pooled)
+
     def _result(self, reason: StopReason) -> RunResult:
-        choice = selecting.choose(self.rounds, self.select, self.selection)
+        choice = selecting.choose(self._played, self.select)
         played = [*self.rounds, *([self.selection] if self.selection else [])]
         limits: list[LimitName] = sorted({hit.limit for hit in self.hits})
         completion = choice.candidate.completion if choice else None
@@ -420,6 +433,7 @@ class Run:
             stopped_because=reason,
             answered_from_round=choice.round.round if choice else None,
             votes=choice.round.votes if choice else (),
+            pooled=self.pooled,
             decisions=tuple(self.decisions),
             limits_hit=tuple(limits),
             warnings=tuple(self.warnings),

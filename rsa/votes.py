@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from rsa.answers.calls import group_calls
 from rsa.answers.equivalence import AnswerMatcher
-from rsa.results import Candidate, Round, Vote
+from rsa.results import Candidate, PooledVote, Round, Vote
 
 
 async def count_votes(
@@ -34,6 +34,33 @@ async def count_votes(
         )
         for group in sorted(groups, key=lambda group: (-len(group), group[0]))
     )
+
+
+async def pool(
+    rounds: Sequence[Round], matcher: AnswerMatcher, uncompared: Collection[str] = ()
+) -> tuple[PooledVote, ...]:
+    """Votes of rounds over equivalent answers, put together: a candidate of each round has one. Largest first; ties to
+    the one with more in the latest round, in the one before it, and so on, then to the earliest candidate there."""
+    votes = [(played.round, vote) for played in rounds for vote in played.votes]
+    groups = await matcher.group([None if vote.calls else vote.answer for _, vote in votes])
+    groups += group_calls([vote.calls for _, vote in votes], uncompared=uncompared)
+    of = sum(len(played.candidates) for played in rounds if any(candidate.asked for candidate in played.candidates))
+    found = [_pooled([votes[place] for place in group], of, rounds) for group in groups]
+    latest_first = [played.round for played in reversed(rounds)]
+
+    def rank(vote: PooledVote) -> list[int]:
+        counts = [sum(number == played for played, _ in vote.members) for number in latest_first]
+        return [-vote.count, *(-many for many in counts), *vote.latest]
+
+    return tuple(sorted(found, key=rank))
+
+
+def _pooled(votes: Sequence[tuple[int, Vote]], of: int, rounds: Sequence[Round]) -> PooledVote:
+    members = sorted((number, index) for number, vote in votes for index in vote.candidates)
+    made = PooledVote(answer="", members=tuple(members), of=of)
+    number, index = made.latest
+    leader = rounds[number].candidates[index]
+    return made.model_copy(update={"answer": str(leader.answer), "calls": leader.calls})
 
 
 def why_none(played: Round) -> str:

@@ -188,6 +188,7 @@ def test_links_lead_somewhere() -> None:
 def test_counted_facts_are_true() -> None:
     """Figures in words go stale in silence: these are counted."""
     from evals import benchmark_names
+    from rsa.policies.registry import _OURS
     from rsa.settings.methods import Method
 
     words = dict(
@@ -199,8 +200,11 @@ def test_counted_facts_are_true() -> None:
     )
     (others,) = re.findall(r"`rsa eval aime25` and (\w+) other benchmarks", TEXT["README.md"])
     assert words[others] == len(benchmark_names()) - 1
-    listed = re.findall(r"^- `([a-z-]+)`: ", TEXT["method.md"], flags=re.MULTILINE)
+    policies, _, named = TEXT["method.md"].partition("## Other methods, by name")
+    listed = re.findall(r"^- `([a-z-]+)`: ", named, flags=re.MULTILINE)
     assert sorted(listed) == sorted(get_args(Method))
+    described = re.findall(r"^- `([a-z-]+)`: ", policies, flags=re.MULTILINE)
+    assert sorted(described) == sorted([*_OURS["select"], *_OURS["parents"]])
     methods = TEXT["measuring.md"].partition("## Methods")[2].partition("##")[0]
     assert set(get_args(Method)) <= set(re.findall(r"`([a-z-]+)`", methods))
     profiles = {path.stem for path in (ROOT / "configs" / "profiles").glob("*.toml")}

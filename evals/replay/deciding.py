@@ -13,10 +13,11 @@ from rsa.answers.math_pool import MathWorkers
 from rsa.policies import registry, selecting
 from rsa.policies.levels import Ruling, levels, rule, standing_at
 from rsa.policies.selecting import Chosen
+from rsa.policies.trust import confidence_of
 from rsa.prompts import load_prompts
 from rsa.results import Candidate, Decision, LimitName, Round, RunResult
 from rsa.settings.config import RSAConfig
-from rsa.votes import count_votes
+from rsa.votes import count_votes, pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,9 @@ class _Again:
                 break
         assert ended is not None, "after the last round there is a reason"
         selection = self._selection() if ended == "finished" and self.select.aggregates else None
+        pooled = await pool(self.rounds, self.matcher, self.config.uncompared) if self.select.pools else ()
         return Outcome(
-            choice=selecting.choose(self.rounds, self.select, selection),
+            choice=selecting.choose(selecting.Played(tuple(self.rounds), selection, pooled), self.select),
             rounds=tuple(self.rounds),
             selection=selection,
             decisions=tuple(self.decisions),
@@ -119,16 +121,17 @@ class _Again:
     def _check_answers(self) -> None:
         """Raises ReplayError if rounds have no answers, and are asked for some."""
         planned = self.recorded.rounds[: self.config.t + 1]
-        every = [spec for spec in self.config.stop if registry.stop_policy(spec).every_round]
+        every = [f"stop = {spec}" for spec in self.config.stop if registry.stop_policy(spec).every_round]
+        every += [f"select = {self.config.select}"] if self.select.pools else []
         asked = planned if every else planned[self.config.t :]
         for played in asked:
             if not _writes_answers(played):
-                what = f"stop = {every[0]}" if every else f"t = {self.config.t}"
+                what = every[0] if every else f"t = {self.config.t}"
                 raise ReplayError(
                     f"{what} needs answers of round {played.round}, which wrote none: rsa eval records those of every "
                     "round"
                 )
-        if self.select.confidence:
+        if self.select.confidence and all(confidence_of(each) is None for each in planned[-1].candidates):
             raise ReplayError(f"select = {self.config.select} needs the candidates' confidence, which was not recorded")
 
     # ---- inside a round

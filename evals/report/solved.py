@@ -14,6 +14,7 @@ from evals.report.views import Badge, checked, unscored_rounds
 from evals.report.words import Facts, brief, machine_facts, model_facts, settings
 from rsa.answers.calls import in_words
 from rsa.events import LimitHit
+from rsa.policies.words import chosen
 from rsa.results import Round, RunResult, Vote
 from rsa.run_record import LoggedTurn
 from rsa.runlog import read_events
@@ -98,7 +99,7 @@ def _agreeing(run: Transcript) -> dict[int, set[int]]:
     """By place in `rounds`: who gave the run's answer, as the run's own votes judge it."""
     if run.result is None or run.result.answer is None:
         return {}
-    winner = next((vote for vote in run.result.votes if run.result.answer == vote.answer), None)
+    winner = run.result.agreeing
     written = {run.result.answer}
     groups = [(place, vote, _answers(played, vote)) for place, played in enumerate(run.rounds) for vote in played.votes]
     for _, vote, answers in groups:
@@ -119,8 +120,7 @@ def _answers(played: Round, vote: Vote) -> set[str]:
 def _sentences(result: RunResult) -> tuple[str, ...]:
     if result.answer is None:
         found = _silence(result)
-    elif result.votes:
-        winner = next((vote for vote in result.votes if vote.answer == result.answer), result.votes[0])
+    elif (winner := result.agreeing) is not None:
         many = f"{winner.count} of {plural(winner.of, 'candidate')}"
         found = f"{many} of round {result.answered_from_round} gave this answer."
     else:
@@ -129,7 +129,9 @@ def _sentences(result: RunResult) -> tuple[str, ...]:
         f"{plural(len(result.rounds), 'round')}, {result.usage.completion_tokens:,} tokens, "
         f"{duration(result.timings.wall_s)}, started {moment(result.timings.started_at)}."
     )
-    return tuple(sentence for sentence in (found, _STOPPED[result.stopped_because], spent) if sentence)
+    how = chosen(result)
+    how = f"{how[0].upper()}{how[1:]}." if how else ""
+    return tuple(sentence for sentence in (found, how, _STOPPED[result.stopped_because], spent) if sentence)
 
 
 def _silence(result: RunResult) -> str:

@@ -31,7 +31,7 @@ from rsa.events import (
     RunStarted,
     Warned,
 )
-from rsa.policies.words import in_words
+from rsa.policies.words import chosen, in_words
 from rsa.results import Candidate, Check, RunResult, Vote
 from rsa.settings.config import RSAConfig
 from rsa.settings.suitability import rounds_may_harm, sampling_of
@@ -286,7 +286,8 @@ def result_lines(result: RunResult) -> list[str]:
     """The line that sums up a run; without an answer, also what its final candidates wrote, and what to try."""
     why = unanswered(result)
     if why is None:
-        return [_result_line(result, "no candidate gave one")]
+        how = chosen(result)
+        return [_result_line(result, "no candidate gave one"), *([printable(how)] if how else [])]
     lines = [_result_line(result, why.why)]
     lines += [f"  {many} wrote at the end: {printable(words)}" for words, many in why.wrote]
     lines += [f"  and {why.more} more wrote something else"] if why.more else []
@@ -300,7 +301,7 @@ def _result_line(result: RunResult, why_none: str) -> str:
     if result.answer is None:
         stopped = "" if result.stopped_because == "finished" else f", stopped by {result.stopped_because}"
         return f"no answer{stopped}: {why_none}; {spent}"
-    winner = result.votes[0] if result.votes else None
+    winner = result.agreeing
     votes = f", {winner.count} of {winner.of} candidates agree" if winner else ""
     early = "" if result.stopped_because == "finished" else f", stopped by {result.stopped_because}"
     answer = marked(result.answer, result.check)

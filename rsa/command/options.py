@@ -142,7 +142,7 @@ class SettingFlags:
         _flag(
             default="vote",
             metavar="POLICY",
-            help="The one answer: vote, aggregate or first.",
+            help="The one answer: vote, weighted[:TEMPERATURE], pooled, aggregate or first.",
             autocompletion=_policies("select"),
         ),
     ]
@@ -176,7 +176,12 @@ class SettingFlags:
     ]
     parents: Annotated[
         str | None,
-        _flag(default="uniform", metavar="POLICY", help="Whose tails are read.", autocompletion=_policies("parents")),
+        _flag(
+            default="uniform",
+            metavar="POLICY",
+            help="Whose tails are read: uniform, confident[:TEMPERATURE] or distinct.",
+            autocompletion=_policies("parents"),
+        ),
     ]
     strict: Annotated[
         bool | None,

@@ -39,11 +39,15 @@ _OURS: dict[Kind, dict[str, str]] = {
     },
     "select": {
         "vote": "rsa.policies.selecting:Majority",
+        "weighted": "rsa.policies.selecting:Weighted",
+        "pooled": "rsa.policies.selecting:Pooled",
         "aggregate": "rsa.policies.selecting:Aggregate",
         "first": "rsa.policies.selecting:First",
     },
     "parents": {
         "uniform": "rsa.policies.parents:Uniform",
+        "confident": "rsa.policies.parents:Confident",
+        "distinct": "rsa.policies.parents:Distinct",
     },
 }
 

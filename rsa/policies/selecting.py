@@ -1,13 +1,40 @@
-"""The one answer: whose it is, from the rounds that were played."""
+"""The one answer: whose it is, from what a run has played."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+from rsa.policies.trust import ranks
+from rsa.words import listed, shortened
 
 if TYPE_CHECKING:
-    from rsa.results import Candidate, Round, Vote
+    from rsa.results import Candidate, PooledVote, Round, RunResult, Vote
+
+LEAST_TEMPERATURE = 0.05
+"""The lowest of `weighted`: with it, the surest candidate outweighs all others of any round, and with less, weights
+would become numbers that are too large."""
+_SHOWN_ANSWERS, _SHOWN_CHARACTERS = 4, 60
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What a run has played: all that its answer follows from.
+
+    rounds     the population of every round, round 0 first.
+    selection  the one more aggregation of a policy that has it.
+    pooled     votes over all rounds, for a policy that pools.
+    """
+
+    rounds: tuple[Round, ...]
+    selection: Round | None = None
+    pooled: tuple[PooledVote, ...] = ()
+
+    @classmethod
+    def of(cls, result: RunResult) -> Self:
+        return cls(result.rounds, result.selection, result.pooled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +50,77 @@ class SelectPolicy:
 
     aggregates   one more aggregation of the last round is played, and its answer taken, if it gives one.
     confidence   it needs to know how likely the candidates' tokens were (`Candidate.confidence`).
+    pools        it needs votes over all rounds (`Played.pooled`), and so answers of every round.
     """
 
     aggregates = False
     confidence = False
+    pools = False
 
-    def choose(self, rounds: Sequence[Round]) -> Candidate:
-        """A candidate with an answer, of the last of `rounds`, which has votes; those before may have none."""
-        return leading(rounds[-1], rounds[-1].votes[0])
+    def choose(self, played: Played) -> Candidate:
+        """A candidate with an answer; the last of `played.rounds` has votes, those before may have none."""
+        return leading(played.rounds[-1], played.rounds[-1].votes[0])
+
+    def why(self, played: Played) -> str:
+        """What it went by, in a sentence for people, where the votes of a round do not say it; else the empty text.
+        The last of `played.rounds` has votes."""
+        return ""
 
 
 class Majority(SelectPolicy):
     """The leader of the vote, ties to the earliest candidate: the plain method."""
+
+
+class Weighted(SelectPolicy):
+    """The answer whose voters are surest together. A vote weighs as much as its candidate's place among those of the
+    round that answered, the least sure first, from 1 (`rsa.policies.trust.ranks`), to the power of 1 / `temperature`:
+    the higher, the more equal are votes. Ties go to more votes, then to the earliest candidate."""
+
+    confidence = True
+
+    def __init__(self, temperature: float = 1) -> None:
+        if temperature < LEAST_TEMPERATURE:
+            raise ValueError(f"{temperature:g} is no temperature: {LEAST_TEMPERATURE:g} or more")
+        self._power = 1 / temperature
+
+    def weights(self, played: Round) -> list[float]:
+        """Of the round's votes, in their order."""
+        voters = [candidate for candidate in played.candidates if candidate.answer is not None]
+        places = zip(voters, ranks(voters), strict=True)
+        weight = {candidate.index: place**self._power for candidate, place in places}
+        return [math.fsum(weight[member] for member in vote.candidates) for vote in played.votes]
+
+    def choose(self, played: Played) -> Candidate:
+        last = played.rounds[-1]
+        weights = self.weights(last)
+        return leading(last, last.votes[weights.index(max(weights))])
+
+    def why(self, played: Played) -> str:
+        last = played.rounds[-1]
+        weights = self.weights(last)
+        order = sorted(range(len(weights)), key=lambda place: -weights[place])
+        shares = [f"{_brief(last.votes[place].answer)} has {weights[place] / sum(weights):.0%}" for place in order]
+        return f"of the weight of confidence, {listed(shares, _SHOWN_ANSWERS)}"
+
+
+class Pooled(SelectPolicy):
+    """The answer with most votes of all rounds together, each candidate of each round having one; as the earliest
+    candidate of the latest round wrote it. Ties go to more votes in the latest round, then in the one before it, and so
+    on, then to the earliest candidate there."""
+
+    pools = True
+
+    def choose(self, played: Played) -> Candidate:
+        if not played.pooled:
+            return super().choose(played)
+        number, index = played.pooled[0].latest
+        return played.rounds[number].candidates[index]
+
+    def why(self, played: Played) -> str:
+        if not played.pooled:
+            return ""
+        votes = [f"{_brief(vote.answer)} has {vote.count}" for vote in played.pooled]
+        return f"of {played.pooled[0].of} votes of all rounds, {listed(votes, _SHOWN_ANSWERS)}"
 
 
 class Aggregate(SelectPolicy):
@@ -46,8 +132,8 @@ class Aggregate(SelectPolicy):
 class First(SelectPolicy):
     """The earliest candidate with an answer."""
 
-    def choose(self, rounds: Sequence[Round]) -> Candidate:
-        return next(candidate for candidate in rounds[-1].candidates if candidate.answer is not None)
+    def choose(self, played: Played) -> Candidate:
+        return next(candidate for candidate in played.rounds[-1].candidates if candidate.answer is not None)
 
 
 def leading(played: Round, vote: Vote) -> Candidate:
@@ -55,16 +141,23 @@ def leading(played: Round, vote: Vote) -> Candidate:
     return played.candidates[vote.candidates[0]]
 
 
-def choose(rounds: Sequence[Round], policy: SelectPolicy, last: Round | None = None) -> Chosen | None:
-    """The answer of `last`, the one more aggregation of a policy that has it, if it gave one; else what the policy
-    chooses of the latest round that has any answer, and of those before it; None if none has."""
-    if last is not None and last.votes:
-        return Chosen(last, leading(last, last.votes[0]))
-    for end in range(len(rounds), 0, -1):
-        if rounds[end - 1].votes:
-            candidate = policy.choose(rounds[:end])
-            return Chosen(rounds[candidate.round], candidate)
-    return None
+def choose(played: Played, policy: SelectPolicy) -> Chosen | None:
+    """The answer of the one more aggregation of a policy that has it, if it gave one; else what the policy chooses of
+    the latest round that has any answer, and of those before it; None if none has."""
+    if played.selection is not None and played.selection.votes:
+        return Chosen(played.selection, leading(played.selection, played.selection.votes[0]))
+    answered = up_to_answers(played)
+    if answered is None:
+        return None
+    candidate = policy.choose(answered)
+    return Chosen(played.rounds[candidate.round], candidate)
+
+
+def up_to_answers(played: Played) -> Played | None:
+    """Up to the latest round that has any answer; None if none has."""
+    ends = (end for end in range(len(played.rounds), 0, -1) if played.rounds[end - 1].votes)
+    end = next(ends, None)
+    return None if end is None else replace(played, rounds=played.rounds[:end])
 
 
 def fallbacks(choice: Chosen | None, rounds: Sequence[Round], last: Round | None) -> list[str]:
@@ -75,3 +168,7 @@ def fallbacks(choice: Chosen | None, rounds: Sequence[Round], last: Round | None
     if choice is not None and choice.round.round < rounds[-1].round and not rounds[-1].votes:
         messages.append(f"round {rounds[-1].round} gave no answer: the answer is of round {choice.round.round}")
     return messages
+
+
+def _brief(answer: str) -> str:
+    return shortened(" ".join(answer.split()), _SHOWN_CHARACTERS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rsa.answers.checking import mark_of
-from rsa.results import Decision, Vote
+from rsa.policies import registry, selecting
+from rsa.results import Decision, RunResult, Vote
 
 
 def in_words(decision: Decision) -> str:
@@ -14,6 +15,15 @@ def in_words(decision: Decision) -> str:
         return f"the run ends after round {decision.round} by {why}{_led_by(decision.vote)}"
     what = "cuts off" if decision.action == "cut" else "asks for the answers of"
     return f"{why} {what} the candidates of round {decision.round} that still write, at {decision.at:,} tokens"
+
+
+def chosen(result: RunResult) -> str:
+    """How the answer was chosen, where the votes of its round do not say it; else the empty text."""
+    played = selecting.up_to_answers(selecting.Played.of(result))
+    if played is None or (result.selection is not None and result.selection.votes):
+        return ""
+    why = registry.select_policy(result.config.select).why(played)
+    return f"chosen by {result.config.select}: {why}" if why else ""
 
 
 def _led_by(vote: Vote | None) -> str:

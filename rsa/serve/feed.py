@@ -23,7 +23,7 @@ from rsa.events import (
     RunStarted,
     Warned,
 )
-from rsa.policies.words import in_words
+from rsa.policies.words import chosen, in_words
 from rsa.results import Candidate, Check, RunResult, Vote
 from rsa.settings.config import RSAConfig
 from rsa.settings.suitability import sampling_of
@@ -204,6 +204,8 @@ def _result(result: RunResult) -> Small:
         "stopped_because": result.stopped_because,
         "answered_from_round": result.answered_from_round,
         "votes": [_vote(vote) for vote in result.votes],
+        "agreeing": None if result.agreeing is None else _vote(result.agreeing),
+        "chosen": chosen(result),
         "limits_hit": result.limits_hit,
         "warnings": result.warnings,
         "prompt_tokens": result.usage.prompt_tokens,

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from rsa.events import RunFinished
+from rsa.policies.words import chosen
 from rsa.results import Round, RunResult
 from rsa.serve.answering import AnswerDelta, Answering, Finished, FinishReason, Part, ReasoningDelta, ToolCalls
 from rsa.serve.offers import Offer
@@ -103,6 +104,7 @@ def facts_of(run_id: str, result: RunResult) -> dict[str, Any]:
         "votes": [
             {"answer": vote.answer, "count": vote.count, "of": vote.of, "share": vote.share} for vote in result.votes
         ],
+        "chosen": chosen(result),
         "rounds": [_round(each) for each in played],
         "limits_hit": list(result.limits_hit),
         "warnings": list(result.warnings),

@@ -119,11 +119,13 @@ class RSAConfig(_Settings):
     temperature, top_p, top_k, min_p   sampling, as in `engine.api.SamplingParams`. None: as suits the model, which
                        `rsa.settings.suitability` knows; the records of a run hold what that came to.
     seed               of the run: every subset and every candidate's noise follow from it.
-    select             the one answer: `vote` (majority of the final round, ties to the earliest candidate),
-                       `aggregate` (one more aggregation, at low temperature), `first`; see `rsa.policies.selecting`.
+    select             the one answer: `vote` (majority of the final round, ties to the earliest candidate), `weighted`
+                       (by confidence), `pooled` (majority of all rounds), `aggregate` (one more aggregation, at low
+                       temperature), `first`; see `rsa.policies.selecting`.
     stop               when a round or the run may end before it is whole: policies, or one text with commas between
                        them; see `rsa.policies.stopping`. None of them: the plain method.
-    parents            whose tails a candidate reads: `uniform`, as in the paper; see `rsa.policies.parents`.
+    parents            whose tails a candidate reads: `uniform`, as in the paper, `confident` (the surer the likelier),
+                       `distinct` (different answers first); see `rsa.policies.parents`.
     carry              what a candidate hands on: `reasoning` (its tail), `answer_or_reasoning` (its answer
                        section if it finished by itself, else its tail), `full` (the whole reasoning).
     task               name of a prompts file that comes with the package, or the path of one. Unless it was set, a
@@ -236,5 +238,6 @@ class RSAConfig(_Settings):
             self.answers == "every"
             or self.limits.can_end_early
             or any(registry.stop_policy(spec).every_round for spec in self.stop)
+            or registry.select_policy(self.select).pools
             or registry.parents_policy(self.parents).answers
         )

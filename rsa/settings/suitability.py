@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from engine.api import ModelInfo, RecommendedSampling
 from rsa.errors import ConfigError
+from rsa.policies import registry
 from rsa.settings.config import RSAConfig
 
 CHAT = RecommendedSampling(temperature=0.7, top_p=0.95)
@@ -37,7 +38,18 @@ def suited(config: RSAConfig, model: ModelInfo) -> RSAConfig:
         if "force_answer" in config.model_fields_set:
             raise ConfigError(f"force_answer cannot be had: {why}, or leave it out")
         changes["force_answer"] = False
+    _check_confidence(config, model)
     return config.with_defaults(**changes) if changes else config
+
+
+def _check_confidence(config: RSAConfig, model: ModelInfo) -> None:
+    why = model.lacks("logprobs")
+    if why is None:
+        return
+    if registry.select_policy(config.select).confidence:
+        raise ConfigError(f"select = {config.select} cannot be had: {why}, or choose another policy")
+    if registry.parents_policy(config.parents).confidence:
+        raise ConfigError(f"parents = {config.parents} cannot be had: {why}, or choose another policy")
 
 
 def rounds_may_harm(config: RSAConfig, model: ModelInfo) -> bool:

@@ -13,7 +13,7 @@ from rsa import MarkovianRSA, RSAConfig, RunResult
 from rsa.command.display import descent_lines
 from rsa.descent import line_of_descent, reasoning
 from rsa.policies.registry import select_policy
-from rsa.policies.selecting import choose
+from rsa.policies.selecting import Played, choose
 
 pytestmark = pytest.mark.anyio
 
@@ -34,11 +34,11 @@ async def solve(script: Any, **settings: Any) -> RunResult:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("select", ["vote", "first", "aggregate"])
+@pytest.mark.parametrize("select", ["vote", "first", "aggregate", "pooled"])
 async def test_each_is_a_parent_of_the_next_from_round_0_to_the_answer(select: str, seed: int) -> None:
     result = await solve(named, select=select, seed=seed)
     line = line_of_descent(result)
-    choice = choose(result.rounds, select_policy(result.config.select), result.selection)
+    choice = choose(Played.of(result), select_policy(result.config.select))
     assert choice is not None
     assert line[-1] == choice.candidate
     assert [candidate.round for candidate in line] == list(range(line[-1].round + 1))

@@ -200,7 +200,7 @@ def test_the_program_counts_stories_and_tells_one(
     assert capsys.readouterr().out.splitlines()[2:] == [*KNOWN[0]["tells"], "all is well"]
     monkeypatch.setattr(choosing, "MOST_TRIES", 20)
     rows_stay_on_the_engine(monkeypatch)
-    assert not program["search"](3, 0, "asyncio")
+    assert not program["search"](9, 0, "asyncio")
     assert "rows are free after a run" in capsys.readouterr().out
 
 

@@ -170,9 +170,10 @@ class RunView {
     const { run } = this;
     if (run.error) return run.error;
     if (run.result) {
-      const [first] = run.result.votes;
-      const agree = first && run.result.answer !== null ? `${first.candidates.length} of ${first.of} candidates of round ${run.result.answered_from_round} agree.` : "";
-      return [agree, stopOf(run.result.stopped_because)].filter(Boolean).join(" ");
+      const { agreeing, chosen } = run.result;
+      const agree = agreeing ? `${agreeing.candidates.length} of ${agreeing.of} candidates of round ${run.result.answered_from_round} agree.` : "";
+      const how = chosen ? `${chosen[0].toUpperCase()}${chosen.slice(1)}.` : "";
+      return [agree, how, stopOf(run.result.stopped_because)].filter(Boolean).join(" ");
     }
     if (ended(run)) return "What it had until then is below.";
     const round = current(run);

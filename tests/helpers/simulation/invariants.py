@@ -164,12 +164,31 @@ def _check_choice(result: RunResult) -> None:
     if latest is None:
         assert (result.answer, result.answered_from_round, result.votes) == (None, None, ()), "an answer from nowhere"
         return
-    leading = _votes(latest)[0][0]
-    answers = [each.answer for each in latest.candidates if each.answer is not None]
-    wanted = answers[0] if result.config.select == "first" else leading
+    if result.config.select == "pooled":
+        latest, wanted = _pooled(result)
+    else:
+        leading = _votes(latest)[0][0]
+        answers = [each.answer for each in latest.candidates if each.answer is not None]
+        wanted = answers[0] if result.config.select == "first" else leading
     assert result.answer == wanted, f"the answer is {result.answer}, not {wanted}"
     assert result.answered_from_round == latest.round, "of another round"
     assert result.votes == latest.votes, "votes of another round"
+
+
+def _pooled(result: RunResult) -> tuple[Round, str]:
+    """The answer with most votes of all rounds, and the latest round that has it; of equals the one with more in the
+    latest round, in the one before it, and so on, then the earliest there."""
+    latest_first = [
+        (played, {answer: members for answer, members, _ in _votes(played)}) for played in result.rounds[::-1]
+    ]
+
+    def standing(answer: str) -> tuple[int, ...]:
+        counts = [len(members.get(answer, ())) for _, members in latest_first]
+        earliest = next(members[answer][0] for _, members in latest_first if answer in members)
+        return (sum(counts), *counts, -earliest)
+
+    ahead = max({answer for _, members in latest_first for answer in members}, key=standing)
+    return next(played for played, members in latest_first if ahead in members), ahead
 
 
 def records_say_what_happened(story: Story, telling: Telling) -> None:

@@ -22,6 +22,16 @@ SLOW_S = 4.0
 """Seconds that pass at most at once."""
 
 
+_CHOOSING: tuple[dict[str, Any], ...] = (
+    {"select": "vote"},
+    {"select": "vote"},
+    {"select": "aggregate"},
+    {"select": "first"},
+    {"select": "pooled"},
+    {"select": "vote", "parents": "distinct"},
+)
+
+
 @dataclass(frozen=True)
 class World:
     """Everything that is the same whatever happens in a story.
@@ -88,7 +98,7 @@ def drawn(choices: Choices) -> World:
         "tau": min(beta, choices.of((16, 5, 600))),
         "answer_budget": choices.of((24, 6)),
         "seed": choices.pick(4),
-        "select": choices.of(("vote", "vote", "aggregate", "first")),
+        **choices.of(_CHOOSING),
         "carry": choices.of(("reasoning", "reasoning", "answer_or_reasoning", "full")),
         "answers": choices.of(("final", "every")),
         "stop": choices.of(((), (), (), ("consensus:.5",), ("consensus:1",))),
