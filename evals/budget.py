@@ -50,7 +50,8 @@ class SetBudget(Record):
         """In words."""
         tokens = None if self.total_tokens is None else f"{self.total_tokens:,} tokens"
         time = None if self.deadline_s is None else f"{self.deadline_s:g} seconds"
-        return f"All problems together had {' and '.join(filter(None, (tokens, time)))}, shared out round by round."
+        limits = " and ".join(filter(None, (tokens, time)))
+        return f"Budget of all problems together: {limits}, shared out round by round."
 
     @classmethod
     def of(cls, total_tokens: int | str | None, deadline_s: float | None) -> Self | None:

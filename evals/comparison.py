@@ -149,5 +149,7 @@ def _notes(first: EvalResults, second: EvalResults) -> list[str]:
     if first.prompt_sha256 != second.prompt_sha256:
         notes.append("the prompts differ")
     for which, results in (("first", first), ("second", second)):
+        if results.budget is not None:
+            notes.append(f"the {which}: {results.budget.sentence} {results.budget.ends}")
         notes += [f"the {which}: {warning}" for warning in results.warnings]
     return notes

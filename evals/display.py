@@ -246,6 +246,7 @@ def describe_start(event: EvalStarted) -> list[str]:
     return [
         f"{record.benchmark}: {plural(record.data.selected, 'problem')}{epochs}, method {record.method} with "
         f"{record.model.name}: {sizes}, {at_once}",
+        *([record.budget.sentence] if record.budget is not None else []),
         *note_lines(c, record.model),
         *(f"warning: {one_line(warning)}" for warning in record.data_warnings),
     ]

@@ -188,6 +188,13 @@ def test_a_budget_of_all_problems_is_shared_out_alike(
     assert results.budget.ended["set_tokens"] > 0
 
 
+def test_the_deadline_of_all_problems_is_the_workers_as_well(patched: Any, tmp_path: Path) -> None:
+    patched(lambda request: Script("x", r"\boxed{1}", held=True))
+    results = run_by(Team([None, None]), tmp_path, deadline_s=0.5, in_flight=2, epochs=1)
+    assert results.budget.ended == {"set_deadline_s": 4, "unbegun": 4}
+    assert results.statuses == {"scored": 4 * SETTINGS["n"]}
+
+
 def test_when_the_last_worker_is_lost_what_was_done_is_kept(whole: Path, patched: Any, tmp_path: Path) -> None:
     patched(script)
     with pytest.raises(EngineClosedError, match="it was killed"):
