@@ -1,6 +1,7 @@
 """Metrics: what an answer is worth, given the gold answer. `make` builds one by its name.
 
-math       symbolic equivalence                          gold: LaTeX, or a number
+math       symbolic equivalence                          gold: LaTeX, a number, or a solution that ends in one of
+                                                         these: in a box, or after ####
 integer    the same, of a gold that is an integer        gold: `204`, `025`, 204
 choice     the letter of an option                       gold: a letter, or an index from 0; field: options
 anls       closeness of spelling                         gold: a text or several; setting: threshold

@@ -19,6 +19,8 @@ from rsa.answers.equivalence import AnswerMatcher, compare
 from rsa.answers.extract import final_answer, last_boxed
 from rsa.answers.math_pool import MathWorkers
 
+_AFTER_A_SOLUTION = "####"
+"""What stands between a solution and its answer in GSM8K, and in data made like it."""
 _INTEGER = re.compile(r"[+-]?\d{1,4000}")
 
 
@@ -35,7 +37,7 @@ class MathScorer(BaseScorer[str]):
 
     def read_gold(self, gold: JsonValue, fields: Fields) -> str:
         text = gold_text(gold)
-        return last_boxed(text) or text
+        return last_boxed(text) or text.rpartition(_AFTER_A_SOLUTION)[2].strip() or text
 
     async def mark(self, section: str, gold: str) -> Score:
         answer = final_answer(section)

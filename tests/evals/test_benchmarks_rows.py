@@ -146,6 +146,7 @@ WORTH: dict[str, tuple[tuple[str, ...], float, dict[str, int]]] = {
     "hmmt_feb25": ((r"\boxed{0.5}", r"\boxed{\dfrac{2}{4}}", r"\boxed{0.51}", r"\boxed{50\%}"), 2 / 4, {"scored": 4}),
     "hmmt_nov25": ((r"\boxed{[1,2]}", r"\boxed{(1, 2)}", r"\boxed{[1, \frac42]}", r"\boxed{1}"), 2 / 4, {"scored": 4}),
     "hmmt_feb26": ((r"\boxed{1024}", r"\boxed{4^5}", r"\boxed{1{,}024}", r"\boxed{1000}"), 3 / 4, {"scored": 4}),
+    "gsm8k": ((r"\boxed{2125}", r"\boxed{2{,}125}", r"\boxed{25}", "2,125 ducks"), 2 / 4, {"scored": 3, "no_answer": 1}),
     "ai2d": ((r"\boxed{C}", "Answer: C", r"\boxed{B}", "I cannot tell"), 2 / 4, {"scored": 3, "no_answer": 1}),
     # One of six characters is wrong; letters' size and spaces do not count; nothing like it.
     "docvqa": (
