@@ -119,7 +119,7 @@ def test_the_metric_can_use_the_gold_answers(name: str, tmp_path: Path) -> None:
         async with make(str(benchmark.metric), settings=benchmark.settings) as scorer:
             for question in open_data(benchmark, data=parquet(tmp_path, case["rows"])):
                 gold = question.gold[0] if isinstance(question.gold, list) else question.gold
-                answer = "ABCD"[int(str(gold))] if name == "ai2d" else gold
+                answer = "ABCD"[int(str(gold))] if name == "ai2d" else str(gold).rpartition("#### ")[2]
                 score = await scorer.score(f"\\boxed{{{answer}}}", question.gold, question.fields)
                 values.add(score.value)
         return values
@@ -146,7 +146,11 @@ WORTH: dict[str, tuple[tuple[str, ...], float, dict[str, int]]] = {
     "hmmt_feb25": ((r"\boxed{0.5}", r"\boxed{\dfrac{2}{4}}", r"\boxed{0.51}", r"\boxed{50\%}"), 2 / 4, {"scored": 4}),
     "hmmt_nov25": ((r"\boxed{[1,2]}", r"\boxed{(1, 2)}", r"\boxed{[1, \frac42]}", r"\boxed{1}"), 2 / 4, {"scored": 4}),
     "hmmt_feb26": ((r"\boxed{1024}", r"\boxed{4^5}", r"\boxed{1{,}024}", r"\boxed{1000}"), 3 / 4, {"scored": 4}),
-    "gsm8k": ((r"\boxed{2125}", r"\boxed{2{,}125}", r"\boxed{25}", "2,125 ducks"), 2 / 4, {"scored": 3, "no_answer": 1}),
+    "gsm8k": (
+        (r"\boxed{2125}", r"\boxed{2{,}125}", r"\boxed{25}", "2,125 ducks"),
+        2 / 4,
+        {"scored": 3, "no_answer": 1},
+    ),
     "ai2d": ((r"\boxed{C}", "Answer: C", r"\boxed{B}", "I cannot tell"), 2 / 4, {"scored": 3, "no_answer": 1}),
     # One of six characters is wrong; letters' size and spaces do not count; nothing like it.
     "docvqa": (
