@@ -39,18 +39,17 @@ class RecordedRun:
         values = {(each.round, each.index): each.score.value for each in scores.candidates}
         return cls(folder, result, scores, values)
 
-    @property
-    def failed(self) -> bool:
-        """Whether it ended because nobody of its last round was well."""
-        return self.result.stopped_because == "no_candidates"
-
     def worth(self, choice: Chosen | None) -> float | None:
-        """What an answer of this run is worth: as much as the candidate that gave it."""
+        """What an answer of this run is worth: as much as the candidate that gave it. Raises ReplayError if nobody
+        scored that."""
         if choice is None:
             return 0.0
-        if choice.round.kind == "selection":
-            return self.scores.answer.value if self.scores is not None and self.scores.answer is not None else None
-        return self.values[choice.candidate.round, choice.candidate.index]
+        if choice.round.kind == "selection" and self.scores is not None:
+            return self.scores.answer.value if self.scores.answer is not None else None
+        place = choice.candidate.round, choice.candidate.index
+        if place not in self.values:
+            raise ReplayError(f"{self.folder / SCORES} has no score of candidate {place[1]} of round {place[0]}")
+        return self.values[place]
 
 
 class RecordedEval:
@@ -92,6 +91,8 @@ class RecordedEval:
             return None
         else:
             raise ReplayError(f"{folder} has no {RESULT}: what each run generated must still be there")
+        if result.misfit is not None:
+            raise ReplayError(f"what the run in {folder} generated cannot be: {result.misfit}")
         return RecordedRun.scored(folder, result, scores)
 
 

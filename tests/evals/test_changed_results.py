@@ -20,6 +20,8 @@ from sealed import content, contents, copy_of, leaves, replaced
 from evals.comparison import compare
 from evals.export.writing import export
 from evals.folder import read_results
+from evals.replay.replaying import replay_folders
+from evals.replay.variants import Variant
 from evals.report import write_report
 from evals.rescoring import rescore
 from evals.results import EvalResults
@@ -43,10 +45,16 @@ def gone_on(folder: Path, *, trust: bool = False) -> EvalResults:
     return found
 
 
+def decided_again(folder: Path, *, trust: bool = False) -> dict[str, Any]:
+    found = anyio.run(partial(replay_folders, [folder], [Variant(stop=("decided",))], trust=trust))
+    return found.model_dump(exclude={"replays": {"__all__": {"folders"}}})
+
+
 READERS: dict[str, Callable[..., Any]] = {
     "resume": gone_on,
     "rescore": scored_again,
     "report": write_report,
+    "replay": decided_again,
     "compare": lambda folder, *, trust=False: compare(folder, folder, trust=trust),
     "export": lambda folder, *, trust=False: export(folder, by="A lab", trust=trust).read_text(),
 }
@@ -119,8 +127,8 @@ def test_any_changed_byte_is_refused_or_changes_nothing(whole: Path, data: st.Da
         assert "\n" not in said
     elif name in ("resume", "rescore"):
         assert written(folder) == written(whole)
-    elif name == "compare":
-        assert found == compare(whole, whole)
+    elif name in ("compare", "replay"):
+        assert found == READERS[name](whole)
     elif name == "report":
         page = found.read_text()
         assert any(mark in page for mark in MARKS) or page == (whole / "report.html").read_text()
