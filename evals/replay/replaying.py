@@ -63,7 +63,7 @@ class _Replaying:
         self._draws = draws
         self._math = math
         self._tallies = [Tally(variant) for variant in (RECORDED, *variants)]
-        self._reproduced = 0
+        self._reproduced = self._limited = 0
 
     async def evaluation(self, recorded: RecordedEval) -> Replayed:
         """An evaluation. Its own policies must come to the figures that it recorded."""
@@ -92,15 +92,15 @@ class _Replaying:
             recorded=totals.recorded,
             variants=totals.variants,
             candidates_digest=results.candidates_digest,
-            notes=tuple(_notes(recorded, self._reproduced)),
+            notes=tuple(self._notes(recorded)),
         )
 
     async def runs(self, folders: Sequence[Path], *, trust: bool) -> Replayed:
         """Runs of problems whose gold answers nobody knows."""
-        notes: list[str] = []
+        said: list[str] = []
         for number, folder in enumerate(folders):
             run = await anyio.to_thread.run_sync(partial(recorded_run, folder, trust=trust))
-            notes += [warning for warning in run.result.warnings if warning.startswith(TAKEN)]
+            said += [warning for warning in run.result.warnings if warning.startswith(TAKEN)]
             await self._take(str(number), run)
         totals = self._totals(None)
         return Replayed(
@@ -111,7 +111,7 @@ class _Replaying:
             draws=self._draws,
             recorded=totals.recorded,
             variants=totals.variants,
-            notes=tuple(dict.fromkeys(notes)),
+            notes=(*self._met_limits(), *dict.fromkeys(said)),
         )
 
     async def _take(self, key: str, run: RecordedRun) -> None:
@@ -120,6 +120,7 @@ class _Replaying:
         own = await replay(run, RECORDED, matcher)
         _check_own(run, own)
         self._reproduced += 1
+        self._limited += bool(run.result.limits_hit)
         for tally in self._tallies:
             tally.runs[key].append(await self._measured(run, own, tally.variant, matcher))
 
@@ -131,6 +132,22 @@ class _Replaying:
         parts = await drawn(run, config.n, self._draws, matcher)
         measured = [await _measure(part, own, await replay(part, variant, matcher), matcher) for part in parts]
         return Measured.mean(measured)
+
+    def _notes(self, recorded: RecordedEval) -> Iterable[str]:
+        results = recorded.results
+        missing = len(results.problems) * results.epochs - self._reproduced
+        if missing:
+            yield f"{plural(missing, 'run')} without any candidate, left out here"
+        yield from self._met_limits()
+        yield from recorded.trust.notes
+        yield from results.warnings
+
+    def _met_limits(self) -> Iterable[str]:
+        if self._limited:
+            yield (
+                f"{plural(self._limited, 'run')} met a limit of tokens or time, and can be followed as far as that "
+                "only, whatever would have been spent until then"
+            )
 
     def _totals(self, clusters: dict[str, str | None] | None) -> _Totals:
         recorded = self._tallies[0]
@@ -178,12 +195,3 @@ def _check_own(run: RecordedRun, own: Outcome) -> None:
                 f"the run in {run.folder} does not reproduce itself: its {name}: {was[name]!r} is recorded, {value!r} "
                 "follows; it was changed, or another version of this package decided it"
             )
-
-
-def _notes(recorded: RecordedEval, reproduced: int) -> Iterable[str]:
-    results = recorded.results
-    missing = len(results.problems) * results.epochs - reproduced
-    if missing:
-        yield f"{plural(missing, 'run')} failed before there was a candidate, and is left out"
-    yield from recorded.trust.notes
-    yield from results.warnings

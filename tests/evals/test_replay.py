@@ -140,6 +140,16 @@ def test_an_aggregation_that_was_recorded_is_the_answer(tmp_path: Path) -> None:
     assert found.tokens == replayed(voted).recorded.tokens
 
 
+@pytest.mark.parametrize("tokens", [300, 700, 1100])
+def test_a_run_that_met_a_limit_is_followed_as_far_as_that(tmp_path: Path, tokens: int) -> None:
+    folder = evaluated(tmp_path / "out", limits={"total_tokens": tokens}, stop="consensus:.9")
+    limited = sum(bool(result.limits_hit) for result in results_of(folder))
+    assert limited > 2
+    found = replayed(folder, Variant(select="first"), Variant(t=0))
+    assert (found.reproduced, found.recorded.answer) == (6, read_results(folder).answer)
+    assert found.notes[0].startswith(f"{limited} runs met a limit of tokens or time")
+
+
 # ---- what ran otherwise
 
 
