@@ -98,6 +98,15 @@ def kill_in_round_1() -> None:
     os.kill(int(Path("holder").read_text()), signal.SIGKILL)
 
 
+def test_a_budget_of_all_problems_is_shared_out_alike() -> None:
+    shared = ["--total-tokens", "1400", "--t", "2", "--stop", "consensus:1"]
+    assert evaluated("whole", *shared).exit_code == 0
+    done = evaluated("out", "--devices", "2", "--in-flight", "2", *shared)
+    assert done.exit_code == 0, done.stderr
+    assert written("out") == written("whole")
+    assert json.loads(unseal(written("out")[0]).content)["budget"]["ended"]["set_tokens"] > 0
+
+
 def test_when_all_workers_are_killed_it_goes_on_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
     assert evaluated("whole").exit_code == 0
     Path("letters").write_text("xx")
