@@ -42,7 +42,14 @@ class Requests:
             length = tokenizer.prompt_tokens(prompt, tools=self.problem.tools)
         name = "select" if kind == "selection" else f"r{number}-c{index:02}"
         sampling = self.sampling(number, kind, index)
-        return GenerationRequest(id=name, messages=prompt, sampling=sampling, tools=self.problem.tools), length
+        asked = GenerationRequest(
+            id=name,
+            messages=prompt,
+            sampling=sampling,
+            tools=self.problem.tools,
+            likelihoods=self.config.confidence not in (None, "none"),
+        )
+        return asked, length
 
     def sampling(self, number: int, kind: RoundKind, index: int) -> SamplingParams:
         """How a candidate is drawn."""

@@ -85,6 +85,24 @@ class Check(Record):
     reason: str = ""
 
 
+class Confidence(Record):
+    """How likely a candidate's own tokens were to the model that drew them: mean log-probabilities in nats, of its own
+    distribution, so that 0 is certain.
+
+    mean     of all drawn tokens; forced ones are none.
+    tail     of the last `rsa.confidence.WINDOW` drawn tokens of the reasoning, or of all tokens if there is none.
+    lowest   the lowest of any `WINDOW` drawn tokens in a row; of all, if there are fewer.
+    entropy  mean entropy of what the tokens were drawn from; None where an engine does not say.
+    tokens   how many were drawn, and all this is of.
+    """
+
+    mean: FiniteFloat
+    tail: FiniteFloat
+    lowest: FiniteFloat
+    entropy: FiniteFloat | None = None
+    tokens: int
+
+
 class Candidate(Record):
     """One rollout.
 
@@ -95,6 +113,8 @@ class Candidate(Record):
                 calls tools, its calls in words.
     calls       of tools, with which it ends.
     check       of the answer; None without one, and for a model that has no checker (see `rsa.answers.checking`).
+    confidence  None if it was not asked for, or if nobody says how likely the tokens were. It is no part of what is the
+                same in every run of the same settings: sums in other batches differ in their last digits.
     error       the engine's message, if it failed; `interruptions`: what it had come over before (those of the others
                 are in their completion).
     """
@@ -109,6 +129,7 @@ class Candidate(Record):
     answer: str | None = None
     calls: tuple[ToolCall, ...] = ()
     check: Check | None = None
+    confidence: Confidence | None = None
     error: str | None = None
     interruptions: tuple[Interruption, ...] = ()
     prompt_sha256: str = ""

@@ -20,6 +20,7 @@ from rsa.answers.calls import Answered, calls_of
 from rsa.answers.checking import Checker
 from rsa.answers.equivalence import AnswerMatcher
 from rsa.answers.math_pool import MathWorkers
+from rsa.confidence import confidence_of, recorded
 from rsa.derived import Replay, answer_given, tails_of
 from rsa.digests import TAKEN
 from rsa.errors import NoCandidatesError, PausedError
@@ -361,11 +362,12 @@ class Run:
             parents=rollout.parents,
             seed=rollout.request.sampling.seed,
             status=status,
-            completion=completion,
+            completion=recorded(completion, self.config.confidence),
             tail=tail,
             answer=found.answer,
             calls=found.calls,
             check=self._check(found),
+            confidence=confidence_of(completion, loops_after=rollout.monitor.after),
             error=rollout.error,
             interruptions=rollout.interruptions,
             prompt_sha256=prompt_sha256(rollout.request.messages, rollout.request.tools),

@@ -193,6 +193,14 @@ class SettingFlags:
             "--force-answer/--no-force-answer", default="force-answer", help="At beta, ask for an answer all the same."
         ),
     ]
+    confidence: Annotated[
+        str | None,
+        _flag(
+            default="summary, where the engine can",
+            help="How likely the tokens were: none, summary or tokens.",
+            autocompletion=lambda: ["none", "summary", "tokens"],
+        ),
+    ]
 
 
 class ServerFlags:

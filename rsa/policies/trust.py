@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 def confidence_of(candidate: Candidate) -> float | None:
     """The mean log-probability at the end of its reasoning: what stands there led to its answer and is handed on, and a
     mean of the whole says most of how it began. None: nobody says how likely its tokens were."""
-    found = getattr(candidate, "confidence", None)
-    return None if found is None else found.tail
+    return None if candidate.confidence is None else candidate.confidence.tail
 
 
 def confidences(candidates: Sequence[Candidate]) -> list[float]:

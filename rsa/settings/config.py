@@ -25,6 +25,7 @@ from rsa.words import shown
 
 Carry = Literal["reasoning", "answer_or_reasoning", "full"]
 Answers = Literal["final", "every"]
+Confidences = Literal["none", "summary", "tokens"]
 MOST_CANDIDATES, MOST_ROUNDS = 2**16, 2**12
 """The largest N and T, more than anybody has run. A candidate takes kilobytes before it has written anything: a slip of
 the pen would fill the memory."""
@@ -133,6 +134,9 @@ class RSAConfig(_Settings):
     force_answer       let a candidate that used up beta answer all the same, where an answer is wanted: by closing its
                        think tag, or, where the model has none, with the beginning of an answer
                        (`rsa.answers.extract.CUES`).
+    confidence         what is recorded of how likely a candidate's tokens were: `none`, `summary`
+                       (`Candidate.confidence`), `tokens` (that, and the numbers of every token with the completion).
+                       None: `summary` where the engine can say it.
     strict             budgets that were asked for and exceed the model's context are an error instead of being lowered.
     answers            `final`: only rounds that may have to give the answer write one; `every`: all do.
     uncompared         arguments of tools that votes leave out where they compare calls: `NAME` of any tool, or
@@ -157,6 +161,7 @@ class RSAConfig(_Settings):
     carry: Carry = "reasoning"
     task: str = Field("math", min_length=1)
     force_answer: bool = True
+    confidence: Confidences | None = None
     strict: bool = False
     answers: Answers = "final"
     uncompared: tuple[str, ...] = ()

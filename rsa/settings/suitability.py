@@ -27,8 +27,8 @@ def trained_to_aggregate(model: ModelInfo) -> bool:
 
 
 def suited(config: RSAConfig, model: ModelInfo) -> RSAConfig:
-    """`config` with its sampling settled for a model, without defaults that its engine cannot do; what it says already
-    stays.
+    """`config` with sampling and confidence settled for a model, without defaults that its engine cannot do; what it
+    says already stays.
 
     Raises ConfigError for a setting that was asked for and that the engine cannot do.
     """
@@ -39,17 +39,23 @@ def suited(config: RSAConfig, model: ModelInfo) -> RSAConfig:
             raise ConfigError(f"force_answer cannot be had: {why}, or leave it out")
         changes["force_answer"] = False
     _check_confidence(config, model)
+    if config.confidence is None or not model.logprobs:
+        changes["confidence"] = "summary" if model.logprobs else "none"
     return config.with_defaults(**changes) if changes else config
 
 
 def _check_confidence(config: RSAConfig, model: ModelInfo) -> None:
     why = model.lacks("logprobs")
-    if why is None:
-        return
-    if registry.select_policy(config.select).confidence:
-        raise ConfigError(f"select = {config.select} cannot be had: {why}, or choose another policy")
-    if registry.parents_policy(config.parents).confidence:
-        raise ConfigError(f"parents = {config.parents} cannot be had: {why}, or choose another policy")
+    asked = config.confidence if "confidence" in config.model_fields_set else None
+    if why is not None and asked in ("summary", "tokens"):
+        raise ConfigError(f"confidence = {asked} cannot be had: {why}, or leave it out")
+    select, parents = registry.select_policy(config.select), registry.parents_policy(config.parents)
+    for name, needed in (("select", select.confidence), ("parents", parents.confidence)):
+        policy = f"{name} = {getattr(config, name)}"
+        if needed and why is not None:
+            raise ConfigError(f"{policy} cannot be had: {why}, or choose another policy")
+        if needed and asked == "none":
+            raise ConfigError(f"{policy} goes by confidence, but confidence = none: leave one of them out")
 
 
 def rounds_may_harm(config: RSAConfig, model: ModelInfo) -> bool:

@@ -239,7 +239,6 @@ def test_every_combination_is_a_variant() -> None:
         ({"n": 0, "t": 0}, "n = 0: should be greater than or equal to 1"),
         ({"select": "aggregate"}, "select = aggregate needs the model: select = vote was recorded"),
         ({"stop": ("often",)}, "stop = 'often': no policy is called so"),
-        ({"select": "weighted"}, "select = weighted needs the candidates' confidence, which was not recorded"),
         ({"stop": ("decided",), "select": "first"}, "stop = decided is for select = vote"),
         ({"method": "markovian"}, "method = markovian has c = 1, and c = 2 was recorded"),
         ({"method": "full-rsa"}, "method = full-rsa has carry = full, and carry = reasoning was recorded"),
@@ -252,6 +251,12 @@ def test_what_was_never_generated_is_refused_in_a_line(plain: Path, changes: dic
         replayed(plain, Variant(**changes))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_confidence_that_was_not_recorded_is_said_in_a_line(tmp_path: Path) -> None:
+    folder = evaluated(tmp_path / "out", confidence="none")
+    with pytest.raises(RSAError, match="select = weighted needs the candidates' confidence, which was not recorded"):
+        replayed(folder, Variant(select="weighted"))
 
 
 def test_what_came_after_the_end_of_a_run_was_never_generated(tmp_path: Path) -> None:

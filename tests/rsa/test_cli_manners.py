@@ -15,6 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from engine.api import ModelInfo
 from rsa import load_config
 from rsa.command import terminal
 from rsa.command.cli import app
@@ -24,6 +25,7 @@ from rsa.compose import model_settings
 from rsa.errors import RunFolderError
 from rsa.settings import resources
 from rsa.settings.sizes import parse_size
+from rsa.settings.suitability import suited
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +94,8 @@ def test_the_help_tells_the_defaults_that_hold() -> None:
     assert said["task"].startswith(plain.task)
     assert said["force_answer"] == "force-answer"
     assert plain.force_answer
+    assert said["confidence"] == "summary, where the engine can"
+    assert suited(plain, ModelInfo(name="m", logprobs=True)).confidence == "summary"
     assert (plain.strict, plain.stop, plain.limits.total_tokens) == (False, (), None)
 
 
@@ -115,6 +119,7 @@ def test_the_help_of_the_whole_has_four_options() -> None:
         ("rsa solve --model zaya1-", {"zaya1-8b", "zaya1-vl-8b"}),
         ("rsa solve --task v", {"vision", "vqa"}),
         ("rsa solve --carry a", {"answer_or_reasoning"}),
+        ("rsa solve --confidence s", {"summary"}),
         ("rsa eval aime2", {"aime24", "aime25", "aime26"}),
         ("rsa eval sums --method m", {"markovian"}),
     ],

@@ -186,6 +186,15 @@ def test_model_names_are_listed() -> None:
         (["--task", "mth"], ["'mth'", "did you mean 'math'"]),
         (["--select", "vot"], ["select = 'vot'", "did you mean 'vote'?"]),
         (["--carry", "ful"], ["carry = 'ful'", "'full'"]),
+        (
+            ["--confidence", "none", "--select", "weighted"],
+            ["select = weighted goes by confidence, but confidence = none"],
+        ),
+        (["--confidence", "sumary"], ["confidence = 'sumary'", "'summary'"]),
+        (
+            ["--model", "scripted:mute.py", "--confidence", "tokens"],
+            ["confidence = tokens cannot be had: scripted does"],
+        ),
         (["--tau", "8k", "--beta", "4k"], ["tau = 8192", "beta = 4096"]),
         (["--n", "2", "--c", "4"], ["c = 4", "n = 2"]),
         (["--n", "0"], ["n = 0", "greater than or equal to 1"]),
@@ -215,6 +224,9 @@ def test_model_names_are_listed() -> None:
 def test_mistakes(flags: list[str], words: list[str]) -> None:
     Path("unknown.toml").write_text("bta = 3\n")
     Path("broken.toml").write_text("n = = 3\n")
+    Path("mute.py").write_text(
+        "from engine.scripted import ScriptedEngine\nscript = ScriptedEngine('', logprobs=False)\n"
+    )
     before = set(Path().iterdir())
     done = rsa("solve", "problem.txt", *flags)
     assert (done.code, done.out) == (2, "")

@@ -60,6 +60,26 @@ def test_what_the_engine_cannot_do_gives_way_unless_it_was_asked_for() -> None:
     assert not suited(RSAConfig(force_answer=False), model).force_answer
 
 
+@pytest.mark.parametrize("asked", ["none", "summary", "tokens", None])
+@pytest.mark.parametrize("able", [True, False])
+def test_confidence_is_had_where_it_can_be(asked: Any, able: bool) -> None:
+    model = ModelInfo(name="far", logprobs=able)
+    config = RSAConfig() if asked is None else RSAConfig(confidence=asked)
+    if not able and asked in ("summary", "tokens"):
+        says = (
+            f"confidence = {asked} cannot be had: far does not say how likely its tokens were: use .*, or leave it out"
+        )
+        with pytest.raises(ConfigError, match=says):
+            suited(config, model)
+        return
+    settled = suited(config, model)
+    assert settled.confidence == (asked or ("summary" if able else "none"))
+    assert settled.model_fields_set == config.model_fields_set
+    assert suited(settled, model) == settled
+    if asked is None:
+        assert suited(settled, ModelInfo(name="mute")).confidence == "none", "what nobody asked for gives way"
+
+
 def test_only_models_of_our_architecture_are_known_to_aggregate() -> None:
     assert trained_to_aggregate(ModelInfo(name="m", details=OURS))
     assert not trained_to_aggregate(ModelInfo(name="zaya", details={"architecture": "qwen2"}))

@@ -34,7 +34,17 @@ LINES: tuple[list[str], ...] = (
 )
 FLAGS = (
     *("--n", "--c", "--t", "--beta", "--tau", "--answer-budget", "--temperature", "--top-p", "--top-k", "--min-p"),
-    *("--seed", "--select", "--carry", "--task", "--total-tokens", "--deadline", "--prompt-tokens", "--method"),
+    *(
+        "--seed",
+        "--select",
+        "--carry",
+        "--confidence",
+        "--task",
+        "--total-tokens",
+        "--deadline",
+        "--prompt-tokens",
+        "--method",
+    ),
     *("--stop", "--parents", "--profile", "--out", "--resume", "--limit", "--ids", "--epochs", "--data-seed"),
     *("--revision", "--shard", "--in-flight", "--executor", "--devices", "--column", "--metric", "--format", "--by"),
     *("--relation", "--url", "--max-rows", "--kv-bits", "--tokenizer", "--image", "--data"),
