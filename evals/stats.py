@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from math import comb, cos, fsum, pi, sin, sqrt, tan
+from statistics import NormalDist
 
 from rsa.results import Record
 
@@ -73,6 +74,20 @@ def estimate(
     margin, (least, most) = student_t(groups - 1) * se, within
     low, high = max(least, mean - margin), min(most, mean + margin)
     return Estimate(value=mean, se=se, low=low, high=high, problems=len(known), clusters=groups)
+
+
+def wilson(mean: float, observations: int) -> Range:
+    """Wilson's interval at `CONFIDENCE` of a mean of so many independent values from 0 to 1, at least one.
+
+    For values of 0 and 1; of values between these, which lie closer together, it is too wide. It has a width, too,
+    where all values are the same, and stays within 0 and 1: for the few of a bin, where `estimate` would feign
+    certainty.
+    """
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    weight = 1 + z * z / observations
+    middle = (mean + z * z / (2 * observations)) / weight
+    margin = z / weight * sqrt(max(0.0, mean * (1 - mean)) / observations + z * z / (4 * observations**2))
+    return max(0.0, min(mean, middle - margin)), min(1.0, max(mean, middle + margin))
 
 
 MAX_DF = 10_000

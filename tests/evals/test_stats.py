@@ -18,6 +18,7 @@ from evals.stats import (
     mean_of,
     powers_of_two,
     student_t,
+    wilson,
 )
 
 # Two-sided 95% and 99%, from published tables of Student's t.
@@ -123,3 +124,27 @@ def test_means_of_nothing() -> None:
     assert mean_of([None, 0.5]) == 0.5
     assert powers_of_two(1) == [1]
     assert powers_of_two(12) == [1, 2, 4, 8, 12]
+
+
+# Wilson's interval at 95% of so many of so many, as published in textbooks and by statsmodels.
+WILSON = [
+    (0, 10, 0.0, 0.2775),
+    (1, 10, 0.0179, 0.4042),
+    (5, 10, 0.2366, 0.7634),
+    (10, 10, 0.7225, 1.0),
+    (81, 263, 0.2553, 0.3662),
+    (1, 1, 0.2065, 1.0),
+]
+
+
+@pytest.mark.parametrize(("right", "of", "low", "high"), WILSON)
+def test_wilsons_interval_agrees_with_the_tables(right: int, of: int, low: float, high: float) -> None:
+    assert wilson(right / of, of) == pytest.approx((low, high), abs=6e-5)
+
+
+@given(st.floats(0, 1), st.integers(1, 10_000))
+def test_wilsons_interval_holds_its_mean_has_a_width_and_is_its_own_mirror(mean: float, observations: int) -> None:
+    low, high = wilson(mean, observations)
+    assert 0 <= low <= mean <= high <= 1
+    assert low < high
+    assert wilson(1 - mean, observations) == pytest.approx((1 - high, 1 - low))
