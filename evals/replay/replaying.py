@@ -121,17 +121,18 @@ class _Replaying:
         _check_own(run, own)
         self._reproduced += 1
         self._limited += bool(run.result.limits_hit)
+        parts: dict[int, list[RecordedRun]] = {}  # by how many candidates they have
         for tally in self._tallies:
-            tally.runs[key].append(await self._measured(run, own, tally.variant, matcher))
-
-    async def _measured(self, run: RecordedRun, own: Outcome, variant: Variant, matcher: Remembering) -> Measured:
-        config = variant.settings(run.result.config)
-        if config.n == run.result.config.n:
-            outcome = own if variant == RECORDED else await replay(run, variant, matcher)
-            return await _measure(run, own, outcome, matcher)
-        parts = await drawn(run, config.n, self._draws, matcher)
-        measured = [await _measure(part, own, await replay(part, variant, matcher), matcher) for part in parts]
-        return Measured.mean(measured)
+            n = tally.variant.settings(run.result.config).n
+            if n == run.result.config.n:
+                outcome = own if tally.variant == RECORDED else await replay(run, tally.variant, matcher)
+                measured = await _measure(run, own, outcome, matcher)
+            else:
+                if n not in parts:
+                    parts[n] = await drawn(run, n, self._draws, matcher)
+                again = [(part, await replay(part, tally.variant, matcher)) for part in parts[n]]
+                measured = Measured.mean([await _measure(part, own, outcome, matcher) for part, outcome in again])
+            tally.runs[key].append(measured)
 
     def _notes(self, recorded: RecordedEval) -> Iterable[str]:
         results = recorded.results
