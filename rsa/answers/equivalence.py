@@ -233,7 +233,8 @@ class AnswerMatcher:
         self.problems: list[str] = []
         self._owned = workers is None
         self._workers = workers if workers is not None else MathWorkers(1, timeout_s=timeout_s, command=command)
-        self._hung: set[tuple[str, str]] = set()
+        self._asked: dict[tuple[str, str], Equivalence] = {}  # a round's votes may be counted again and again
+        self._hung = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -245,10 +246,12 @@ class AnswerMatcher:
     async def same(self, left: str, right: str) -> bool:
         """Whether two answers mean the same. Never raises for an answer, however odd; in doubt False."""
         found = quick_equivalence(left, right, self.rule)
-        if found is None and len(self._hung) < MAX_HANGS:
-            found = await _ask(left, right, self._workers)
+        if found is None:
+            found = self._asked.get((left, right))
+        if found is None and self._hung < MAX_HANGS:
+            found = self._asked[left, right] = await _ask(left, right, self._workers)
             if found.outcome == "undecided":
-                self._hung.add((left, right))
+                self._hung += 1
                 self._note(f"two answers count as different: {found.why}")
         return found is not None and found.same
 
