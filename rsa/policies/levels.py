@@ -29,11 +29,9 @@ class Ruling:
 def ended_with(candidate: Candidate) -> int | None:
     """The tokens after which it counts as ended; None: not before its round is over.
 
-    One that failed has ended from the beginning. How many tokens there are of one that was cut off, because it repeated
-    itself or a limit was reached, depends on how soon the engine obeyed.
+    When one failed is chance; how many tokens there are of one that was cut off, because it repeated itself or a limit
+    was reached, depends on how soon the engine obeyed.
     """
-    if candidate.status == "failed":
-        return 0
     if candidate.status != "ok" or candidate.completion is None:
         return None
     return candidate.completion.usage.completion_tokens
@@ -41,8 +39,8 @@ def ended_with(candidate: Candidate) -> int | None:
 
 def levels(candidates: Iterable[Candidate]) -> list[int]:
     """The levels of a round, ascending: where candidates ended that ran their course."""
-    found = {ended_with(candidate) for candidate in candidates if candidate.status == "ok"}
-    return sorted(level for level in found if level is not None)
+    found = map(ended_with, candidates)
+    return sorted({level for level in found if level is not None})
 
 
 async def standing_at(
