@@ -53,7 +53,7 @@ _NARROW, _NARROW_FIXED_WIDTH = 60, 3 + 7 + 10 + 3 * 2
 """Columns below which there is no room for speeds, since what is written matters more; and the width of the other
 columns."""
 _MIN_WORDS_WIDTH = 10
-_STATUS_STYLE = {"ok": "green", "degenerate": "yellow", "failed": "red", "cancelled": "yellow"}
+_STATUS_STYLE = {"ok": "green", "degenerate": "yellow", "failed": "red", "cancelled": "yellow", "cut": "dim"}
 _MARK_STYLE = {"verified": "green", "wrong": "red", "unchecked": "yellow"}
 
 
@@ -191,7 +191,7 @@ def describe(event: Event) -> str | None:
             what = {"conclude": "asking for answers", "cancel": "cutting off", "no_new_round": "no further round"}
             return f"limit {event.limit} ({event.used:g} of {event.allowed:g}): {what[event.action]}"
         case PolicyDecided():
-            return in_a_line(in_words(event.decision))
+            return printable(in_words(event.decision))
         case RunFinished():
             return "\n".join(result_lines(event.result))
         case _:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from rsa.answers.checking import mark_of
 from rsa.policies import registry, selecting
 from rsa.results import Decision, RunResult, Vote
+from rsa.words import shortened
+
+_SHOWN_CHARACTERS = 80
 
 
 def in_words(decision: Decision) -> str:
@@ -30,4 +33,5 @@ def _led_by(vote: Vote | None) -> str:
     if vote is None:
         return ""
     mark = mark_of(vote.check)
-    return f": {vote.count} of {vote.of} agree on {vote.answer}{f' ({mark})' if mark else ''}"
+    answer = shortened(" ".join(vote.answer.split()), _SHOWN_CHARACTERS)
+    return f": {vote.count} of {vote.of} agree on {answer}{f' ({mark})' if mark else ''}"
