@@ -44,6 +44,11 @@ class Likelihoods(BaseModel):
             entropies=tuple(_entropy(token) for token in tokens) if told else None,
         )
 
+    def first(self, tokens: int) -> Self:
+        """Those of the first tokens."""
+        entropies = None if self.entropies is None else self.entropies[:tokens]
+        return self.model_copy(update={"log_probabilities": self.log_probabilities[:tokens], "entropies": entropies})
+
 
 def _entropy(token: Likelihood | None) -> float | None:
     return None if token is None or token.entropy is None else max(token.entropy, 0.0)

@@ -38,13 +38,14 @@ from rsa.one_loop import OneLoop
 from rsa.problem import Problem
 from rsa.prompts import PromptSet, load_prompts
 from rsa.results import RunResult
-from rsa.run import Run, Send
+from rsa.run import Run
 from rsa.run_record import RunRecord
 from rsa.runlog import RunLog, Sync
 from rsa.settings.config import RSAConfig
 from rsa.settings.methods import method_settings
 from rsa.settings.profiles import load_config
 from rsa.settings.suitability import suited
+from rsa.telling import Send
 
 EVENT_BUFFER = 64
 """Events a slow reader of a stream may lag behind before the run waits for it."""

@@ -8,36 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.api import Completion
-from rsa.answers.calls import Answered, answered
+from rsa.candidates import Candidates
 from rsa.events import EventKey
 from rsa.prompts import prompt_sha256
 from rsa.requests import Requests
-from rsa.results import Candidate, PooledVote, Round, RoundKind, RunResult, Status, Tail, Vote
+from rsa.results import Candidate, Decision, PooledVote, Round, RoundKind, RunResult, Tail, Vote
 from rsa.runlog import RunLog
 from rsa.words import shortened
 
 _SHOWN_CHARACTERS = 60
-_OF_THE_RESULT = ("answer", "calls", "check", "text", "answered_from_round", "votes", "pooled", "usage")
+_OF_THE_RESULT = ("answer", "calls", "check", "text", "answered_from_round", "votes", "pooled", "decisions", "usage")
 """Fields of a result that follow from its rounds."""
 _OF_THE_SAMPLING = ("seed", "temperature", "top_p", "top_k", "min_p")
 """Parts of a request that follow from settings alone; budgets also follow from what the server of a model allows."""
-
-
-def answer_given(
-    requests: Requests, completion: Completion | None, status: Status, *, kind: RoundKind, number: int, index: int
-) -> Answered:
-    """The answer of a candidate that ended so."""
-    if completion is None or status not in ("ok", "cancelled"):
-        return Answered(None)
-    problem = requests.problem
-    return answered(
-        completion,
-        requests.prompts.answer,
-        thinks=requests.engine.model.thinks,
-        tools=problem.tools,
-        salt=f"{problem.id} {kind} {number} {index}",
-    )
 
 
 def tails_of(parents: Sequence[int], rounds: Sequence[Round]) -> list[Tail]:
@@ -55,7 +38,7 @@ class Replay:
     """
 
     log: RunLog
-    requests: Requests
+    candidates: Candidates
 
     def subsets(self, number: int, kind: RoundKind, drawn: Sequence[Sequence[int]]) -> None:
         """The subsets with which a round started."""
@@ -75,10 +58,10 @@ class Replay:
         tails = tails_of(subset, before)
         key = ("candidate_finished", kind, found.round, found.index)
         name = f"candidate {found.index} of round {found.round}"
-        given = answer_given(
-            self.requests, found.completion, found.status, kind=kind, number=found.round, index=found.index
+        given = self.candidates.answer_given(
+            found.completion, found.status, kind=kind, number=found.round, index=found.index
         )
-        sampling = self.requests.sampling(found.round, kind, found.index)
+        sampling = self._requests.sampling(found.round, kind, found.index)
         self._same(key, f"the parents of {name}", found.parents, tuple(subset))
         self._same(key, f"the seed of {name}", found.seed, sampling.seed)
         for field in _OF_THE_SAMPLING if found.sampling is not None else ():
@@ -86,7 +69,7 @@ class Replay:
         self._same(key, f"the answer of {name}", found.answer, given.answer)
         self._same(key, f"the calls of {name}", found.calls, given.calls)
         if found.prompt_sha256 != self._quick_sha256(tails):
-            request, _ = self.requests.of(found.round, kind, found.index, tails)  # measured, and cut to its bound
+            request, _ = self._requests.of(found.round, kind, found.index, tails)  # measured, and cut to its bound
             sha256 = prompt_sha256(request.messages, request.tools)
             self._same(key, f"the prompt of {name}", found.prompt_sha256, sha256)
 
@@ -115,12 +98,18 @@ class Replay:
             self.log.doubt(None, "does not add up: its pooled votes are not those of its rounds")
         return found.pooled
 
+    def decided(self, number: int, logged: Decision | None, derived: Decision | None) -> None:
+        """What policies decided inside a round, or, for a round that had finished, that they decided nothing."""
+        self._same(("policy_decided", number, "cut"), f"what was decided in round {number}", logged, derived)
+
     def result(self, found: RunResult, derived: RunResult) -> None:
         """The result of a run that had ended; `derived` is what its rounds come to."""
         for played in (*found.rounds, *([found.selection] if found.selection else [])):
             for candidate in played.candidates:
                 key = ("candidate_finished", played.kind, candidate.round, candidate.index)
                 logged = self.log.finished.get((played.kind, candidate.round, candidate.index))
+                if logged is not None and played.kind == "population":
+                    logged = self.candidates.as_decided(logged, self.log.decided(candidate.round))
                 if logged is not None and logged != candidate:
                     name = f"candidate {candidate.index} of round {candidate.round} is another one in the result"
                     self.log.doubt(key, f"does not fit the result: {name}")
@@ -129,9 +118,13 @@ class Replay:
             if was != now:
                 self.log.doubt(None, _differs(f"its {field}", was, now))
 
+    @property
+    def _requests(self) -> Requests:
+        return self.candidates.requests
+
     def _quick_sha256(self, tails: Sequence[Tail]) -> str:
         """Of the prompt as it is unless it has to be cut: without encoding it."""
-        problem, prompts = self.requests.problem, self.requests.prompts
+        problem, prompts = self._requests.problem, self._requests.prompts
         prompt = prompts.aggregate(problem, [tail.text for tail in tails]) if tails else prompts.initial(problem)
         return prompt_sha256(prompt, problem.tools)
 

@@ -28,8 +28,12 @@ class Requests:
     prompts: PromptSet
     budgets: Budgets
 
-    def of(self, number: int, kind: RoundKind, index: int, tails: Sequence[Tail]) -> tuple[GenerationRequest, int]:
+    def of(
+        self, number: int, kind: RoundKind, index: int, tails: Sequence[Tail], *, most: int | None = None
+    ) -> tuple[GenerationRequest, int]:
         """The request of a candidate that reads these tails, none in round 0; and how many tokens its prompt has.
+
+        most  tokens that are wanted of it at most, where its end is known; None: it ends as its budgets say.
 
         Its id is for people who read an engine's messages: `r0-c01` (round 0, candidate 1), or `select`.
         """
@@ -41,7 +45,7 @@ class Requests:
             prompt = self.prompts.initial(self.problem)
             length = tokenizer.prompt_tokens(prompt, tools=self.problem.tools)
         name = "select" if kind == "selection" else f"r{number}-c{index:02}"
-        sampling = self.sampling(number, kind, index)
+        sampling = self.sampling(number, kind, index).model_copy(update={"max_tokens": most})
         asked = GenerationRequest(
             id=name,
             messages=prompt,
@@ -54,7 +58,7 @@ class Requests:
     def sampling(self, number: int, kind: RoundKind, index: int) -> SamplingParams:
         """How a candidate is drawn."""
         config = self.config
-        answers_now = number >= config.t or config.answers_every_round
+        answers_now = self.wants_answers(number)
         # A carry of answers takes those that come by themselves; forcing more would only cost tokens.
         may_answer = answers_now or config.carry == "answer_or_reasoning"
         noise = SELECTION_SAMPLING if kind == "selection" else {}
@@ -71,6 +75,10 @@ class Requests:
             **noise,
         }
         return SamplingParams(**sampling)
+
+    def wants_answers(self, number: int) -> bool:
+        """Whether the candidates of a round are to write answers."""
+        return number >= self.config.t or self.config.answers_every_round
 
     @property
     def _takes_cue(self) -> bool:

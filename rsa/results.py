@@ -12,13 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from engine.api import Completion, Interruption, ModelInfo, SamplingParams, ToolCall, Usage
 from rsa.settings.config import RSAConfig
 
-Status = Literal["ok", "degenerate", "failed", "cancelled"]
+Status = Literal["ok", "degenerate", "failed", "cancelled", "cut"]
 """How a candidate ended.
 
 ok          it ran its course, whether it finished or used up a budget
 degenerate  it was cut off because it kept repeating itself: no answer, and a parent only if nobody is well
 failed      the engine failed on it: no answer, never a parent
 cancelled   a limit of the run cut it off; a complete answer it had written by then counts
+cut         a policy of `stop` ended its round while it ran: no answer, a parent like those that ran their course. Its
+            completion has the tokens at which that was decided; those that came before the engine obeyed are left out
 """
 RoundKind = Literal["population", "selection"]
 BudgetName = Literal["beta", "tau", "answer_budget"]
@@ -144,7 +146,7 @@ class Candidate(Record):
 
     def misfit(self, n: int) -> str | None:
         """Why it cannot be one of `n` candidates of a round, whatever it says; None if it can."""
-        if self.status in ("ok", "degenerate") and (self.completion is None or self.tail is None):
+        if self.status in ("ok", "degenerate", "cut") and (self.completion is None or self.tail is None):
             return f"candidate {self.index} of round {self.round} ended without a completion or a tail"
         if not all(0 <= index < n for index in (self.index, *self.parents)):
             return f"candidate {self.index} of round {self.round} names candidates that there are none"
@@ -236,8 +238,9 @@ class Round(Record):
 
     @property
     def parents(self) -> tuple[int, ...]:
-        """Who may hand on a tail: candidates that ran their course, or degenerate ones if nobody else did."""
-        return self._with_status("ok") or self._with_status("degenerate")
+        """Who may hand on a tail: candidates that ran their course or were cut, or degenerate ones if there are no
+        others."""
+        return self._with_status("ok", "cut") or self._with_status("degenerate")
 
     @property
     def statuses(self) -> dict[Status, int]:
@@ -245,8 +248,8 @@ class Round(Record):
         counts = {status: len(self._with_status(status)) for status in get_args(Status)}
         return {status: count for status, count in counts.items() if count}
 
-    def _with_status(self, status: Status) -> tuple[int, ...]:
-        return tuple(candidate.index for candidate in self.candidates if candidate.status == status)
+    def _with_status(self, *statuses: Status) -> tuple[int, ...]:
+        return tuple(candidate.index for candidate in self.candidates if candidate.status in statuses)
 
 
 class Timings(Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import anyio
 
@@ -23,7 +23,10 @@ from engine.api import (
 from engine.errors import EngineClosedError, EngineError
 from rsa.degenerate import DegenerationMonitor
 from rsa.limits import CANCEL_GRACE_S, Hit, Meter
-from rsa.results import RoundKind, Status
+from rsa.results import Decision, RoundKind, Status
+
+if TYPE_CHECKING:
+    from rsa.deciding import Deciding
 
 RECENT_CHARACTERS = 200
 """How much of the newest text a progress report holds."""
@@ -48,12 +51,17 @@ class Rollout:
     completion: Completion | None = None
     error: str | None = None
     interruptions: tuple[Interruption, ...] = ()  # of one that failed
+    cut: int | None = None  # the tokens at which its round was cut
 
     def restart(self) -> None:
         """Forget what was generated: the engine begins again. One that repeated itself has been cancelled for it."""
         self.tokens, self.section, self.recent = 0, "reasoning", ""
         if not self.monitor.degenerate:
             self.monitor = DegenerationMonitor()
+
+    def loops_within(self, tokens: int) -> bool:
+        """Whether it was found to repeat itself by the time it had written so many."""
+        return self.monitor.after is not None and self.monitor.after <= tokens
 
 
 class Listener(Protocol):
@@ -67,14 +75,22 @@ class Listener(Protocol):
 
 
 async def play(
-    engine: Engine, rollouts: Sequence[Rollout], *, meter: Meter, listener: Listener, progress_every_s: float
+    engine: Engine,
+    rollouts: Sequence[Rollout],
+    *,
+    meter: Meter,
+    listener: Listener,
+    progress_every_s: float,
+    deciding: Deciding | None = None,
 ) -> None:
     """Run all rollouts to their end; on return each has a status. One that fails does not touch the others.
+
+    deciding  may end them before; it is told by the listener who has ended. None: nothing but limits does.
 
     Raises EngineError if the engine as a whole fails, or is closed; rollouts that ended before have been reported.
     """
     if rollouts:
-        await _Stage(engine, rollouts, meter, listener, progress_every_s).run()
+        await _Stage(engine, rollouts, meter, listener, progress_every_s, deciding).run()
 
 
 class _Stage:
@@ -85,14 +101,17 @@ class _Stage:
         meter: Meter,
         listener: Listener,
         progress_every_s: float,
+        deciding: Deciding | None,
     ) -> None:
         self.engine = engine
         self.rollouts = {rollout.request.id: rollout for rollout in rollouts}
         self.meter = meter
         self.listener = listener
         self.progress_every_s = progress_every_s
+        self.deciding = deciding
         self.concluded = False
         self.cancelled = False
+        self.cut = False
         self.trouble: Exception | None = None
         # What is being recorded is recorded to its end: whoever would cut it off waits for these.
         self.taking = anyio.Lock(fast_acquire=True)
@@ -106,6 +125,7 @@ class _Stage:
                     async with self.engine.generate([r.request for r in self.rollouts.values()]) as stream:
                         group.start_soon(self._watch_clock, stream, reading)
                         async with self.taking:
+                            await self._ask_policies(stream)
                             await self._obey_token_limit(stream)
                         async for event in stream:
                             async with self.taking:
@@ -140,6 +160,7 @@ class _Stage:
             case Failure():
                 rollout.interruptions = event.interruptions
                 await self._end(rollout, "failed", error=_describe(event.error))
+        await self._ask_policies(stream)
         await self._obey_token_limit(stream)
 
     async def _grow(self, rollout: Rollout, chunk: TokenChunk, stream: GenerationStream) -> None:
@@ -160,14 +181,39 @@ class _Stage:
     def _status(rollout: Rollout, completion: Completion) -> Status:
         if rollout.monitor.degenerate:
             return "degenerate"
+        if rollout.cut is not None:
+            return "cut"
         return "cancelled" if completion.finish_reason == "cancelled" else "ok"
 
     async def _end(self, rollout: Rollout, status: Status, *, error: str | None = None) -> None:
         rollout.status, rollout.error = status, error
         await self.listener.finished(rollout)
 
+    async def _ask_policies(self, stream: GenerationStream) -> None:
+        """Settle every level that all who run have passed. This is called at every chunk."""
+        while self.deciding is not None and (level := self.deciding.pending) is not None:
+            rows = self.rollouts.values()
+            if self._limited or any(rollout.status is None and rollout.tokens <= level for rollout in rows):
+                return
+            running = any(rollout.status is None and not rollout.loops_within(level) for rollout in rows)
+            decision = await self.deciding.settle(running=running)
+            if decision is not None and not self._limited:  # a limit may have come first
+                self._cut(stream, decision)
+                await self.deciding.decide(decision)
+
+    @property
+    def _limited(self) -> bool:
+        """A limit says how the rollouts end."""
+        return self.concluded or self.cancelled
+
+    def _cut(self, stream: GenerationStream, decision: Decision) -> None:
+        self.cut = True
+        for rollout in self._unfinished():
+            rollout.cut = decision.at
+            stream.cancel(rollout.request.id)
+
     async def _obey_token_limit(self, stream: GenerationStream) -> None:
-        if not self.meter.limits_tokens:
+        if not self.meter.limits_tokens or self.cut:
             return  # this is asked at every chunk
         waiting = self._unfinished()
         if not waiting:
@@ -195,7 +241,7 @@ class _Stage:
             reading.cancel()
 
     async def _conclude(self, stream: GenerationStream, hit: Hit) -> None:
-        if self.concluded or self.cancelled:
+        if self._limited or self.cut:
             return
         self.concluded = True
         for rollout in self._unfinished():

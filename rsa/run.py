@@ -7,7 +7,6 @@ What a candidate costs and when limits bite is in `rsa.rollouts` and `rsa.limits
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -16,12 +15,13 @@ import anyio.to_thread
 
 from engine.api import Engine, Usage
 from rsa import rollouts, seeds, votes
-from rsa.answers.calls import Answered, calls_of
+from rsa.answers.calls import calls_of
 from rsa.answers.checking import Checker
 from rsa.answers.equivalence import AnswerMatcher
 from rsa.answers.math_pool import MathWorkers
-from rsa.confidence import confidence_of, recorded
-from rsa.derived import Replay, answer_given, tails_of
+from rsa.candidates import Candidates
+from rsa.deciding import Deciding
+from rsa.derived import Replay, tails_of
 from rsa.digests import TAKEN
 from rsa.errors import NoCandidatesError, PausedError
 from rsa.events import (
@@ -29,9 +29,6 @@ from rsa.events import (
     CandidateFinished,
     CandidateProgress,
     CandidateStarted,
-    Event,
-    LimitHit,
-    PolicyDecided,
     RoundFinished,
     RoundStarted,
     RunFinished,
@@ -41,12 +38,11 @@ from rsa.events import (
 from rsa.limits import FREE, Hit, Leave, Meter
 from rsa.policies import registry, selecting
 from rsa.problem import Problem
-from rsa.prompts import PromptSet, prompt_sha256
+from rsa.prompts import PromptSet
 from rsa.requests import Requests
 from rsa.results import (
     Budgets,
     Candidate,
-    Check,
     Decision,
     LimitName,
     PooledVote,
@@ -59,10 +55,9 @@ from rsa.results import (
 from rsa.rollouts import Rollout
 from rsa.runlog import CandidateKey, RunLog
 from rsa.settings.config import RSAConfig
-from rsa.tails import cut_tail
+from rsa.telling import Send, Teller
 
 Subset = tuple[int, ...]
-Send = Callable[[Event], Awaitable[None]]
 
 
 class Run:
@@ -87,26 +82,25 @@ class Run:
         leave: Leave = FREE,
     ) -> None:
         self.engine, self.config, self.problem, self.prompts = engine, config, problem, prompts
-        self.log, self.send, self.progress_every_s, self.checker = log, send, progress_every_s, checker
+        self.log, self.send, self.progress_every_s = log, send, progress_every_s
         self.budgets, self.leave = budgets, leave
         self.requests = Requests(engine, config, problem, prompts, budgets)
+        self.candidates = Candidates(self.requests, checker)
         spent_s = log.elapsed_s if log else 0.0
-        self.replay = Replay(log, self.requests) if log is not None and log.resumed else None
+        self.replay = Replay(log, self.candidates) if log is not None and log.resumed else None
         self.meter = Meter(
             config.limits, n=config.n, answer_budget=self.budgets.answer_budget, spent_s=spent_s, leave=leave
         )
+        self.teller = Teller(self.meter, log, send)
         self.select = registry.select_policy(config.select)
         self.parents = registry.parents_policy(config.parents)
         self.matcher = AnswerMatcher(prompts.answer, workers=math_workers)
+        self.deciding = Deciding(self.candidates, self.matcher, self.teller, self.meter, log)
         self.started_at = (log.created_at if log else "") or datetime.now(UTC).isoformat(timespec="seconds")
         self.rounds: list[Round] = []
         self.selection: Round | None = None
         self.pooled: tuple[PooledVote, ...] = ()
-        self.hits: list[LimitHit] = list(log.hits) if log else []
-        self.decisions: list[Decision] = []
-        self.warnings: list[str] = []
         self._ended: dict[CandidateKey, Candidate] = {}
-        self._emitting = anyio.Lock()
 
     async def solve(self) -> RunResult:
         """Rounds 0 to T, each after all candidates of the one before ended, then the answer.
@@ -115,9 +109,9 @@ class Run:
         the engine breaks down, RunFolderError if the log cannot be written.
         """
         await self._begin()
-        if self.log is not None and self.log.result is not None:
-            return await self._announce(await self._recorded(self.log, self.log.result))
         async with self.matcher:
+            if self.log is not None and self.log.result is not None:
+                return await self._announce(await self._recorded(self.log, self.log.result))
             reason: StopReason | None = None
             while reason is None:
                 subsets = self._draw_subsets(len(self.rounds))
@@ -131,7 +125,7 @@ class Run:
     # ---- the parts of it
 
     async def _begin(self) -> None:
-        await self._emit(
+        await self.teller.emit(
             RunStarted(
                 problem_id=self.problem.id,
                 config=self.config,
@@ -143,9 +137,9 @@ class Run:
             )
         )
         if self.budgets.lowered is not None:
-            self.warnings.append(self.budgets.lowered)
-            await self._emit(BudgetsLowered(message=self.budgets.lowered))
-        await self._say_trusted()
+            self.teller.warnings.append(self.budgets.lowered)
+            await self.teller.emit(BudgetsLowered(message=self.budgets.lowered))
+        await self.teller.say_trusted()
 
     def _draw_subsets(self, number: int) -> tuple[Subset, ...]:
         """Parents of each candidate of a round: C members of the round before, without replacement."""
@@ -168,7 +162,8 @@ class Run:
         started_s = self.meter.elapsed_s()
         if self.replay is not None:
             self.replay.subsets(number, kind, subsets)
-        await self._emit(RoundStarted(at_s=started_s, round=number, kind=kind, subsets=subsets))
+        await self.teller.emit(RoundStarted(at_s=started_s, round=number, kind=kind, subsets=subsets))
+        decision = await self.deciding.begin(number, kind)
         waiting: list[Rollout] = []
         for index, parents in enumerate(subsets):
             done = self.log.finished.get((kind, number, index)) if self.log else None
@@ -176,14 +171,22 @@ class Run:
                 if self.replay is not None:
                     self.replay.candidate(done, kind, parents, self.rounds)
                 self.meter.spend(done.completion.usage.completion_tokens if done.completion else 0)
-                await self._record(done, kind)
+                await self._record(self.candidates.as_decided(done, decision), kind)
             else:
-                waiting.append(await self._prepare(number, kind, index, parents))
+                waiting.append(await self._prepare(number, kind, index, parents, decision))
         await rollouts.play(
-            self.engine, waiting, meter=self.meter, listener=self, progress_every_s=self.progress_every_s
+            self.engine,
+            waiting,
+            meter=self.meter,
+            listener=self,
+            progress_every_s=self.progress_every_s,
+            deciding=self.deciding,
         )
-        candidates = tuple(self._ended[kind, number, index] for index in range(len(subsets)))
-        await self._say_trusted()
+        await self.deciding.end(number)
+        decision = self.deciding.within(number)
+        ended = (self._ended[kind, number, index] for index in range(len(subsets)))
+        candidates = tuple(self.candidates.as_decided(candidate, decision) for candidate in ended)
+        await self.teller.say_trusted()
         played = Round(
             round=number,
             kind=kind,
@@ -194,7 +197,8 @@ class Run:
         )
         if self.replay is not None:
             self.replay.votes(played)
-        await self._emit(
+            await self.deciding.decide_again(self.replay, played)
+        await self.teller.emit(
             RoundFinished(
                 at_s=played.finished_s,
                 round=number,
@@ -215,13 +219,13 @@ class Run:
             await self._pool()
             raise NoCandidatesError(votes.why_none(played), self._result("no_candidates"))
         more = played.round < self.config.t
-        if (more or self.select.aggregates) and await self._ends_by_policy(played):
+        if (more or self.select.aggregates) and await self.deciding.ends_run(self.rounds):
             return "policy"
         if not more:
             return "finished"
         short = self.meter.too_little_for_a_round(self.config.n)
         if short is not None and not (self.log is not None and self.log.has_begun(played.round + 1)):
-            await self._hit(short, played.round, "no_new_round")
+            await self.teller.hit(short, played.round, "no_new_round")
             return short.limit
         return await self._end_of_leave(played)
 
@@ -232,36 +236,19 @@ class Run:
             return None
         if self.leave.over is None:
             raise PausedError(tuple(self.rounds))
-        await self._hit(self.leave.over, played.round, "no_new_round")
+        await self.teller.hit(self.leave.over, played.round, "no_new_round")
         return self.leave.over.limit
-
-    async def _ends_by_policy(self, played: Round) -> bool:
-        for spec in self.config.stop:
-            stop = registry.stop_policy(spec).after(self.rounds)
-            if stop is not None:
-                await self._decide(
-                    Decision(
-                        round=played.round,
-                        policy=spec,
-                        action="end",
-                        numbers=dict(stop.numbers),
-                        vote=played.votes[0] if played.votes else None,
-                    )
-                )
-                return True
-        return False
 
     def _limit_within(self, played: Round) -> LimitName | None:
         """The first limit that this round ran into, or one before it."""
-        return next((hit.limit for hit in self.hits if hit.round <= played.round), None)
+        return next((hit.limit for hit in self.teller.hits if hit.round <= played.round), None)
 
     async def _finish(self, reason: StopReason) -> RunResult:
         await self._pool()
         choice = selecting.choose(self._played, self.select)
         for message in (*self.matcher.problems, *selecting.fallbacks(choice, self.rounds, self.selection)):
-            self.warnings.append(message)
-            await self._emit(Warned(at_s=self.meter.elapsed_s(), message=message))
-        await self._say_trusted()
+            await self.teller.warn(message)
+        await self.teller.say_trusted()
         result = self._result(reason)
         if self.log is not None:
             await anyio.to_thread.run_sync(self.log.finish, result)
@@ -277,6 +264,8 @@ class Run:
             for played in result.rounds:
                 self.replay.round(played, self._draw_subsets(played.round), self.rounds)
                 self.rounds.append(played)
+                await self.deciding.decide_again(self.replay, played)
+            self.deciding.recorded(self.rounds, by_policy=result.stopped_because == "policy")
             if result.selection is not None:
                 self.replay.round(result.selection, (self._draw_last_subset(),), self.rounds)
                 self.selection = result.selection
@@ -285,25 +274,22 @@ class Run:
         result = await anyio.to_thread.run_sync(log.noted, result)
         for warning in result.warnings:
             if warning.startswith(TAKEN):  # whenever that was, it is said
-                await self._emit(Warned(at_s=result.timings.wall_s, message=warning))
+                await self.teller.emit(Warned(at_s=result.timings.wall_s, message=warning))
         return result
 
-    async def _say_trusted(self) -> None:
-        """What was taken on trust since this was called last, among the warnings."""
-        for message in self.log.trust.notes if self.log is not None else ():
-            if message not in self.warnings:
-                self.warnings.append(message)
-                await self._emit(Warned(at_s=self.meter.elapsed_s(), message=message))
-
     async def _announce(self, result: RunResult) -> RunResult:
-        await self._emit(RunFinished(at_s=result.timings.wall_s, result=result))
+        await self.teller.emit(RunFinished(at_s=result.timings.wall_s, result=result))
         return result
 
     # ---- candidates
 
-    async def _prepare(self, number: int, kind: RoundKind, index: int, parents: Subset) -> Rollout:
+    async def _prepare(
+        self, number: int, kind: RoundKind, index: int, parents: Subset, decision: Decision | None
+    ) -> Rollout:
+        """decision: that its round was cut, when it had not ended."""
+        cut = None if decision is None else decision.at
         tails = tails_of(parents, self.rounds)
-        request, length = self.requests.of(number, kind, index, tails)
+        request, length = self.requests.of(number, kind, index, tails, most=cut)
         rollout = Rollout(
             round=number,
             kind=kind,
@@ -311,8 +297,9 @@ class Run:
             parents=parents,
             request=request,
             started_s=self.meter.elapsed_s(),
+            cut=cut,
         )
-        await self._emit(
+        await self.teller.emit(
             CandidateStarted(
                 at_s=rollout.started_s,
                 round=number,
@@ -330,7 +317,7 @@ class Run:
     async def progressed(self, rollout: Rollout) -> None:
         if self.send is None:
             return
-        await self._emit(
+        await self.teller.emit(
             CandidateProgress(
                 at_s=self.meter.elapsed_s(),
                 round=rollout.round,
@@ -343,78 +330,15 @@ class Run:
         )
 
     async def finished(self, rollout: Rollout) -> None:
-        completion, status = rollout.completion, rollout.status or "failed"
-        tail = None
-        if completion is not None:
-            tail = cut_tail(
-                completion,
-                carry=self.config.carry,
-                tail_tokens=self.budgets.tau,
-                tokenizer=self.engine.tokenizer,
-                loops_after=rollout.monitor.after,
-            )
-        found = answer_given(
-            self.requests, completion, status, kind=rollout.kind, number=rollout.round, index=rollout.index
-        )
-        candidate = Candidate(
-            round=rollout.round,
-            index=rollout.index,
-            parents=rollout.parents,
-            seed=rollout.request.sampling.seed,
-            status=status,
-            completion=recorded(completion, self.config.confidence),
-            tail=tail,
-            answer=found.answer,
-            calls=found.calls,
-            check=self._check(found),
-            confidence=confidence_of(completion, loops_after=rollout.monitor.after),
-            error=rollout.error,
-            interruptions=rollout.interruptions,
-            prompt_sha256=prompt_sha256(rollout.request.messages, rollout.request.tools),
-            sampling=rollout.request.sampling,
-            started_s=rollout.started_s,
-            finished_s=self.meter.elapsed_s(),
-        )
-        await self._record(candidate, rollout.kind)
-
-    def _check(self, found: Answered) -> Check | None:
-        """What the model's checker says of an answer that is no call."""
-        if found.answer is None or found.calls or self.checker is None:
-            return None
-        return self.checker(self.problem.text, found.answer)
+        await self._record(self.candidates.of(rollout, finished_s=self.meter.elapsed_s()), rollout.kind)
 
     async def limit_hit(self, hit: Hit, action: Literal["conclude", "cancel"]) -> None:
-        await self._hit(hit, len(self.rounds), action)
+        await self.teller.hit(hit, len(self.rounds), action)
 
     async def _record(self, candidate: Candidate, kind: RoundKind) -> None:
         self._ended[kind, candidate.round, candidate.index] = candidate
-        await self._emit(CandidateFinished(at_s=self.meter.elapsed_s(), kind=kind, candidate=candidate))
-
-    async def _hit(self, hit: Hit, number: int, action: Literal["conclude", "cancel", "no_new_round"]) -> None:
-        event = LimitHit(
-            at_s=self.meter.elapsed_s(),
-            limit=hit.limit,
-            round=number,
-            action=action,
-            used=hit.used,
-            allowed=hit.allowed,
-        )
-        self.hits.append(event)
-        await self._emit(event)
-
-    async def _decide(self, decision: Decision) -> None:
-        self.decisions.append(decision)
-        await self._emit(PolicyDecided(at_s=self.meter.elapsed_s(), decision=decision))
-
-    async def _emit(self, event: Event) -> None:
-        async with self._emitting:
-            if self.log is not None and not isinstance(event, CandidateProgress | RunFinished):
-                if self.log.waits_for_disk(event):
-                    await anyio.to_thread.run_sync(self.log.append, event)
-                else:
-                    self.log.append(event)
-            if self.send is not None:
-                await self.send(event)
+        self.deciding.take(candidate)
+        await self.teller.emit(CandidateFinished(at_s=self.meter.elapsed_s(), kind=kind, candidate=candidate))
 
     # ---- the result
 
@@ -425,7 +349,7 @@ class Run:
     def _result(self, reason: StopReason) -> RunResult:
         choice = selecting.choose(self._played, self.select)
         played = [*self.rounds, *([self.selection] if self.selection else [])]
-        limits: list[LimitName] = sorted({hit.limit for hit in self.hits})
+        limits: list[LimitName] = sorted({hit.limit for hit in self.teller.hits})
         completion = choice.candidate.completion if choice else None
         return RunResult(
             answer=choice.candidate.answer if choice else None,
@@ -436,9 +360,9 @@ class Run:
             answered_from_round=choice.round.round if choice else None,
             votes=choice.round.votes if choice else (),
             pooled=self.pooled,
-            decisions=tuple(self.decisions),
+            decisions=tuple(self.deciding.decisions),
             limits_hit=tuple(limits),
-            warnings=tuple(self.warnings),
+            warnings=tuple(self.teller.warnings),
             usage=sum((each.usage for each in played), Usage()),
             budgets=self.budgets,
             config=self.config,

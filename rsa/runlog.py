@@ -36,7 +36,7 @@ from rsa.events import (
 )
 from rsa.folders import append_whole, lock_folder, make_folder, read_record, read_versioned, what_differs, write_record
 from rsa.problem import Problem
-from rsa.results import Candidate, RoundKind, RunResult
+from rsa.results import Candidate, Decision, RoundKind, RunResult
 from rsa.run_record import FORMAT, RunRecord, keep_images, logged_problem
 
 RUN, EVENTS, RESULT = "run.json", "events.jsonl", "result.json"
@@ -196,6 +196,15 @@ class RunLog:
         """
         path = self.folder / (RESULT if key is None else EVENTS)
         self.trust.doubt(path, fault, RunFolderError, line=None if key is None else self._lines.get(key))
+
+    def decided(self, number: int) -> Decision | None:
+        """What a policy decided inside a round, as it is logged."""
+        event = self.logged.get(("policy_decided", number, "cut"))
+        return event.decision if isinstance(event, PolicyDecided) else None
+
+    def has_ended(self, number: int) -> bool:
+        """Whether a round had finished."""
+        return ("round_finished", "population", number) in self.logged
 
     def has_begun(self, number: int) -> bool:
         """Whether it holds candidates of a round: they are not thrown away, however late it is by now."""

@@ -75,7 +75,7 @@ def _used_up_beta(candidate: Candidate, result: RunResult) -> bool:
 def _way(candidate: Candidate, result: RunResult) -> str:
     completion = candidate.completion
     if candidate.status != "ok" or completion is None:
-        ways = {"degenerate": "kept repeating themselves", "failed": "failed"}
+        ways = {"degenerate": "kept repeating themselves", "failed": "failed", "cut": "were cut short by a policy"}
         return ways.get(candidate.status, "were cut off by a limit")
     if completion.finish_reason == "length":
         return f"used up answer_budget = {result.budgets.answer_budget} in their answer"

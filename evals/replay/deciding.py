@@ -10,6 +10,7 @@ from evals.replay.recording import RecordedRun
 from evals.replay.variants import Variant
 from rsa.answers.equivalence import AnswerMatcher
 from rsa.answers.math_pool import MathWorkers
+from rsa.candidates import over
 from rsa.policies import registry, selecting
 from rsa.policies.levels import Ruling, levels, rule, standing_at
 from rsa.policies.selecting import Chosen
@@ -142,6 +143,8 @@ class _Again:
         if _writes_answers(played):
             last = played.round == self.config.t and not self.select.aggregates
             for level in levels(played.candidates) if self.config.stop else ():
+                if recorded is None and all(over(candidate, level) for candidate in played.candidates):
+                    continue  # there is nobody left to end
                 standing = await standing_at(
                     level,
                     played.candidates,
@@ -255,5 +258,5 @@ def _first(candidate: Candidate, at: int) -> Candidate:
         "reasoning_tokens": min(at, usage.reasoning_tokens),
     }
     short = completion.model_copy(update={"usage": usage.model_copy(update=sizes)})
-    nothing = {"answer": None, "calls": (), "check": None}
-    return candidate.model_copy(update={"status": "cancelled", "completion": short, **nothing})
+    nothing = {"answer": None, "calls": (), "check": None, "confidence": None}
+    return candidate.model_copy(update={"status": "cut", "completion": short, **nothing})

@@ -11,12 +11,13 @@ from rsa.events import (
     CandidateProgress,
     CandidateStarted,
     Event,
+    PolicyDecided,
     RoundFinished,
     RoundStarted,
     RunFinished,
     RunStarted,
 )
-from rsa.results import RoundKind, RunResult, Vote
+from rsa.results import Decision, RoundKind, RunResult, Vote
 
 _SPEED_WINDOW_S = 5.0
 """Seconds that the shown speed looks back: prefill and stragglers make the average of a run a poor guide."""
@@ -72,6 +73,8 @@ class Progress:
                     row.tokens, row.section, row.text = event.tokens, event.section, event.text
             case CandidateFinished():
                 self._finish(event)
+            case PolicyDecided():
+                self._cut(event.decision)
             case RoundFinished():
                 self.votes = event.votes
             case RunFinished():
@@ -108,9 +111,17 @@ class Progress:
         row.asked = candidate.asked
         row.started_s, row.finished_s = candidate.started_s, candidate.finished_s
         if candidate.completion is not None:
-            row.tokens = candidate.completion.usage.completion_tokens
+            written = candidate.completion.usage.completion_tokens
+            row.tokens = max(row.tokens, written) if candidate.status == "cut" else written
             self._pace.lengths.append(row.tokens)
             self.tokens_replayed += row.tokens if row.replayed else 0
+
+    def _cut(self, decision: Decision) -> None:
+        """Who had ended with more tokens than a round was cut at does not count as ended."""
+        if decision.action == "cut" and decision.at is not None and decision.round == self.round:
+            for row in self.rows:
+                if row.status == "ok" and row.tokens > decision.at:
+                    row.status, row.answer, row.check = "cut", None, None
 
     def _sample(self, at_s: float) -> None:
         at_s = max(at_s, self._samples[-1][0]) if self._samples else at_s

@@ -24,7 +24,8 @@ class Standing:
 
     n        candidates of the round.
     votes    of those that have ended by then: as of a round, shares are of all n.
-    running  indices of those that write on, ascending, and of those that have not begun.
+    running  indices of those that write on, ascending, and of those that have not begun. Who failed or repeats itself
+             is among them to the end of the round: when that was is chance.
     last     it is the last round that is planned: what leads here is the answer.
     """
 
@@ -62,6 +63,11 @@ class StopPolicy:
 
     votes_only = False
     every_round = False
+
+    @property
+    def inside(self) -> bool:
+        """Whether it is to be asked inside a round."""
+        return type(self).within is not StopPolicy.within
 
     def within(self, standing: Standing) -> Stop | None:
         """Inside a round whose candidates write answers: what to do with those that run, or None to wait."""

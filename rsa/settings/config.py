@@ -236,6 +236,10 @@ class RSAConfig(_Settings):
         without such rounds."""
         return self.t > 0 or registry.select_policy(self.select).aggregates
 
+    def ends_with(self, number: int) -> bool:
+        """Whether a round is the last that is planned: no other one reads it."""
+        return number == self.t and not registry.select_policy(self.select).aggregates
+
     @property
     def answers_every_round(self) -> bool:
         """Whether rounds before the last write answers too."""

@@ -19,7 +19,7 @@ from simulation.searching import complaint, in_words, judged
 
 from engine.api import Completion
 from engine.scripted import ScriptedStream
-from rsa import rollouts, seeds
+from rsa import candidates, rollouts, seeds
 from rsa import run as running
 from rsa import votes as selection
 from rsa.limits import Meter
@@ -27,6 +27,7 @@ from rsa.results import Candidate, Round, Tail
 from rsa.run import Run
 from rsa.runlog import RunLog
 from rsa.tails import cut_tail
+from rsa.telling import Teller
 
 STORIES = 200
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "simulate.py"
@@ -122,7 +123,7 @@ def tails_are_longer(patch: pytest.MonkeyPatch) -> None:
     def cut(completion: Completion, **options: Any) -> Tail:
         return original(completion, **{**options, "tail_tokens": options["tail_tokens"] + 1})
 
-    patch.setattr(running, "cut_tail", cut)
+    patch.setattr(candidates, "cut_tail", cut)
 
 
 def rows_stay_on_the_engine(patch: pytest.MonkeyPatch) -> None:
@@ -143,13 +144,13 @@ def one_failure_is_everybodys(patch: pytest.MonkeyPatch) -> None:
 
 
 def rounds_do_not_end(patch: pytest.MonkeyPatch) -> None:
-    original = Run._emit
+    original = Teller.emit
 
-    async def emit(self: Run, event: Any) -> None:
+    async def emit(self: Teller, event: Any) -> None:
         if event.type != "round_finished":
             await original(self, event)
 
-    patch.setattr(Run, "_emit", emit)
+    patch.setattr(Teller, "emit", emit)
 
 
 WRONG: dict[Callable[[pytest.MonkeyPatch], None], str] = {

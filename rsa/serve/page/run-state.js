@@ -79,6 +79,7 @@ const TAKERS = {
     return line;
   },
   policy_decided(run, event) {
+    if (event.action === "cut") cut(run, event);
     run.notices.push(event.words);
     return event.words;
   },
@@ -92,6 +93,13 @@ const TAKERS = {
     return event.error ? `The run ${event.state}: ${event.error}` : null;
   },
 };
+
+/** Who had ended with more tokens than a round was cut at does not count as ended. */
+function cut(run, { round, at }) {
+  for (const candidate of roundOf(run, { kind: "population", round })?.candidates ?? []) {
+    if (candidate.status === "ok" && candidate.tokens > at) Object.assign(candidate, { status: "cut", answer: null, check: null });
+  }
+}
 
 function notice(run, event) {
   if (!run.notices.includes(event.message)) run.notices.push(event.message);

@@ -44,6 +44,7 @@ const STATUSES = {
   degenerate: ["second", "∞", "repeats itself"],
   failed: ["wrong", "✕", "failed"],
   cancelled: ["none", "■", "cut off"],
+  cut: ["none", "✂", "cut short"],
   waiting: ["none", "◌", "waiting"],
   reading: ["none", "◌", "reads its prompt"],
   reasoning: ["first", "●", "thinks"],

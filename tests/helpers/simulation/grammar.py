@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from simulation.play import Process, candidates_in, name_of, tokens_of
+from simulation.play import Process, candidates_in, cut_short, name_of, tokens_of
 
 from rsa import Candidate
 from rsa.events import (
@@ -22,6 +22,7 @@ from rsa.events import (
     RunStarted,
     Warned,
 )
+from rsa.results import Decision
 
 Place = tuple[str, int]
 """A round: its kind and its number."""
@@ -53,6 +54,7 @@ class _Reading:
         self.rounds: list[RoundFinished] = []
         self.started: set[int] = set()
         self.ended: dict[int, Candidate] = {}
+        self.cut_at: int | None = None
         self.limits: set[tuple[str, int, str]] = set()
         self.last_round = self.finished = False
 
@@ -71,6 +73,8 @@ class _Reading:
                 self.end(event)
             case RoundFinished():
                 self.close(event)
+            case PolicyDecided(decision=Decision(action="cut")) as cut:
+                self.cut(cut.decision)
             case LimitHit():
                 hit = (event.limit, event.round, event.action)
                 assert hit not in self.limits, f"{hit} twice"
@@ -103,7 +107,7 @@ class _Reading:
         assert not self.last_round, f"round {event.round} after the last round"
         assert len(event.subsets) == (self.n if event.kind == "population" else 1), "a round of another size"
         self.open, self.subsets = (event.kind, event.round), event.subsets
-        self.started, self.ended = set(), {}
+        self.started, self.ended, self.cut_at = set(), {}, None
 
     def start(self, event: CandidateStarted) -> None:
         name = self.inside((event.kind, event.round), event.index)
@@ -119,9 +123,16 @@ class _Reading:
         assert at in self.started or name in self.known, f"{name} finished before it started"
         self.ended[at] = event.candidate
 
+    def cut(self, decision: Decision) -> None:
+        assert self.open == ("population", decision.round), f"{decision} within {self.open}"
+        assert self.cut_at is None, f"round {decision.round} is cut twice"
+        assert not any(candidate.status == "cut" for candidate in self.ended.values()), "somebody was cut before"
+        self.cut_at = decision.at
+
     def close(self, event: RoundFinished) -> None:
         assert self.open == (event.kind, event.round), f"round {event.round} ends within {self.open}"
-        candidates = [self.ended[at] for at in range(len(self.subsets))]
+        candidates = [cut_short(self.ended[at], self.cut_at) for at in range(len(self.subsets))]
+        assert self.cut_at is not None or not any(each.status == "cut" for each in candidates), "who cut them?"
         statuses = Counter(candidate.status for candidate in candidates)
         assert event.statuses == statuses, f"{event.statuses} is told of {dict(statuses)}"
         assert event.usage.completion_tokens == tokens_of(candidates), "tokens of the round do not add up"

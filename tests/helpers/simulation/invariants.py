@@ -7,19 +7,41 @@ records alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise, product
+from typing import Any, TypeGuard
 
 from simulation.engine import STEPS
 from simulation.grammar import check_events
-from simulation.play import Process, Story, Telling, candidates_in, name_of, rounds_of, tokens_of
+from simulation.play import (
+    Process,
+    Story,
+    Telling,
+    candidates_in,
+    cut_short,
+    loops_within,
+    name_of,
+    rounds_of,
+    tokens_of,
+)
 from simulation.world import SLOW_S
 
 from engine.api import GenerationRequest
-from rsa import Candidate, Round, RunResult, read_run
-from rsa.events import CandidateFinished, CandidateProgress, CandidateStarted, Event, LimitHit, RunFinished, RunStarted
+from rsa import Candidate, Round, RSAConfig, RunResult, read_run
+from rsa.events import (
+    CandidateFinished,
+    CandidateProgress,
+    CandidateStarted,
+    Event,
+    LimitHit,
+    PolicyDecided,
+    RunFinished,
+    RunStarted,
+)
 from rsa.limits import CANCEL_GRACE_S
+from rsa.policies.posterior import leads_one
 from rsa.prompts import prompt_sha256
+from rsa.results import Decision
 
 FORCED_TOKENS = 80
 """What a row may write beyond a step once it is to conclude: a closing tag, or a cue."""
@@ -67,8 +89,9 @@ def the_same_candidate_is_the_same_request(story: Story, telling: Telling) -> No
     for process in telling.processes:
         for request in process.requests:
             same = first[request.id]
-            assert request.sampling == same.sampling, f"{request.id} draws otherwise"
-            assert request == same or story.world.limited or story.stage.faults, f"{request.id} is asked otherwise"
+            ours, first_asked = _unbounded(request), _unbounded(same)
+            assert ours.sampling == first_asked.sampling, f"{request.id} draws otherwise"
+            assert ours == first_asked or story.world.limited or story.stage.faults, f"{request.id} is asked otherwise"
 
 
 def what_was_finished_is_not_generated_again(story: Story, telling: Telling) -> None:
@@ -105,7 +128,7 @@ def failed_candidates_are_neither_parents_nor_answers(story: Story, telling: Tel
     for result in _results(telling):
         rounds = rounds_of(result)
         for before, played in pairwise(rounds):
-            well = [each.index for each in before.candidates if each.status == "ok"]
+            well = [each.index for each in before.candidates if each.status in ("ok", "cut")]
             allowed = set(well or [each.index for each in before.candidates if each.status == "degenerate"])
             for candidate in played.candidates:
                 assert set(candidate.parents) <= allowed, f"{name_of(played.kind, candidate)} reads {candidate.parents}"
@@ -113,7 +136,7 @@ def failed_candidates_are_neither_parents_nor_answers(story: Story, telling: Tel
                 assert len(set(candidate.parents)) == len(candidate.parents) == size, "not C different parents"
         for played in rounds:
             for candidate in played.candidates:
-                if candidate.status in ("failed", "degenerate"):
+                if candidate.status in ("failed", "degenerate", "cut"):
                     assert candidate.answer is None, f"{name_of(played.kind, candidate)} answers"
                     assert not any(candidate.index in vote.candidates for vote in played.votes), "and votes"
 
@@ -129,7 +152,7 @@ def a_failure_fails_no_round(story: Story, telling: Telling) -> None:
             assert [each.index for each in played.candidates] == list(range(config.n)), "not all candidates are there"
         last = result.rounds[-1]
         if process.ended == "no candidates":
-            assert not any(each.status in ("ok", "degenerate") for each in last.candidates), "somebody was well"
+            assert not any(each.status in ("ok", "degenerate", "cut") for each in last.candidates), "somebody was well"
         elif result.stopped_because == "finished":
             assert len(result.rounds) == config.t + 1, "rounds are missing"
 
@@ -149,12 +172,18 @@ def votes_add_up(story: Story, telling: Telling) -> None:
 
 def _votes(played: Round) -> list[tuple[str, tuple[int, ...], int]]:
     """Counted anew: texts of answers that differ mean different numbers in every story."""
-    said: dict[str, list[int]] = {}
-    for each in played.candidates:
-        if each.answer is not None and each.status in ("ok", "cancelled"):
-            said.setdefault(each.answer, []).append(each.index)
-    ranked = sorted(said.items(), key=lambda item: (-len(item[1]), item[1][0]))
-    return [(answer, tuple(members), len(played.candidates)) for answer, members in ranked]
+    said = {each.index: each.answer for each in played.candidates if each.status in ("ok", "cancelled")}
+    return [(answer, members, len(played.candidates)) for answer, members in _ranked(said)]
+
+
+def _ranked(said: Mapping[int, str | None]) -> list[tuple[str, tuple[int, ...]]]:
+    """Who gave which answer, by what each said; the leader first."""
+    groups: dict[str, list[int]] = {}
+    for index, answer in sorted(said.items()):
+        if answer is not None:
+            groups.setdefault(answer, []).append(index)
+    ranked = sorted(groups.items(), key=lambda item: (-len(item[1]), item[1][0]))
+    return [(answer, tuple(members)) for answer, members in ranked]
 
 
 def _check_choice(result: RunResult) -> None:
@@ -205,7 +234,7 @@ def records_say_what_happened(story: Story, telling: Telling) -> None:
             for each in played.candidates:
                 name = name_of(played.kind, each)
                 request = asked[name]
-                assert each.sampling == request.sampling, f"{name} was drawn otherwise"
+                assert each.sampling == _unbounded(request).sampling, f"{name} was drawn otherwise"
                 assert each.prompt_sha256 == prompt_sha256(request.messages) or story.world.limited, f"{name}'s prompt"
                 assert (each.error is not None) == (each.status == "failed") or _hung(each), f"{name}: {each.error}"
                 assert (each.completion is None) == (each.status == "failed") or _hung(each), f"{name}'s completion"
@@ -216,6 +245,67 @@ def records_say_what_happened(story: Story, telling: Telling) -> None:
 def _hung(candidate: Candidate) -> bool:
     """Cut off by a limit, and the engine did not even say so."""
     return candidate.status == "cancelled" and candidate.completion is None
+
+
+# ---- policies
+
+
+def what_is_decided_follows_from_tokens(story: Story, telling: Telling) -> None:
+    config = story.world.config
+    for process in telling.processes:
+        result = process.result
+        if result is None or process.ended != "finished":
+            continue
+        events = [*process.logged, *process.events]
+        limited = {event.round for event in events if isinstance(event, LimitHit) and event.action != "no_new_round"}
+        for played in result.rounds:
+            found = [each for each in result.decisions if (each.round, each.action) == (played.round, "cut")]
+            cut = [each for each in played.candidates if each.status == "cut"]
+            assert not cut or found, f"round {played.round} is cut, and nobody says so"
+            for each in cut:
+                assert each.completion is not None
+                assert len(each.completion.token_ids) == found[0].at, f"candidate {each.index} was cut elsewhere"
+            if played.round not in limited:
+                answers_now = played.round == config.t or config.answers_every_round
+                _check_decision(played, story.world.cuts if answers_now else (), found, config)
+
+
+def _check_decision(played: Round, policies: Sequence[str], found: Sequence[Decision], config: RSAConfig) -> None:
+    """It is the first that any policy has to take, in the order of tokens."""
+    ends = {each.index: tokens_of([each]) for each in played.candidates if each.status == "ok"}
+    for level in sorted(set(ends.values())):
+        said = {each.index: each.answer for each in played.candidates if ends.get(each.index, level + 1) <= level}
+        due = [policy for policy in policies if _stops(policy, played, said, config)]
+        if due and (found or not all(_is_over(each, level) for each in played.candidates)):
+            assert [(each.policy, each.at) for each in found] == [(due[0], level)], f"{due} at {level}, not {found}"
+            return
+    assert not found, f"{found} does not follow"
+
+
+def _stops(policy: str, played: Round, said: Mapping[int, str | None], config: RSAConfig) -> bool:
+    running = [each.index for each in played.candidates if each.index not in said]
+    ranked = _ranked(said)
+    if not running or not ranked:
+        return False
+    if policy == "decided":
+        ends = product([*dict(ranked), "new", None], repeat=len(running))
+        leaders = {_ranked({**said, **dict(zip(running, end, strict=True))})[0][0] for end in ends}
+        return len(leaders) == 1 and played.round == config.t and config.select == "vote"
+    counts = [len(members) for _, members in ranked]
+    return leads_one(counts[0], counts[1] if len(counts) > 1 else 0) >= float(policy.partition(":")[2])
+
+
+def _is_over(candidate: Candidate, level: int) -> bool:
+    completion = candidate.completion
+    if completion is None:
+        return True
+    if candidate.status == "degenerate":
+        return loops_within(completion.token_ids, level)
+    return candidate.status == "ok" and completion.usage.completion_tokens <= level
+
+
+def _is_cut(event: Event) -> TypeGuard[PolicyDecided]:
+    return isinstance(event, PolicyDecided) and event.decision.action == "cut"
 
 
 # ---- limits
@@ -271,8 +361,10 @@ def _check_log(log: list[Event], last: Process) -> None:
         assert any(each.status == "failed" for each in again), f"{key} is logged twice"
     if last.result is not None and last.ended == "finished":
         known = candidates_in(log)
+        cuts = {event.decision.round: event.decision.at for event in log if _is_cut(event)}
+        known = {name: cut_short(one, cuts.get(one.round)) for name, one in known.items()}
         told = {name_of(each.kind, one): one for each in rounds_of(last.result) for one in each.candidates}
-        differ = [name for name in known | told if known.get(name) != told.get(name)]
+        differ = [name for name in known | told if _counted(known.get(name)) != _counted(told.get(name))]
         assert not differ, f"the log and the result differ in {differ}"
 
 
@@ -313,6 +405,7 @@ RULES: tuple[Callable[[Story, Telling], None], ...] = (
     only_a_dead_engine_ends_a_run,
     votes_add_up,
     records_say_what_happened,
+    what_is_decided_follows_from_tokens,
     limits_hold,
     the_log_is_whole_at_any_moment,
     what_was_finished_is_not_generated_again,
@@ -322,6 +415,19 @@ RULES: tuple[Callable[[Story, Telling], None], ...] = (
 
 
 # ---- what rules look things up with
+
+
+def _unbounded(request: GenerationRequest) -> GenerationRequest:
+    """As it was before it was known where its round was cut."""
+    sampling = request.sampling.model_copy(update={"max_tokens": None})
+    return request.model_copy(update={"sampling": sampling})
+
+
+def _counted(candidate: Candidate | None) -> Any:
+    """All of it, or of one that was cut what is counted anew."""
+    if candidate is None or candidate.status != "cut" or candidate.completion is None:
+        return candidate
+    return candidate.index, candidate.answer, candidate.completion.token_ids, candidate.parents, candidate.seed
 
 
 def _results(telling: Telling) -> Iterator[RunResult]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -31,6 +31,7 @@ from rsa import (
     RunResult,
     read_events,
 )
+from rsa.degenerate import DegenerationMonitor
 from rsa.events import CandidateFinished, CandidateStarted, Event
 from rsa.results import RoundKind
 
@@ -213,9 +214,12 @@ async def _unbroken(story: Story, telling: Telling) -> RunResult | None:
     failed = {name_of(played.kind, each): each.error for played in rounds_of(found) for each in played.candidates}
 
     def script(request: GenerationRequest) -> Script:
-        fault = story.stage.faults.get((telling.problem.text, request.id))
-        told = f"{type(fault).__name__}: {fault}"
-        return Script(error=fault) if told == failed.get(request.id) else world.script(request)
+        fault, script = story.stage.faults.get((telling.problem.text, request.id)), world.script(request)
+        for error in filter(None, (fault, script.error)):
+            if f"{type(error).__name__}: {error}" == failed.get(request.id):
+                return Script(error=error)
+        # In a round that is cut, whether a candidate comes to its failure is a matter of who was quick.
+        return replace(script, error=None) if world.cuts else script
 
     calm = MarkovianRSA(ScriptedEngine(script, **world.model), config=world.config)
     try:
@@ -249,3 +253,21 @@ def candidates_in(events: Sequence[Event]) -> dict[str, Candidate]:
 def tokens_of(candidates: Sequence[Candidate]) -> int:
     """All that they generated."""
     return sum(each.completion.usage.completion_tokens for each in candidates if each.completion)
+
+
+def cut_short(candidate: Candidate, at: int | None) -> Candidate:
+    """What is left of it, as far as it is counted, in a round that was cut at so many tokens; None: it was not."""
+    completion = candidate.completion
+    if at is None or completion is None or candidate.status not in ("ok", "degenerate"):
+        return candidate
+    if completion.usage.completion_tokens <= at or loops_within(completion.token_ids, at):
+        return candidate
+    usage = completion.usage.model_copy(update={"completion_tokens": at})
+    short = completion.model_copy(update={"token_ids": completion.token_ids[:at], "usage": usage})
+    return candidate.model_copy(update={"status": "cut", "completion": short, "answer": None})
+
+
+def loops_within(token_ids: Sequence[int], at: int) -> bool:
+    """Whether so many tokens are enough to see that they repeat themselves."""
+    monitor = DegenerationMonitor()
+    return monitor.feed(token_ids[:at])

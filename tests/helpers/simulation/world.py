@@ -18,6 +18,17 @@ from rsa import Problem, RSAConfig
 WORDS = ("so", "then", "é", "漢字", "12", "thus", "\n", "no", "wait", "x=3")
 GARBLED = 800
 """Dice from which on a model writes bytes that are no UTF-8: as a text they become more tokens than they were."""
+STOPS = (
+    (),
+    (),
+    (),
+    ("consensus:.5",),
+    ("consensus:1",),
+    ("decided",),
+    ("beta:.7",),
+    ("beta:.8", "decided"),
+    ("decided", "consensus:.5"),
+)
 SLOW_S = 4.0
 """Seconds that pass at most at once."""
 
@@ -56,6 +67,11 @@ class World:
     def limited(self) -> bool:
         """A limit may end a run: which candidates it finds running is a matter of who was quick."""
         return self.config.limits.can_end_early
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """Policies that may end a round before it is whole."""
+        return tuple(policy for policy in self.config.stop if policy.partition(":")[0] in ("decided", "beta"))
 
     def script(self, request: GenerationRequest) -> Script:
         """What the model writes for a request."""
@@ -101,9 +117,11 @@ def drawn(choices: Choices) -> World:
         **choices.of(_CHOOSING),
         "carry": choices.of(("reasoning", "reasoning", "answer_or_reasoning", "full")),
         "answers": choices.of(("final", "every")),
-        "stop": choices.of(((), (), (), ("consensus:.5",), ("consensus:1",))),
+        "stop": choices.of(STOPS),
         "limits": _limits(choices),
     }
+    if settings["select"] != "vote":
+        settings["stop"] = tuple(policy for policy in settings["stop"] if policy != "decided")
     conclude = not choices.one_in(8)
     settings["force_answer"] = conclude and not choices.one_in(4)
     model = {

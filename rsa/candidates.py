@@ -1,0 +1,135 @@
+"""From a rollout to a candidate: its tail and its answer; and what is left of one where its round was cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.api import Completion
+from rsa.answers.calls import Answered, answered
+from rsa.answers.checking import Checker
+from rsa.confidence import confidence_of, recorded
+from rsa.degenerate import DegenerationMonitor
+from rsa.prompts import prompt_sha256
+from rsa.requests import Requests
+from rsa.results import Candidate, Check, Decision, RoundKind, Status, Tail
+from rsa.rollouts import Rollout
+from rsa.tails import cut_tail
+
+LONGEST_TAG = 16
+"""Tokens that a closing think tag has at most. Who stopped thinking so shortly before a cut counts as thinking on: of
+tokens that may be the half of a tag, only those after them tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Makes the candidates of one run; each follows from its request and its completion."""
+
+    requests: Requests
+    checker: Checker | None = None
+
+    def of(self, rollout: Rollout, *, finished_s: float) -> Candidate:
+        """The candidate of a rollout that has ended."""
+        completion, status = rollout.completion, rollout.status or "failed"
+        number, kind, index = rollout.round, rollout.kind, rollout.index
+        tail = None if completion is None else self._tail(completion, rollout.monitor.after)
+        found = self.answer_given(completion, status, kind=kind, number=number, index=index)
+        candidate = Candidate(
+            round=number,
+            index=index,
+            parents=rollout.parents,
+            seed=rollout.request.sampling.seed,
+            status=status,
+            completion=recorded(completion, self.requests.config.confidence),
+            tail=tail,
+            answer=found.answer,
+            calls=found.calls,
+            check=self._check(found),
+            confidence=confidence_of(completion, loops_after=rollout.monitor.after),
+            error=rollout.error,
+            interruptions=rollout.interruptions,
+            prompt_sha256=prompt_sha256(rollout.request.messages, rollout.request.tools),
+            sampling=self.requests.sampling(number, kind, index),
+            started_s=rollout.started_s,
+            finished_s=finished_s,
+        )
+        return candidate if rollout.cut is None else self.cut(candidate, rollout.cut)
+
+    def answer_given(
+        self, completion: Completion | None, status: Status, *, kind: RoundKind, number: int, index: int
+    ) -> Answered:
+        """The answer of a candidate that ended so."""
+        if completion is None or status not in ("ok", "cancelled"):
+            return Answered(None)
+        problem = self.requests.problem
+        return answered(
+            completion,
+            self.requests.prompts.answer,
+            thinks=self.requests.engine.model.thinks,
+            tools=problem.tools,
+            salt=f"{problem.id} {kind} {number} {index}",
+        )
+
+    def as_decided(self, candidate: Candidate, decision: Decision | None) -> Candidate:
+        """A candidate of a round in which this was decided."""
+        if decision is None or decision.action != "cut" or decision.at is None:
+            return candidate
+        return self.cut(candidate, decision.at)
+
+    def cut(self, candidate: Candidate, at: int) -> Candidate:
+        """What is left of a candidate in a round that was cut at so many tokens, however far it had come: itself if it
+        had ended by then, or repeated itself; else its first `at` tokens, without an answer. Cut again, it is the same.
+        """
+        completion = candidate.completion
+        if completion is None or over(candidate, at):
+            return candidate
+        short = self._short(completion, at)
+        nothing = {"answer": None, "calls": (), "check": None, "confidence": None}
+        return candidate.model_copy(
+            update={"status": "cut", "completion": short, "tail": self._tail(short, None), **nothing}
+        )
+
+    def _short(self, completion: Completion, at: int) -> Completion:
+        """Its first `at` tokens."""
+        ids, thought = completion.token_ids[:at], completion.usage.reasoning_tokens
+        closed = thought + LONGEST_TAG <= len(ids)
+        likelihoods = completion.likelihoods and completion.likelihoods.first(at)
+        sizes = {"completion_tokens": len(ids), "reasoning_tokens": thought if closed else len(ids)}
+        return completion.model_copy(
+            update={
+                "token_ids": ids,
+                "reasoning": completion.reasoning if closed else self.requests.engine.tokenizer.decode(ids),
+                "text": "",
+                "finish_reason": "cancelled",
+                "closed": closed and completion.closed,
+                "forced": closed and completion.forced,
+                "likelihoods": likelihoods,
+                "usage": completion.usage.model_copy(update=sizes),
+            }
+        )
+
+    def _tail(self, completion: Completion, loops_after: int | None) -> Tail:
+        return cut_tail(
+            completion,
+            carry=self.requests.config.carry,
+            tail_tokens=self.requests.budgets.tau,
+            tokenizer=self.requests.engine.tokenizer,
+            loops_after=loops_after,
+        )
+
+    def _check(self, found: Answered) -> Check | None:
+        """What the model's checker says of an answer that is no call."""
+        if found.answer is None or found.calls or self.checker is None:
+            return None
+        return self.checker(self.requests.problem.text, found.answer)
+
+
+def over(candidate: Candidate, at: int) -> bool:
+    """Whether a candidate had nothing more to write after `at` tokens, or nobody knows what."""
+    completion = candidate.completion
+    if completion is None:
+        return candidate.status != "cut"
+    if candidate.status == "degenerate":
+        monitor = DegenerationMonitor()
+        monitor.feed(completion.token_ids)
+        return monitor.after is None or monitor.after <= at
+    return candidate.status != "cut" and (candidate.status != "ok" or completion.usage.completion_tokens <= at)

@@ -1,0 +1,336 @@
+"""Policies inside a round while it runs: what they decide depends on tokens, whoever was quick."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sealed import rewrite_event
+
+from engine.api import Completion, GenerationRequest, Usage
+from engine.byte_tokenizer import ByteTokenizer
+from engine.errors import OutOfMemoryError
+from engine.likelihoods import Likelihoods
+from engine.scripted import Script, ScriptedEngine
+from rsa import MarkovianRSA, Problem, RunFolderError, RunResult, read_events
+from rsa.budgets import plan
+from rsa.candidates import LONGEST_TAG, Candidates
+from rsa.events import CandidateFinished, Event, PolicyDecided
+from rsa.prompts import load_prompts
+from rsa.requests import Requests
+from rsa.results import Candidate, Status
+from rsa.settings.config import RSAConfig
+
+N = 6
+SETTINGS: dict[str, Any] = {"n": N, "c": 2, "t": 0, "beta": 600, "tau": 16, "answer_budget": 32}
+TIMES = {"at_s", "started_s", "finished_s", "wall_s", "started_at"}
+OVER_ROUNDS: dict[str, Any] = {"t": 2, "answers": "every", "stop": "beta:.8"}
+
+
+def timeless(value: Any) -> Any:
+    """A JSON value without its times."""
+    if isinstance(value, dict):
+        return {key: timeless(item) for key, item in value.items() if key not in TIMES}
+    return [timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def outcome(result: RunResult) -> Any:
+    return timeless(result.model_dump(mode="json", exclude={"model"}))  # which says how many rows there are
+
+
+def dice(request: GenerationRequest, sides: int, use: str) -> int:
+    """The same for a candidate whoever asks."""
+    said = f"{use} {request.id} {request.sampling.seed} {request.messages[0].text}"
+    return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=4).digest(), "big") % sides
+
+
+def written(request: GenerationRequest) -> Script:
+    """Some are short, some are long, some of those for ever; of three answers one is the likeliest."""
+    length = (3, 20, 60, 150, 250)[dice(request, 5, "length")]
+    words = " ".join(str(dice(request, 10**6, f"word {at}")) for at in range(length))
+    answer = rf"\boxed{{{(7, 7, 7, 7, 8, 9)[dice(request, 6, 'answer')]}}}"
+    return Script(words[: length * 4], answer, never_ends=length > 200)
+
+
+def at_speed(speeds: list[int], rows: int | None) -> ScriptedEngine:
+    """An engine on which candidates have speeds of their own, and so many run at once."""
+
+    def script(request: GenerationRequest) -> Script:
+        told = written(request)
+        return Script(told.reasoning, told.answer, never_ends=told.never_ends, tokens_per_step=speeds[number(request)])
+
+    return ScriptedEngine(script, max_rows=rows)
+
+
+def number(request: GenerationRequest) -> int:
+    return int(request.id.partition("-c")[2])
+
+
+def rsa(engine: ScriptedEngine | None = None, **changes: Any) -> MarkovianRSA:
+    return MarkovianRSA(engine or ScriptedEngine(written), **{**SETTINGS, **changes})
+
+
+def solve(engine: ScriptedEngine | None = None, **changes: Any) -> RunResult:
+    return rsa(engine, **changes).solve_sync("why?")
+
+
+SPEEDS = st.lists(st.sampled_from([1, 3, 16, 100, 1000]), min_size=N, max_size=N)
+ROWS = st.sampled_from([None, 1, 2, 5])
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 500), speeds=SPEEDS, rows=ROWS)
+def test_decided_gives_the_answer_of_the_whole_round_for_no_more_tokens(
+    seed: int, speeds: list[int], rows: int | None
+) -> None:
+    whole = solve(seed=seed)
+    found = solve(at_speed(speeds, rows), seed=seed, stop="decided")
+    assert found.answer == whole.answer
+    assert found.answered_from_round == whole.answered_from_round
+    assert found.stopped_because == "finished"
+    assert bool(found.decisions) == ("cut" in found.rounds[0].statuses)
+    assert found.usage.completion_tokens <= whole.usage.completion_tokens
+    for ours, its in zip(found.rounds[0].candidates, whole.rounds[0].candidates, strict=True):
+        assert ours.completion is not None
+        assert its.completion is not None
+        assert ours.completion.token_ids == its.completion.token_ids[: len(ours.completion.token_ids)]
+
+
+def test_stories_above_are_of_both_kinds() -> None:
+    saved = [solve(seed=seed, stop="decided").decisions for seed in range(40)]
+    assert 10 < sum(bool(decisions) for decisions in saved) < 40
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 500), speeds=SPEEDS, rows=ROWS, more=st.sampled_from([{"stop": "decided"}, OVER_ROUNDS]))
+def test_who_is_quick_changes_nothing(seed: int, speeds: list[int], rows: int | None, more: dict[str, Any]) -> None:
+    assert outcome(solve(at_speed(speeds, rows), seed=seed, **more)) == outcome(solve(seed=seed, **more))
+
+
+def test_a_quick_candidate_that_ended_with_many_tokens_is_cut_to_few() -> None:
+    """Of a queue: the last two agree after 20 tokens, when the first has long ended with more of them."""
+
+    def script(request: GenerationRequest) -> Script:
+        return Script("long " * 30, r"\boxed{9}") if number(request) == 0 else Script("short", r"\boxed{7}")
+
+    result = solve(ScriptedEngine(script, max_rows=1), n=3, c=1, stop="decided")
+    (decision,) = result.decisions
+    assert (decision.policy, decision.action, decision.round) == ("decided", "cut", 0)
+    assert decision.numbers == {"leader": 2, "running": 1}
+    assert decision.vote is not None
+    assert (decision.vote.answer, decision.vote.of) == ("7", 3)
+    first = result.rounds[0].candidates[0]
+    assert first.completion is not None
+    assert (first.status, first.answer, first.completion.finish_reason) == ("cut", None, "cancelled")
+    assert len(first.completion.token_ids) == decision.at == first.completion.usage.completion_tokens
+    assert first.tail is not None
+    assert first.tail.text == ("long " * 30)[: decision.at or 0][-SETTINGS["tau"] :]
+
+
+@pytest.mark.anyio
+async def test_a_decision_is_told_before_those_whom_it_ends() -> None:
+    async with rsa(**OVER_ROUNDS, seed=1).stream("why?") as stream:
+        events: list[Event] = [event async for event in stream]
+    cut: set[int] = set()
+    ended: set[int] = set()
+    for event in events:
+        if isinstance(event, PolicyDecided):
+            assert event.decision.round not in ended, "somebody was cut before"
+            cut.add(event.decision.round)
+        elif isinstance(event, CandidateFinished) and event.candidate.status == "cut":
+            ended.add(event.candidate.round)
+    assert ended
+    assert ended <= cut
+
+
+@pytest.mark.anyio
+async def test_rows_of_a_model_that_run_together_or_in_a_queue_are_cut_to_the_same() -> None:
+    sizes: dict[str, Any] = {"n": 8, "t": 0, "beta": 256, "tau": 32, "answer_budget": 32}
+
+    async def solved(stop: str, **options: Any) -> RunResult:
+        async with MarkovianRSA("nano", engine_options=options, stop=stop, **sizes) as solver:
+            return await solver.solve("Make 24 from the numbers 3, 7, 5, 2.")
+
+    whole, together, queued = await solved(""), await solved("decided"), await solved("decided", max_rows=3)
+    assert together.answer == whole.answer
+    assert together.rounds[0].statuses["cut"] > 0
+    assert together.usage.completion_tokens < whole.usage.completion_tokens
+    assert queued.decisions == together.decisions
+    for one, other in zip(queued.rounds[0].candidates, together.rounds[0].candidates, strict=True):
+        assert (one.status, one.answer, one.tail) == (other.status, other.answer, other.tail)
+
+
+# ---- parents
+
+
+def test_tails_of_candidates_that_were_cut_are_read() -> None:
+    results = [solve(seed=seed, **OVER_ROUNDS) for seed in range(8)]
+    read = [
+        before.candidates[parent].status
+        for result in results
+        for before, played in zip(result.rounds, result.rounds[1:], strict=False)
+        for candidate in played.candidates
+        for parent in candidate.parents
+    ]
+    assert {"ok", "cut"} == set(read)
+
+
+def test_failed_candidates_hold_nothing_up_and_do_not_count_as_ended() -> None:
+    def script(request: GenerationRequest) -> Script:
+        error = OutOfMemoryError("lower n") if number(request) == 5 else None
+        return Script("a" * (2 + number(request)), r"\boxed{7}", error=error)
+
+    result = solve(ScriptedEngine(script, tokens_per_step=1), stop="decided")
+    assert result.rounds[0].statuses == {"ok": 3, "failed": 1, "cut": 2}
+    assert result.decisions[0].numbers == {"leader": 3, "running": 3}, "when it failed is chance"
+
+
+@pytest.mark.parametrize("limits", [{"total_tokens": 400}, {"total_tokens": 900}])
+def test_limits_and_policies_the_first_wins(limits: dict[str, int]) -> None:
+    for seed in range(20):
+        result = solve(seed=seed, stop="decided", limits=limits)
+        cut = "cut" in result.rounds[0].statuses
+        assert not (cut and result.limits_hit), "a round ends once"
+        assert cut == bool(result.decisions)
+
+
+# ---- resumed
+
+
+def log_of(folder: Path) -> list[bytes]:
+    return (folder / "events.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def broken_off(folder: Path, copy: Path, lines: int) -> Path:
+    """A copy of a run folder as it was when its log had so many lines."""
+    shutil.copytree(folder, copy)
+    (copy / "result.json").unlink()
+    (copy / "events.jsonl").write_bytes(b"".join(log_of(folder)[:lines]))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("seed", "more"),
+    [
+        (3, {"stop": "decided"}),
+        pytest.param(9, {"stop": "decided"}, marks=pytest.mark.thorough),
+        pytest.param(4, OVER_ROUNDS, marks=pytest.mark.thorough),
+    ],
+)
+@pytest.mark.parametrize("rows", [None, 2])
+def test_resumed_at_any_line_it_is_decided_as_if_never_broken(
+    tmp_path: Path, seed: int, more: dict[str, Any], rows: int | None
+) -> None:
+    def go(folder: Path, engine: ScriptedEngine) -> Any:
+        return outcome(rsa(engine, **more, seed=seed).solve_sync("why?", out=folder, resume=True))
+
+    whole = go(tmp_path / "whole", ScriptedEngine(written, max_rows=rows))
+    assert go(tmp_path / "whole", ScriptedEngine(written)) == whole, "asked again on what is recorded"
+    for lines in range(len(log_of(tmp_path / "whole"))):
+        copy = broken_off(tmp_path / "whole", tmp_path / f"{lines}", lines)
+        decided = {e.decision.round: e.decision.at for e in read_events(copy) if e.type == "policy_decided"}
+        engine = at_speed([1, 100, 3, 16, 1000, 7], None)
+        assert go(copy, engine) == whole
+        for request in engine.requests:
+            assert request.sampling.max_tokens == decided.get(int(request.id[1])), "no more is generated than counts"
+
+
+def test_a_decision_that_does_not_follow_is_refused(tmp_path: Path) -> None:
+    run = rsa(stop="decided", seed=3)
+    run.solve_sync("why?", out=tmp_path / "whole")
+    lines = [e.type for e in read_events(tmp_path / "whole")]
+    for name, change in {
+        "another": lambda event: event["decision"]["numbers"].update(leader=5),
+        "elsewhere": lambda event: event["decision"].update(at=event["decision"]["at"] + 1),
+    }.items():
+        copy = broken_off(tmp_path / "whole", tmp_path / name, len(lines))
+        line = rewrite_event(copy, "policy_decided", change)
+        with pytest.raises(RunFolderError, match=rf"line {line}.*what was decided in round 0"):
+            run.solve_sync("why?", out=copy, resume=True)
+
+
+def test_a_decision_that_is_missing_is_noticed(tmp_path: Path) -> None:
+    run = rsa(stop="decided", seed=3)
+    run.solve_sync("why?", out=tmp_path / "whole")
+    copy = broken_off(tmp_path / "whole", tmp_path / "copy", len(log_of(tmp_path / "whole")))
+    rewrite_event(copy, "policy_decided", None)
+    with pytest.raises(RunFolderError, match="what was decided in round 0: None is recorded"):
+        run.solve_sync("why?", out=copy, resume=True)
+
+
+# ---- what is left of a candidate
+
+
+@cache
+def candidates() -> Candidates:
+    engine, config, problem = ScriptedEngine("a"), RSAConfig(**SETTINGS), Problem("why?")
+    prompts = load_prompts(config.task)
+    return Candidates(Requests(engine, config, problem, prompts, plan(engine, config, problem, prompts)))
+
+
+def ended(tokens: int, reasoning: int, status: Status = "ok", ids: tuple[int, ...] | None = None) -> Candidate:
+    ids = ids or tuple(97 + at % 26 for at in range(tokens))
+    completion = Completion(
+        request_id="r",
+        token_ids=ids,
+        reasoning=ByteTokenizer().decode(ids[:reasoning]),
+        text="the answer",
+        finish_reason="stop",
+        closed=True,
+        usage=Usage(prompt_tokens=3, completion_tokens=tokens, reasoning_tokens=reasoning),
+    )
+    tail = candidates()._tail(completion, None)
+    return Candidate(round=0, index=0, seed=1, status=status, completion=completion, tail=tail, answer="7")
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 80), st.data())
+def test_a_candidate_is_cut_to_the_same_however_far_it_had_come(at: int, data: st.DataObject) -> None:
+    """One that was in the midst of its closing tag when the engine obeyed has the tag's half counted as reasoning."""
+    thought, tag = data.draw(st.integers(0, 100)), data.draw(st.integers(1, LONGEST_TAG))
+    of = candidates()
+    seen = set()
+    for written_by_then in (at, at + 1, at + 5, at + LONGEST_TAG, at + 40):
+        counted = thought if written_by_then >= thought + tag else written_by_then
+        whole = ended(200, counted)
+        assert whole.completion is not None
+        usage = whole.completion.usage.model_copy(update={"completion_tokens": written_by_then})
+        closed = written_by_then >= thought + tag
+        reasoning = ByteTokenizer().decode(whole.completion.token_ids[:counted])
+        update = {"token_ids": whole.completion.token_ids[:written_by_then], "usage": usage, "closed": closed}
+        completion = whole.completion.model_copy(update={**update, "reasoning": reasoning})
+        left = of.cut(whole.model_copy(update={"status": "cut", "completion": completion}), at)
+        assert of.cut(left, at) == left
+        assert left.status == "cut"
+        seen.add(left.model_dump_json())
+    assert len(seen) == 1
+
+
+def test_likelihoods_are_of_the_tokens_that_are_left() -> None:
+    whole = ended(5, 5)
+    assert whole.completion is not None
+    told = Likelihoods(log_probabilities=(-1.0, None, -2.0, -3.0, -4.0), entropies=(1.0, None, 2.0, 3.0, 4.0))
+    completion = whole.completion.model_copy(update={"likelihoods": told})
+    left = candidates().cut(whole.model_copy(update={"completion": completion}), 3).completion
+    assert left is not None
+    assert left.likelihoods == Likelihoods(log_probabilities=(-1.0, None, -2.0), entropies=(1.0, None, 2.0))
+
+
+def test_who_had_ended_by_then_stays_as_it_is() -> None:
+    of = candidates()
+    assert of.cut(ended(20, 10), 20) == ended(20, 10)
+    assert of.cut(ended(21, 10), 20).status == "cut"
+    failed = Candidate(round=0, index=0, seed=1, status="failed", error="so")
+    assert of.cut(failed, 1) == failed
+
+
+def test_who_repeats_itself_is_cut_before_that_can_be_seen() -> None:
+    of, loops = candidates(), ended(700, 700, "degenerate", ids=(97,) * 700)
+    assert of.cut(loops, 512) == loops
+    assert of.cut(loops, 511).status == "cut"
