@@ -3,6 +3,7 @@
 What decides before a metric is asked:
 
 failed       the engine failed on the candidate                       -> failed, no value
+cut          a policy of `stop` did not wait for it                   -> cut, no value
 degenerate   it was cut off because it kept repeating itself          -> degenerate, 0
 cut off      by a budget, a limit or its length, before it answered   -> truncated, 0
 open         it ended by itself inside its reasoning                  -> no_answer, 0
@@ -156,6 +157,8 @@ async def score_candidate(candidate: Candidate, ask: Ask, *, thinks: bool) -> Sc
     completion = candidate.completion
     if candidate.status == "failed":
         return Score(value=None, status="failed", reason=candidate.error or "")
+    if candidate.status == "cut":
+        return Score(value=None, status="cut", reason="its round ended before it answered")
     if candidate.status == "degenerate":
         return Score(value=0.0, status="degenerate", reason="it kept repeating itself")
     cut_off = CUT_OFF["cancelled"] if completion is None else CUT_OFF.get(completion.finish_reason)

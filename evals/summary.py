@@ -260,6 +260,11 @@ class _Notes:
         if unscored:
             counts = ", ".join(f"{final[status]} {status}" for status in sorted(UNSCORED) if final[status])
             yield f"{unscored} of {present} candidates of the final rounds have no value ({counts}) and are left out"
+        if final["cut"]:
+            yield (
+                f"{final['cut']} of {present} final candidates were not waited for: means over candidates "
+                "are those of the quick ones, and only a vote or the answer speaks for the method"
+            )
         if self._runs_lowered:
             lowered = ", ".join(f"{name} -> {_span(used)}" for name, used in self._lowered.items())
             yield f"budgets were lowered to fit in {self._runs_lowered} of {self._runs} runs: {lowered}"

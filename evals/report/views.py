@@ -34,6 +34,7 @@ _UNANSWERED: dict[ScoreStatus, Badge] = {
     "degenerate": Badge("none", "↻", "repeats itself"),
     "too_hard": Badge("open", "?", "undecided"),
     "failed": Badge("open", "!", "failed"),
+    "cut": Badge("none", "✂", "cut short"),
 }
 HANDED_ON = Badge("none", "→", "handed on")
 """The badge on a candidate of which no answer was wanted."""
@@ -42,6 +43,7 @@ _ENDED = {
     "degenerate": _UNANSWERED["degenerate"],
     "failed": _UNANSWERED["failed"],
     "cancelled": Badge("none", "✂", "cut off"),
+    "cut": _UNANSWERED["cut"],
 }
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from rsa.results import Record
 
-ScoreStatus = Literal["scored", "no_answer", "truncated", "degenerate", "too_hard", "failed"]
+ScoreStatus = Literal["scored", "no_answer", "truncated", "degenerate", "too_hard", "failed", "cut"]
 """Why a score is what it is.
 
 scored      the answer was read and compared
@@ -18,9 +18,10 @@ truncated   a budget or limit cut it off before it answered: worth 0
 degenerate  it was cut off because it kept repeating itself: worth 0
 too_hard    nobody can tell within the limits whether the answer is right: no value
 failed      the engine failed on the candidate: no value
+cut         a policy of `stop` did not wait for its answer: no value
 """
-UNSCORED: frozenset[ScoreStatus] = frozenset({"too_hard", "failed"})
-"""Statuses left out of means, and counted: a failure is not a wrong answer."""
+UNSCORED: frozenset[ScoreStatus] = frozenset({"too_hard", "failed", "cut"})
+"""Statuses left out of means, and counted: a failure, or an answer that nobody waited for, is not a wrong answer."""
 
 
 class Score(Record):

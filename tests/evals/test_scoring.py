@@ -57,6 +57,8 @@ CASES = {
     "cancelled in a free text": (("cancelled", "cancelled", RIGHT, True, None), ("truncated", 0.0)),
     "degenerate": (("degenerate", "cancelled", RIGHT, True, None), ("degenerate", 0.0)),
     "failed": (("failed", None, "", False, None), ("failed", None)),
+    "cut by a policy": (("cut", "cancelled", "", False, None), ("cut", None)),
+    "cut by a policy before it began": (("cut", None, "", False, None), ("cut", None)),
 }
 
 

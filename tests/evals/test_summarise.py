@@ -28,6 +28,7 @@ OTHER: Mark = ("scored", 0.0, "c")
 SILENT: Mark = ("no_answer", 0.0, None)
 FAILED: Mark = ("failed", None, None)
 HARD: Mark = ("too_hard", None, "d")
+CUT: Mark = ("cut", None, None)
 TOKENS = 10
 
 
@@ -149,6 +150,19 @@ def test_what_has_no_value_is_left_out_and_counted() -> None:
     assert results.statuses == {"scored": 6, "too_hard": 1, "failed": 1}
     assert results.warnings == (
         "2 of 8 candidates of the final rounds have no value (1 failed, 1 too_hard) and are left out",
+    )
+
+
+def test_who_was_not_waited_for_is_no_wrong_answer_and_is_told() -> None:
+    results = summarise(
+        record_of(t=0), [run_of("p", [RIGHT, RIGHT, WRONG, CUT]), run_of("q", [RIGHT, RIGHT, CUT, CUT])]
+    )
+    assert results.mean.value == pytest.approx((2 / 3 + 1) / 2)
+    assert results.statuses == {"scored": 5, "cut": 3}
+    assert results.warnings == (
+        "3 of 8 candidates of the final rounds have no value (3 cut) and are left out",
+        "3 of 8 final candidates were not waited for: means over candidates are those of the quick ones, "
+        "and only a vote or the answer speaks for the method",
     )
 
 
