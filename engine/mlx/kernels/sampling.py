@@ -45,6 +45,10 @@ _MOST = 48
 """Room for records. With equal logits, where they are most, their number in a row of V tokens is about Poisson of
 log(V) + 0.6: more than 48 of 262,272 once in 1e13 rows. The last would then be the likeliest token."""
 
+_HELD = 8
+"""Records that a thread keeps at hand while it looks through those of a row: 8 times 256 are more than a vocabulary of
+262,272 usually has."""
+
 _PARTS, _BINS = 16, 512
 """Blocks of a row in `count`, and bins of each of its steps: two part 32 nats into pieces of 1.2e-4."""
 
@@ -112,7 +116,7 @@ def _launch(
     """A kernel with `across` blocks for each row."""
     constants: dict[str, int | mx.Dtype] = {
         "T": dtype, "LIKELIHOODS": int(likelihoods), "PAIRS": _PAIRS, "THREADS": _THREADS, "WARPS": _THREADS // 32,
-        "MOST": _MOST, "PARTS": _PARTS, "BINS": _BINS,
+        "MOST": _MOST, "HELD": _HELD, "PARTS": _PARTS, "BINS": _BINS,
     }  # fmt: skip
     return kernel(*inputs, blocks=(across, rows, 1), threads=_THREADS, outputs=outputs, constants=constants)
 

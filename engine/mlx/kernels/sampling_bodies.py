@@ -65,6 +65,15 @@ DEVICE void block_first(LOCAL float& score, LOCAL float& token, BLOCK float* par
     if (ahead(parts[w * 2], parts[w * 2 + 1], score, token)) { score = parts[w * 2]; token = parts[w * 2 + 1]; }
   BARRIER();
 }
+// The same, and the logit of the first, which its own thread knows: to read it again would take longer than all this.
+DEVICE float logit_of_first(LOCAL float& score, LOCAL float& token, float logit, BLOCK float* parts, int index,
+                            int warps) {
+  const float own = token;
+  block_first(score, token, parts, index, warps);
+  if (own == token) parts[2 * warps] = logit;
+  BARRIER();
+  return parts[2 * warps];
+}
 // How far below the top, in 2^18 pieces of 32 nats; 2^18 beyond.
 DEVICE int distance_below(float top, float x) {
   const float pieces = (top - x) * 8192.0f;
@@ -78,7 +87,7 @@ PROPOSE = Kernel(
     outputs=("records", "stats"),
     helpers=_HELPERS,
     body="""
-  BLOCK_ARRAY(float, parts, 2 * WARPS);
+  BLOCK_ARRAY(float, parts, 2 * WARPS + 1);
   const int V = logits_shape[1], HALF = (V + 1) / 2, SLICES = BLOCKS_X;
   const int row = BLOCK_Y, slice = BLOCK_X, first = slice * PAIRS * THREADS + THREAD;
   const float temperature = params[row * PARAMETERS + TEMPERATURE], sharpness = params[row * PARAMETERS + SHARPNESS];
@@ -135,18 +144,18 @@ PROPOSE = Kernel(
   const int room = filters > 0.0f ? MOST : 1;
   int n = 0;
   for (float last = 0.0f; n < room;) {
-    float best = NONE, at = float(V);
+    float best = NONE, at = float(V), logit = 0.0f;
 #pragma unroll
     for (int i = 0; i < 2 * PAIRS; i++) {
       const bool open = n == 0 || (n == MOST - 1 ? x[i] >= top : x[i] > last);
       if (open && score[i] > best) {
         best = score[i];
         at = float(first + i % PAIRS * THREADS + i / PAIRS * HALF);
+        logit = x[i];
       }
     }
-    block_first(best, at, parts, THREAD, WARPS);
+    last = logit_of_first(best, at, logit, parts, THREAD, WARPS);
     if (!(best > NONE)) break;
-    last = number(float(from[int(at)])) * sharpness;
     if (THREAD == 0) {
       GLOBAL float* record = records + (((long)row * SLICES + slice) * MOST + n) * FIELDS;
       record[SCORE] = best;
@@ -258,29 +267,52 @@ RECOUNT = Kernel(
 )
 
 _JOIN = """
-  // The records of the row among those of its slices: cuts[n], scaled logits that rise, and their tokens.
-  BLOCK_ARRAY(float, parts, 2 * WARPS);
+  // The records of the row among those of its slices: cuts[n], scaled logits that rise, and their tokens. Each thread
+  // holds the first few that it looks through, so that they are read once.
+  BLOCK_ARRAY(float, parts, 2 * WARPS + 1);
   BLOCK_ARRAY(float, cuts, MOST);
   BLOCK_ARRAY(float, tokens, MOST);
   float longest = 0.0f;
   for (int s = LANE; s < SLICES; s += 32) longest = max(longest, stat[s * STATISTICS + COUNT]);
   longest = warp_max(longest);
   const float least = top + params[row * PARAMETERS + LOG_MIN_P];
-  const int room = filters > 0.0f ? MOST : 1;
+  const int room = filters > 0.0f ? MOST : 1, slots = SLICES * int(longest);
+  float mine[HELD * FIELDS];
+  int s = THREAD % SLICES, r = THREAD / SLICES;
+  const int s_step = THREADS % SLICES, r_step = THREADS / SLICES;
+#pragma unroll
+  for (int k = 0; k < HELD; k++) {
+    const bool there = float(r) < longest && float(r) < stat[s * STATISTICS + COUNT];
+    const GLOBAL float* record = records + (((long)row * SLICES + s) * MOST + r) * FIELDS;
+#pragma unroll
+    for (int f = 0; f < FIELDS; f++) mine[k * FIELDS + f] = there ? record[f] : NONE;
+    s += s_step;
+    r += r_step;
+    if (s >= SLICES) { s -= SLICES; r++; }
+  }
   int n = 0;
   for (float last = 0.0f; n < room;) {
-    float best = NONE, at = float(V);
-    for (int i = THREAD; i < SLICES * int(longest); i += THREADS) {
+    float best = NONE, at = float(V), logit = 0.0f;
+#pragma unroll
+    for (int k = 0; k < HELD; k++) {
+      const float score = mine[k * FIELDS + SCORE], x = mine[k * FIELDS + LOGIT], token = mine[k * FIELDS + TOKEN];
+      const bool open = x >= least && (n == 0 || (n == MOST - 1 ? x >= top : x > last));
+      if (open && ahead(score, token, best, at)) { best = score; at = token; logit = x; }
+    }
+    for (int i = THREAD + HELD * THREADS; i < slots; i += THREADS) {
       const int s = i % SLICES, r = i / SLICES;
       if (float(r) >= stat[s * STATISTICS + COUNT]) continue;
       const GLOBAL float* record = records + (((long)row * SLICES + s) * MOST + r) * FIELDS;
       const float x = record[LOGIT];
       const bool open = x >= least && (n == 0 || (n == MOST - 1 ? x >= top : x > last));
-      if (open && ahead(record[SCORE], record[TOKEN], best, at)) { best = record[SCORE]; at = record[TOKEN]; }
+      if (open && ahead(record[SCORE], record[TOKEN], best, at)) {
+        best = record[SCORE];
+        at = record[TOKEN];
+        logit = x;
+      }
     }
-    block_first(best, at, parts, THREAD, WARPS);
+    last = logit_of_first(best, at, logit, parts, THREAD, WARPS);
     if (!(best > NONE)) break;
-    last = number(float(logits[(long)row * V + int(at)])) * sharpness;
     if (THREAD == 0) { cuts[n] = last; tokens[n] = at; }
     n++;
     if (last >= top) break;

@@ -217,6 +217,15 @@ def test_without_room_for_all_records_the_last_is_the_likeliest_token(
     assert pair.kernels(rows, logits, [0] * len(rows)).tokens.tolist() == logits.argmax(axis=1).tolist()
 
 
+@pytest.mark.parametrize("held", [1, 8])
+def test_more_records_than_threads_hold_are_looked_through(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    monkeypatch.setattr(sampling, "_HELD", held)
+    monkeypatch.setattr(sampling, "_THREADS", 64)  # so that a small vocabulary has many slices
+    pair.agree([SamplingParams(temperature=0.7, top_p=0.9), SamplingParams()], logits_of(5, 2.0, 2, 20011))
+
+
 @pytest.mark.anyio
 async def test_an_engine_writes_with_kernels_what_it_writes_without(
     llama: MLXEngine, monkeypatch: pytest.MonkeyPatch
