@@ -85,7 +85,7 @@ async def replay(run: RecordedRun, variant: Variant, matcher: AnswerMatcher) -> 
     try:
         return await _Again(run.result, config, matcher).outcome()
     except ReplayError as error:
-        raise ReplayError(f"{variant.name}: {error}, in {run.folder}") from None
+        raise ReplayError(f"{variant.name}, of the run in {run.folder}: {error}") from None
 
 
 class _Again:
@@ -122,12 +122,11 @@ class _Again:
     def _check_answers(self) -> None:
         """Raises ReplayError if rounds have no answers, and are asked for some."""
         planned = self.recorded.rounds[: self.config.t + 1]
-        every = [f"stop = {spec}" for spec in self.config.stop if registry.stop_policy(spec).every_round]
-        every += [f"select = {self.config.select}"] if self.select.pools else []
-        asked = planned if every else planned[self.config.t :]
-        for played in asked:
-            if not _writes_answers(played):
-                what = every[0] if every else f"t = {self.config.t}"
+        needed_by = [f"stop = {spec}" for spec in self.config.stop if registry.stop_policy(spec).every_round]
+        needed_by += [f"select = {self.config.select}"] if self.select.pools else []
+        for played in planned:
+            if _wants_answers(self.config, played.round) and not _wants_answers(self.recorded.config, played.round):
+                what = needed_by[0] if needed_by else f"t = {self.config.t}"
                 raise ReplayError(
                     f"{what} needs answers of round {played.round}, which wrote none: rsa eval records those of every "
                     "round"
@@ -140,16 +139,15 @@ class _Again:
     async def _within(self, played: Round) -> Round:
         """A round as the policies leave it."""
         recorded = self._recorded_within(played)
-        if _writes_answers(played):
-            last = played.round == self.config.t and not self.select.aggregates
-            for level in levels(played.candidates) if self.config.stop else ():
+        if self.config.stop and _wants_answers(self.config, played.round):
+            for level in levels(played.candidates):
                 if recorded is None and all(over(candidate, level) for candidate in played.candidates):
                     continue  # there is nobody left to end
                 standing = await standing_at(
                     level,
                     played.candidates,
                     len(played.candidates),
-                    last=last,
+                    last=self.config.ends_with(played.round),
                     matcher=self.matcher,
                     uncompared=self.config.uncompared,
                 )
@@ -180,8 +178,7 @@ class _Again:
         self.decisions.append(decision)
         if decision == recorded:
             return played
-        running = set(standing.running)
-        candidates = tuple(_first(each, standing.at) if each.index in running else each for each in played.candidates)
+        candidates = tuple(_cut(candidate, standing.at) for candidate in played.candidates)
         counted = await count_votes(candidates, self.matcher, self.config.uncompared)
         return played.model_copy(update={"candidates": candidates, "votes": counted})
 
@@ -239,24 +236,25 @@ class _Again:
             )
 
 
-def _writes_answers(played: Round) -> bool:
-    return any(candidate.asked for candidate in played.candidates)
+def _wants_answers(config: RSAConfig, number: int) -> bool:
+    """Whether the candidates of a round are to write answers."""
+    return number >= config.t or config.answers_every_round
 
 
 def _tokens(candidate: Candidate) -> int:
     return candidate.completion.usage.completion_tokens if candidate.completion else 0
 
 
-def _first(candidate: Candidate, at: int) -> Candidate:
-    """What there is of a candidate after so many tokens, while it wrote on."""
+def _cut(candidate: Candidate, at: int) -> Candidate:
+    """What a round that is cut leaves of a candidate, as `rsa.candidates` has it, but for its texts: nobody reads them
+    here."""
     completion = candidate.completion
-    if completion is None:
+    if completion is None or over(candidate, at):
         return candidate
     usage = completion.usage
-    sizes = {
-        "completion_tokens": min(at, usage.completion_tokens),
-        "reasoning_tokens": min(at, usage.reasoning_tokens),
-    }
-    short = completion.model_copy(update={"usage": usage.model_copy(update=sizes)})
+    sizes = {"completion_tokens": at, "reasoning_tokens": min(at, usage.reasoning_tokens)}
+    short = completion.model_copy(
+        update={"token_ids": completion.token_ids[:at], "usage": usage.model_copy(update=sizes)}
+    )
     nothing = {"answer": None, "calls": (), "check": None, "confidence": None}
     return candidate.model_copy(update={"status": "cut", "completion": short, **nothing})

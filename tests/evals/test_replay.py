@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import runpy
@@ -115,6 +116,12 @@ LIVE: list[dict[str, Any]] = [
     {"t": 1},
     {"t": 0},
     {"t": 1, "stop": ("bayes:.8",)},
+    {"stop": ("decided",)},
+    {"stop": ("bayes:.9", "decided")},
+    {"t": 0, "stop": ("decided",)},
+    {"t": 0, "stop": ("beta:.8",)},
+    {"t": 0, "stop": ("decided", "beta:.95")},
+    {"t": 0, "stop": ("beta:.9",), "select": "first"},
 ]
 
 
@@ -125,10 +132,29 @@ def test_a_replay_is_what_a_live_evaluation_comes_to(plain: Path, tmp_path: Path
         assert outcome.answer == result.answer
         assert outcome.decisions == result.decisions
         assert outcome.tokens == result.usage.completion_tokens
-        assert [played.votes for played in outcome.rounds] == [played.votes for played in result.rounds]
+        for again, played in zip(outcome.rounds, result.rounds, strict=True):
+            assert again.votes == played.votes
+            assert again.statuses == played.statuses
     found = figures(plain, Variant(**changes))
     assert found.answer == read_results(live).answer
     assert replayed(live).recorded.tokens == found.tokens
+
+
+@pytest.mark.parametrize("stop", [("decided",), ("beta:.7",)])
+def test_also_of_candidates_that_fail_or_repeat_themselves(tmp_path: Path, stop: tuple[str, ...]) -> None:
+    def script(request: GenerationRequest) -> Script:
+        told: Script = script_of_all(request)
+        return dataclasses.replace(told, reasoning=f"{told.reasoning} {'so ' * (request.sampling.seed % 30)}")
+
+    of: dict[str, Any] = {**SETTINGS, "t": 0}
+    run(tmp_path / "plain", ScriptedEngine(script), **of)
+    run(tmp_path / "live", ScriptedEngine(script), **of, stop=stop)
+    assert replayed(tmp_path / "live").reproduced == 8
+    lives = outcomes(tmp_path / "live", Variant())
+    assert sum(bool(live.decisions) for live in lives) > 3
+    for outcome, live in zip(outcomes(tmp_path / "plain", Variant(stop=stop)), lives, strict=True):
+        assert (outcome.answer, outcome.decisions) == (live.answer, live.decisions)
+        assert (outcome.tokens, outcome.failed) == (live.tokens, live.failed)
 
 
 def test_an_aggregation_that_was_recorded_is_the_answer(tmp_path: Path) -> None:
@@ -243,7 +269,7 @@ def test_every_combination_is_a_variant() -> None:
         ({"method": "markovian"}, "method = markovian has c = 1, and c = 2 was recorded"),
         ({"method": "full-rsa"}, "method = full-rsa has carry = full, and carry = reasoning was recorded"),
         ({"method": "vote", "t": 1}, "t = 1 contradicts method = vote"),
-        ({"stop": ("beta:.6",)}, "beta:.6: beta:.6 ends round 0 at "),
+        ({"stop": ("beta:.6",)}, ": beta:.6 ends round 0 at "),
     ],
 )
 def test_what_was_never_generated_is_refused_in_a_line(plain: Path, changes: dict[str, Any], says: str) -> None:
@@ -265,6 +291,25 @@ def test_what_came_after_the_end_of_a_run_was_never_generated(tmp_path: Path) ->
     assert replayed(folder, Variant(stop=("consensus:.25",))).recorded.answer == read_results(folder).answer
     with pytest.raises(ReplayError, match=r"ended after round \d by consensus:.5: what came after was never generated"):
         replayed(folder, Variant(stop=()))
+
+
+def test_what_came_after_a_cut_was_never_generated(plain: Path, tmp_path: Path) -> None:
+    folder = evaluated(tmp_path / "out", t=0, stop="beta:.9", epochs=2)
+    assert replayed(folder).recorded.stopped >= 0.5
+    sooner = Variant(stop=("beta:.7",))
+    assert figures(folder, sooner).answer == figures(plain, sooner.model_copy(update={"t": 0})).answer
+    for variant in (Variant(stop=()), Variant(stop=("decided",))):
+        with pytest.raises(ReplayError, match=r"round 0 was cut at \d+ tokens by beta:.9: what came after was never"):
+            replayed(folder, variant)
+    with pytest.raises(ReplayError, match=r"n = 4: round 0 was ended early by beta:.9, for all 8 candidates"):
+        replayed(folder, Variant(n=4))
+
+
+def test_rounds_that_were_cut_before_others_decide_again_as_they_did(tmp_path: Path) -> None:
+    folder = evaluated(tmp_path / "out", stop="beta:.9", select="pooled")
+    assert {decision.round for result in results_of(folder) for decision in result.decisions} == {0, 1, 2}
+    assert replayed(folder).recorded.answer == read_results(folder).answer
+    assert figures(folder, Variant(select="vote")).tokens_ratio == 1
 
 
 def test_rounds_that_wrote_no_answers_cannot_be_asked_for_them(tmp_path: Path) -> None:
