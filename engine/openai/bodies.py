@@ -105,6 +105,11 @@ def seeded(seed: int, can: Capabilities, *, temperature: float) -> dict[str, int
     return {"seed": seed % _SEEDS} if "seed" in can.fields and temperature > 0 else {}
 
 
+def telling(request: GenerationRequest, *, chat: bool) -> dict[str, Any]:
+    """The field that asks how likely each token was; `/completions` counts alternatives, of which it takes one."""
+    return {"logprobs": True if chat else 1} if request.likelihoods else {}
+
+
 def declared(tools: Sequence[Tool]) -> dict[str, Any]:
     """The field that tells the model of tools."""
     return {"tools": [tool.declared for tool in tools]} if tools else {}

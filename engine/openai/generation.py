@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Sequence as Row
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -339,18 +338,18 @@ class Generation:
 
     async def _feed(self, pieces: list[Piece]) -> None:
         """Give tokens to the sequence, until it ends or its reasoning has to be ended here."""
-        for ids, text in pieces:
+        for piece in pieces:
             left = self._sequence.tokens_left
-            if text is not None and left is not None and 0 < left < len(ids):
-                first = (await self._remote.tokenizer.text_of(ids[:left])).rstrip(REPLACEMENT)
-                self._accept(ids[:left], first)
-                self._accept(ids[left:], text.removeprefix(first))
+            if piece.text is not None and left is not None and 0 < left < len(piece.ids):
+                first = (await self._remote.tokenizer.text_of(piece.ids[:left])).rstrip(REPLACEMENT)
+                for part in piece.split(left, first):
+                    self._accept(part)
             else:
-                self._accept(ids, text)
+                self._accept(piece)
 
-    def _accept(self, ids: Row[int], text: str | None) -> None:
-        sequence, last = self._sequence, len(ids) - 1
-        for number, token in enumerate(ids):
+    def _accept(self, piece: Piece) -> None:
+        sequence, text, last = self._sequence, piece.text, len(piece.ids) - 1
+        for number, token in enumerate(piece.ids):
             if self._stopped:
                 return
             if sequence.forced and token != sequence.forced[0]:
@@ -358,7 +357,8 @@ class Generation:
                     self._force()
                     return
                 sequence.forced.clear()  # the tag is closed; what stands after it is the model's own
-            sequence.accept(token, "" if text is not None and number < last else text)
+            shown = "" if text is not None and number < last else text
+            sequence.accept(token, shown, piece.likelihood(number))
             if sequence.forced and (sequence.concluding or not self._remote.keeps_budget(self.request)):
                 self._force()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Row
+from itertools import islice
 
 from engine.api import Section
 from engine.openai.tokens import TAGS, Piece, RemoteTokenizer
-from engine.openai.wire import Delta
+from engine.openai.wire import Delta, Told
 
 _OPEN, _CLOSE = TAGS
 
@@ -18,6 +19,9 @@ class Reader:
     thinks   the model has think tags.
     fielded  the server takes the reasoning out of the text, into a field of its own.
     takes_ids  token ids are those of the text that comes with them.
+
+    Where a server says how likely its tokens were, that is taken for the tokens that come with it if these are as many,
+    and either the server gave their ids, or it calls them by the same ids or the same text.
 
     Where the server gives token ids, they are taken as they are, and its text only where no tokenizer is here to decode
     them. Else its text is encoded, each delta by itself: most servers send one for each token, and models draw tokens
@@ -38,19 +42,23 @@ class Reader:
         if self._takes_ids and delta.token_ids is not None and self._tokenizer.kind != "estimated":
             held = await self.finish()  # of chunks that had no ids
             if self._tokenizer.kind == "local":
-                return [*held, Piece(delta.token_ids, None)]
-            return [*held, *await self._with_text(delta.token_ids, delta.reasoning, delta.text)]
-        pieces: list[Piece] = []
+                return [*held, *_with_likelihoods([Piece(delta.token_ids, None)], delta.logprobs)]
+            pieces = await self._with_text(delta.token_ids, delta.reasoning, delta.text)
+            return [*held, *_with_likelihoods(pieces, delta.logprobs)]
+        pieces, put_in, held_before = list[Piece](), list[Piece](), self._held
         if delta.reasoning:
             self._fielded = True
             pieces += await self._encoded(delta.reasoning)
+        begins = len(pieces)
         if delta.text and self._reasoning and self._fielded:
-            pieces.append(self._closed())
+            put_in.append(self._closed())
         if delta.text and self._reasoning:
             pieces += await self._until_closed(delta.text)
         elif delta.text:
             pieces += await self._encoded(delta.text)
-        return pieces
+        if not held_before and not self._held and _speaks_of(delta, pieces):
+            pieces = _with_likelihoods(pieces, delta.logprobs)
+        return [*pieces[:begins], *put_in, *pieces[begins:]]
 
     async def finish(self) -> list[Piece]:
         """What is still held, at the end of the answer."""
@@ -100,6 +108,22 @@ class Reader:
 
     async def _encoded(self, text: str) -> list[Piece]:
         return [await self._tokenizer.piece_of(text)] if text else []
+
+
+def _speaks_of(delta: Delta, pieces: Row[Piece]) -> bool:
+    """Whether the log-probabilities of a delta are those of the tokens that its text was encoded to."""
+    told, ids = delta.logprobs, [token for piece in pieces for token in piece.ids]
+    if all(each.id is not None for each in told):
+        return [each.id for each in told] == ids
+    return "".join(each.text or "" for each in told) == delta.reasoning + delta.text
+
+
+def _with_likelihoods(pieces: list[Piece], told: Row[Told]) -> list[Piece]:
+    """Pieces with the log-probabilities of their tokens; as they are, if these are not as many."""
+    if sum(len(piece.ids) for piece in pieces) != len(told):
+        return pieces
+    numbers = iter([each.log_probability for each in told])
+    return [piece._replace(log_probabilities=tuple(islice(numbers, len(piece.ids)))) for piece in pieces]
 
 
 def _index(ids: Row[int], pattern: Row[int]) -> int | None:

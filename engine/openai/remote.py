@@ -8,7 +8,17 @@ from typing import Any
 
 from engine import sequence
 from engine.api import GenerationRequest, ModelInfo
-from engine.openai.bodies import Capabilities, bounded, chat_body, completion_body, declared, seeded, thinking, turns
+from engine.openai.bodies import (
+    Capabilities,
+    bounded,
+    chat_body,
+    completion_body,
+    declared,
+    seeded,
+    telling,
+    thinking,
+    turns,
+)
 from engine.openai.connection import Settings
 from engine.openai.tokens import BLANK, TAGS, RemoteTokenizer
 
@@ -48,6 +58,8 @@ class Remote:
         # Another seed than that of the beginning: the same draws would come again.
         more |= seeded(sampling.seed + done, self.can, temperature=sampling.temperature)
         messages = turns(request.messages)
+        going_on = done > 0 and self.can.continues != "turn"
+        more |= telling(request, chat=not going_on)
         if done == 0:
             more |= {**thinking(request, self.can), **declared(request.tools)}
             if self.keeps_budget(request) and sampling.reasoning_budget is not None:

@@ -12,6 +12,7 @@ import anyio.to_thread
 
 from engine.api import Message, Tool
 from engine.detokenizer import REPLACEMENT
+from engine.likelihoods import Likelihood
 from engine.openai.asking import Asker
 from engine.openai.connection import BrokenError
 from engine.openai.estimated import EstimatedTokenizer
@@ -42,10 +43,26 @@ CountPrompt = Callable[[Sequence[Message], bool, Sequence[Tool]], int]
 
 
 class Piece(NamedTuple):
-    """Tokens that came together, and the text of all of them; None: it is to be decoded here."""
+    """Tokens that came together.
+
+    text               of all of them; None: it is to be decoded here.
+    log_probabilities  of each; none if it is not known which token the server speaks of.
+    """
 
     ids: tuple[int, ...]
     text: str | None
+    log_probabilities: tuple[float | None, ...] = ()
+
+    def split(self, at: int, first: str) -> tuple[Piece, Piece]:
+        """The tokens before a place, whose text is `first`, and the others; only where there is a text."""
+        assert self.text is not None
+        numbers = self.log_probabilities
+        rest = self.text.removeprefix(first)
+        return Piece(self.ids[:at], first, numbers[:at]), Piece(self.ids[at:], rest, numbers[at:])
+
+    def likelihood(self, place: int) -> Likelihood | None:
+        number = self.log_probabilities[place] if self.log_probabilities else None
+        return None if number is None else Likelihood(number)
 
 
 class ServerTokenizer:

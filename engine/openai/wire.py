@@ -3,16 +3,19 @@
 Shapes: chunks of `POST /chat/completions` (`delta`), whole answers of it (`message`), and both of `POST /completions`
 (`text`). Reasoning stands in `reasoning_content` (SGLang, llama.cpp, DeepSeek), in `reasoning` (vLLM, mlx-lm, Ollama,
 OpenRouter), or between think tags in the text. Token ids stand in `token_ids` (vLLM); those that llama.cpp and mlx-lm
-put into log-probabilities are not read, for in a stream they lack tokens that end inside a character.
+put into log-probabilities are not taken for those of the answer, for in a stream they lack tokens that end inside a
+character. Log-probabilities stand in `content`, an entry a token (chats, and all of llama.cpp), or in `token_logprobs`
+(`/completions`).
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.documents import DocumentError, json_value
 
@@ -42,6 +45,14 @@ class CallPart:
     arguments: str = ""
 
 
+class Told(NamedTuple):
+    """What a server says of a token that it drew: its log-probability, its text and its id; None where it does not."""
+
+    log_probability: float | None
+    text: str | None = None
+    id: int | None = None
+
+
 @dataclass(slots=True)  # not frozen: there is one for each token
 class Delta:
     """What one chunk brings of the first choice.
@@ -51,7 +62,7 @@ class Delta:
     finish            why the server ended it; None while it goes on.
     prompt_ids, prompt_tokens, cached_tokens   of the prompt, where the chunk says so.
     completion_tokens   of the answer so far, likewise.
-    logprobs          it had log-probabilities.
+    logprobs          of the tokens that came, as the server counts them; none if it does not say.
     calls             of tools, which stand beside the text.
     """
 
@@ -64,7 +75,7 @@ class Delta:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
-    logprobs: bool = False
+    logprobs: tuple[Told, ...] = ()
     calls: tuple[CallPart, ...] = ()
 
 
@@ -92,7 +103,6 @@ def read_answer(value: Mapping[str, Any]) -> Delta:
         raise WireError(f"the server sent a delta that is none: {_shown(json.dumps(written))}")
     field = REASONING_FIELDS[0] if written.get(REASONING_FIELDS[0]) else REASONING_FIELDS[1]
     reasoning, finish = _text(written, field), choice.get("finish_reason")
-    logprobs = choice.get("logprobs")
     delta = Delta(
         reasoning=reasoning,
         text=_text(written, "content"),
@@ -100,7 +110,7 @@ def read_answer(value: Mapping[str, Any]) -> Delta:
         token_ids=_ids(choice.get("token_ids")),
         finish=finish if isinstance(finish, str) else None,
         prompt_ids=_ids(value.get("prompt_token_ids") or choice.get("prompt_token_ids")),
-        logprobs=isinstance(logprobs, dict) and bool(logprobs.get("content")),
+        logprobs=_logprobs(choice.get("logprobs")),
         calls=_calls(written.get("tool_calls")),
     )
     usage = value.get("usage")
@@ -193,6 +203,23 @@ def _call_part(place: int, value: object) -> CallPart:
     if arguments is not None and not isinstance(arguments, str):  # Ollama's own API has them as an object
         arguments = json.dumps(arguments)
     return CallPart(place if index is None else index, _text(function, "name"), _whole(arguments or ""))
+
+
+def _logprobs(value: object) -> tuple[Told, ...]:
+    if not isinstance(value, dict):
+        return ()
+    content, numbers, texts = (value.get(name) for name in ("content", "token_logprobs", "tokens"))
+    if isinstance(content, list):
+        entries = [each if isinstance(each, dict) else {} for each in content]
+        return tuple(_told(each.get("logprob"), each.get("token"), each.get("id")) for each in entries)
+    if not isinstance(numbers, list) or not isinstance(texts, list) or len(numbers) != len(texts):
+        return ()
+    return tuple(_told(number, text, None) for number, text in zip(numbers, texts, strict=True))
+
+
+def _told(number: Any, text: object, token: object) -> Told:
+    likely = min(float(number), 0.0) if type(number) in (float, int) and math.isfinite(number) else None
+    return Told(likely, text if isinstance(text, str) else None, _count(token))
 
 
 def _ids(value: object) -> tuple[int, ...] | None:

@@ -219,12 +219,20 @@ async def likelihoods_are_those_of_the_drawn_tokens_or_refused(subject: Subject)
         assert end.likelihoods is not None
         numbers, reasoned = end.likelihoods.log_probabilities, end.usage.reasoning_tokens
         assert len(numbers) == len(end.token_ids)
-        assert None not in numbers[:reasoned], "all of the reasoning is drawn"
-        assert not end.forced or numbers[reasoned] is None, "a forced tag is not"
-        assert end.forced or None not in numbers
+        assert any(number is not None for number in numbers[:reasoned])
+        assert not end.forced or numbers[reasoned] is None, "a forced tag was not drawn"
         assert all(number <= 0 for number in numbers if number is not None)
         entropies = end.likelihoods.entropies
         assert entropies is None or [n is None for n in entropies] == [n is None for n in numbers]
+
+
+@promise
+async def all_of_the_reasoning_has_likelihoods(subject: Subject) -> None:
+    if subject.thinking.model.lacks("logprobs") is not None:
+        return
+    for end in await completions(subject.thinking, *wanting(mixed())):
+        assert end.likelihoods is not None
+        assert None not in end.likelihoods.log_probabilities[: end.usage.reasoning_tokens]
 
 
 @promise

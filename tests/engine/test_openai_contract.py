@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from stub_server.answers import log_probability
 from stub_server.running import running
 from stub_server.server import StubServer
 from stub_server.shapes import Dialect, dialect
@@ -20,7 +21,7 @@ from engine.openai.engine import OpenAIEngine
 from engine.openai.opening import open_openai
 
 from .contract import PROMISES, Promise
-from .subject import ENDLESS_TOKENS, Subject
+from .subject import ENDLESS_TOKENS, Subject, completions, mixed
 
 pytestmark = [
     pytest.mark.anyio,
@@ -42,6 +43,8 @@ class Case:
 
 SERVERS_TOKENIZER = frozenset({"the_tokenizer_reads_what_it_writes"})
 """A server's tokenizer takes a tag that is spelled in a text for the tag."""
+BY_TEXT = frozenset({"all_of_the_reasoning_has_likelihoods"})
+"""Where a server gives no ids, it is not known which tokens its numbers are of where one ends inside a character."""
 AT_ONCE = frozenset(
     {
         "what_is_cancelled_ends_with_what_it_has",
@@ -54,9 +57,9 @@ AT_ONCE = frozenset(
 ENDLESS_TOKENS_PER_S = 2000
 CASES = {
     "vllm": Case(dialect("vllm"), lacks=SERVERS_TOKENIZER),
-    "sglang": Case(dialect("sglang"), lacks=SERVERS_TOKENIZER),
-    "llama.cpp": Case(dialect("llama.cpp"), lacks=SERVERS_TOKENIZER),
-    "tags": Case(dialect("sglang", reasoning="tags"), tokenizer=True),
+    "sglang": Case(dialect("sglang"), lacks=SERVERS_TOKENIZER | BY_TEXT),
+    "llama.cpp": Case(dialect("llama.cpp"), lacks=SERVERS_TOKENIZER | BY_TEXT),
+    "tags": Case(dialect("sglang", reasoning="tags"), tokenizer=True, lacks=BY_TEXT),
     "whole answers": Case(dialect("vllm", streaming="ignored"), tokenizer=True, lacks=AT_ONCE),
 }
 
@@ -66,7 +69,7 @@ KEPT = [
     for backend, names in (("asyncio", CASES), ("trio", ("vllm", "sglang")))
     for name in names
     for promise in PROMISES
-    if promise.__name__ not in CASES[name].lacks and not promise.__name__.startswith("likelihoods_")
+    if promise.__name__ not in CASES[name].lacks
 ]
 
 
@@ -118,3 +121,18 @@ def subject(request: pytest.FixtureRequest, opened: Opened) -> Subject:
 )
 async def test_the_engine_keeps(promise: Promise, subject: Subject) -> None:
     await promise(subject)
+
+
+@pytest.mark.parametrize("subject", CASES, indirect=True)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_number_is_of_its_token_or_there_is_none(subject: Subject) -> None:
+    """The servers say the same of a token wherever it stands, so that each number shows which one it is of."""
+    asked = [each.model_copy(update={"likelihoods": True}) for each in mixed()]
+    told = 0
+    for end in await completions(subject.thinking, *asked):
+        assert end.likelihoods is not None
+        numbers = end.likelihoods.log_probabilities
+        for token, number in zip(end.token_ids, numbers, strict=True):
+            assert number in (None, log_probability(token)), (end.token_ids, numbers)
+            told += number is not None
+    assert told > 40

@@ -34,8 +34,8 @@ CUT = httpx2.ReadError("connection lost")
 class Scripted:
     """Answers the probe as a plain model would, and then, once `answers` are given, with these in turn."""
 
-    def __init__(self, *, continues: bool = False, reasoning: bool = False, **probe: Any) -> None:
-        self.continues, self.reasoning, self.probe = continues, reasoning, probe
+    def __init__(self, *, continues: bool = False, reasoning: bool = False, logprobs: bool = False) -> None:
+        self.continues, self.reasoning, self.logprobs = continues, reasoning, logprobs
         self.answers: list[Told | Exception] | None = None
 
     def __call__(self, path: str, body: dict[str, Any]) -> Told | Exception:
@@ -51,6 +51,8 @@ class Scripted:
             9 + 4 * (len(turns) - 1) - (3 if goes_on and self.continues and body.get("continue_final_message") else 0)
         )
         counts = chunk(usage={"prompt_tokens": tokens, "completion_tokens": 1})
+        if self.logprobs:
+            return Told([likely("OK", -0.5), end(), counts, "[DONE]"])
         if self.reasoning:
             return Told(
                 [chunk(reasoning="one two three four five six seven eight nine ten"), chunk("OK"), end(), counts]
@@ -175,6 +177,36 @@ async def test_a_cut_stream_goes_on_where_it_stood() -> None:
     assert allowed == sorted(allowed, reverse=True)
     assert len(set(allowed)) == 3
     assert len({body["seed"] for _, body in server.bodies}) == 3, "the same draws would come again"
+
+
+def likely(word: str, number: float) -> Any:
+    """A chunk of a word that the server calls one token."""
+    return chunk(word, logprobs={"content": [{"token": word, "logprob": number}]})
+
+
+@pytest.mark.parametrize("continues", [True, False])
+async def test_likelihoods_keep_their_places_where_a_stream_breaks(continues: bool) -> None:
+    """What was lost with the first answer is not there, and what goes on stands where it goes on."""
+    script = Scripted(continues=continues, logprobs=True)
+    engine, server = opened(script)
+    assert engine.model.lacks("logprobs") is None
+    script.answers = [
+        Told([likely("one", -1.0), likely(" two", -2.0), chunk(" and"), CUT]),
+        Told([likely(" three", -3.0), end()]),
+    ]
+    done = ended(await events_of(engine, request().model_copy(update={"likelihoods": True})))
+    assert done.likelihoods is not None
+    assert done.likelihoods.log_probabilities == ((-1.0, -2.0, None, -3.0) if continues else (-3.0,))
+    assert done.likelihoods.entropies is None
+    assert [body["logprobs"] for _, body in server.bodies] == [True, True]
+
+
+async def test_a_server_that_says_nothing_of_likelihoods_is_not_asked_for_them() -> None:
+    script = Scripted()
+    engine, server = opened(script)
+    with pytest.raises(RequestError, match=r"'a' wants likelihoods, but .* does not say how likely its tokens were"):
+        await events_of(engine, request().model_copy(update={"likelihoods": True}))
+    assert not server.bodies
 
 
 async def test_a_cut_stream_that_nobody_can_continue_starts_again_with_its_seed() -> None:

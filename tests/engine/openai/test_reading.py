@@ -13,7 +13,7 @@ from engine.api import Completion, GenerationRequest, Message, SamplingParams
 from engine.byte_tokenizer import THINK_CLOSE, THINK_OPEN, ByteTokenizer
 from engine.openai.reading import Reader
 from engine.openai.tokens import Kind, Piece, RemoteTokenizer
-from engine.openai.wire import Delta
+from engine.openai.wire import Delta, Told
 from engine.sequence import Sequence
 
 reasoned = st.text(st.sampled_from("ab cé\n<t"), min_size=1, max_size=30).filter(
@@ -29,7 +29,9 @@ def tokenizer(kind: Kind) -> RemoteTokenizer:
 
 def read(kind: Kind, deltas: list[Delta], *, fielded: bool) -> Completion:
     """What a sequence makes of them, that takes all."""
-    request = GenerationRequest(id="r", messages=(Message(role="user", text="?"),), sampling=SamplingParams())
+    request = GenerationRequest(
+        id="r", messages=(Message(role="user", text="?"),), sampling=SamplingParams(), likelihoods=True
+    )
     tokens = tokenizer(kind)
     sequence = Sequence(request, tokens, prompt_tokens=1, opened=True)
 
@@ -38,9 +40,10 @@ def read(kind: Kind, deltas: list[Delta], *, fielded: bool) -> Completion:
         pieces = [piece for delta in deltas for piece in await reader.read(delta)]
         return [*pieces, *await reader.finish()]
 
-    for ids, text in anyio.run(run):
-        for number, token in enumerate(ids):
-            sequence.accept(token, "" if text is not None and number < len(ids) - 1 else text)
+    for piece in anyio.run(run):
+        for number, token in enumerate(piece.ids):
+            shown = "" if piece.text is not None and number < len(piece.ids) - 1 else piece.text
+            sequence.accept(token, shown, piece.likelihood(number))
     sequence.finish("stop")
     return sequence.completion()
 
@@ -110,4 +113,63 @@ def test_a_model_without_tags_may_write_what_looks_like_one() -> None:
         reader = Reader(tokenizer("local"), section="reasoning", thinks=False, fielded=False)
         return [*await reader.read(Delta(text="a </think> b")), *await reader.finish()]
 
-    assert bytes(token for ids, _ in anyio.run(run) for token in ids) == b"a </think> b"
+    assert bytes(token for piece in anyio.run(run) for token in piece.ids) == b"a </think> b"
+
+
+# ---- how likely they were
+
+
+def told(*tokens: int, ids: bool = False) -> tuple[Told, ...]:
+    """What a server says of letters and the closing tag: a number that shows which token it is of."""
+    texts = {THINK_CLOSE: "</think>"}
+    return tuple(Told(-float(token), texts.get(token) or chr(token), token if ids else None) for token in tokens)
+
+
+def numbers(done: Completion) -> list[float | None]:
+    assert done.likelihoods is not None
+    return list(done.likelihoods.log_probabilities)
+
+
+@pytest.mark.parametrize("kind", ["local", "server"])
+@given(
+    reasoning=st.text("ab c\n<t", min_size=1).filter(str.strip),
+    answer=st.text("ab c\n</"),
+    at=cuts,
+    known=st.sampled_from(["ids", "same ids", "same texts"]),
+)
+def test_likelihoods_come_with_the_tokens_that_they_are_of(
+    kind: Kind, reasoning: str, answer: str, at: list[int], known: str
+) -> None:
+    """However many come at once; only where a tag may have begun in the text are they lost."""
+    tokens = [*reasoning.encode(), THINK_CLOSE, *answer.encode()]
+    deltas = []
+    for place, end in pairwise(sorted({0, len(tokens), *(place for place in at if place < len(tokens))})):
+        group = tokens[place:end]
+        logprobs = told(*group, ids=known == "same ids")
+        text = "".join(each.text or "" for each in logprobs)
+        deltas.append(Delta(text=text, token_ids=tuple(group) if known == "ids" else None, logprobs=logprobs))
+    done = read(kind, deltas, fielded=False)
+    assert list(done.token_ids) == tokens
+    found = numbers(done)
+    assert all(number in (None, -token) for number, token in zip(found, tokens, strict=True))
+    assert None not in found or (known != "ids" and "<" in reasoning)
+
+
+@pytest.mark.parametrize(
+    ("delta", "found"),
+    [
+        (Delta(reasoning="ab", field="reasoning", logprobs=told(*b"ab")), [-97.0, -98.0]),
+        (Delta(reasoning="a", text="b", field="reasoning", logprobs=told(*b"ab")), [-97.0, None, -98.0]),
+        (Delta(reasoning="ab", field="reasoning"), [None, None]),
+        (Delta(reasoning="ab", field="reasoning", logprobs=told(*b"a")), [None, None]),
+        (Delta(reasoning="ab", field="reasoning", logprobs=told(*b"abc")), [None, None]),
+        (Delta(reasoning="ab", field="reasoning", logprobs=told(*b"xy")), [None, None]),
+        (Delta(reasoning="ab", field="reasoning", logprobs=told(*b"xy", ids=True)), [None, None]),
+        (Delta(reasoning="é", field="reasoning", logprobs=(Told(-1.0, "é"),)), [None, None]),
+        (Delta(reasoning="ab", field="reasoning", logprobs=(Told(None, "a"), Told(-1.0, "b"))), [None, -1.0]),
+        (Delta(text="ab", token_ids=(97, 98), logprobs=(Told(-1.0), Told(-2.0))), [-1.0, -2.0]),
+        (Delta(text="ab", token_ids=(97, 98), logprobs=(Told(-1.0),)), [None, None]),
+    ],
+)
+def test_a_number_that_may_be_of_another_token_is_none(delta: Delta, found: list[float | None]) -> None:
+    assert numbers(read("local", [delta], fielded=True)) == found

@@ -39,8 +39,11 @@ json_values = st.recursive(
 @pytest.mark.parametrize("case", CASES["read"], ids=lambda case: case["what"])
 def test_what_is_there_is_found(case: dict[str, Any]) -> None:
     found = read_answer(case["sent"])
-    expected: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in case["found"].items()}
-    assert found == Delta(**expected)
+    assert found == Delta(**{name: as_tuples(value) for name, value in case["found"].items()})
+
+
+def as_tuples(value: Any) -> Any:
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("case", CASES["refused"], ids=lambda case: case["what"])

@@ -32,6 +32,11 @@ KNOWN = frozenset(
 """What a strict server knows; another parameter is refused."""
 
 
+def log_probability(token: int) -> float:
+    """How likely a token is said to have been, whoever drew it, and where."""
+    return -(token % 64 + 1) / 16
+
+
 class Refused(Exception):  # noqa: N818 - an answer, and no error of this program
     """A request that this server does not take, with the status that says so."""
 
@@ -205,9 +210,15 @@ class Work:
     def _logprobs(self, pieces: list[Piece]) -> Any:
         if not self._body.get("logprobs"):
             return None
-        others: dict[str, Any] = {"logprob": -0.5, "bytes": None, "top_logprobs": []}
-        ids = [{"id": piece.token} if self._dialect.token_ids == "logprobs" else {} for piece in pieces]
-        return {"content": [{**own, "token": piece.text, **others} for own, piece in zip(ids, pieces, strict=True)]}
+        if not self._chat and self._dialect.token_ids != "logprobs":
+            numbers = [log_probability(piece.token) for piece in pieces]
+            return {"tokens": [piece.text for piece in pieces], "token_logprobs": numbers, "top_logprobs": None}
+        return {"content": [self._logprob(piece) for piece in pieces]}
+
+    def _logprob(self, piece: Piece) -> dict[str, Any]:
+        own = {"id": piece.token} if self._dialect.token_ids == "logprobs" else {}
+        said = {"token": piece.text, "logprob": log_probability(piece.token), "bytes": None, "top_logprobs": []}
+        return {**own, **said}
 
     def _usage(self, fault: Fault | None) -> Any:
         if fault is not None and fault.kind == "wrong_usage":
