@@ -9,6 +9,8 @@ from pydantic import Field, ValidationError
 
 from rsa.errors import ConfigError
 from rsa.policies import registry
+from rsa.policies.tournament import most_matches
+from rsa.requests import MATCH_ANSWER, MATCH_BETA
 from rsa.results import Record, StopReason
 from rsa.settings.config import RSAConfig, in_plain_words
 from rsa.settings.sizes import Tokens
@@ -94,9 +96,12 @@ def _stopping_when_decided(config: RSAConfig) -> RSAConfig:
 
 
 def most_tokens(config: RSAConfig) -> int:
-    """What a round of a run may generate at most, the last aggregation that selects the answer included."""
-    candidates = config.n + registry.select_policy(config.select).aggregates
-    return candidates * (config.beta + config.answer_budget + TAG_TOKENS)
+    """What a round of a run may generate at most, the last aggregation that selects the answer, or all matches,
+    included."""
+    select = registry.select_policy(config.select)
+    candidates = (config.n + select.aggregates) * (config.beta + config.answer_budget + TAG_TOKENS)
+    match = min(config.beta, MATCH_BETA) + min(config.answer_budget, MATCH_ANSWER) + TAG_TOKENS
+    return candidates + (most_matches(config.n) * match if select.compares else 0)
 
 
 class BudgetSpent(SetBudget):

@@ -114,7 +114,6 @@ async def score_run(
         scores = [await score_candidate(c, ask, thinks=result.model.thinks) for c in played.candidates]
         groups.append(tuple(await scorer.group([score.extracted for score in scores])))
         records += [_record(question, epoch, c, score) for c, score in zip(played.candidates, scores, strict=True)]
-    everyone = [*result.rounds, *([result.selection] if result.selection else [])]
     return RunScores(
         problem_id=question.id,
         epoch=epoch,
@@ -131,7 +130,7 @@ async def score_run(
         ended=result.stopped_because,
         error=error,
         wall_s=result.timings.wall_s,
-        generating_s=sum(_seconds(played) for played in everyone),
+        generating_s=sum(_seconds(played) for played in result.played),
     )
 
 

@@ -61,12 +61,11 @@ def standing_of(rounds: Sequence[Round]) -> Standing:
 
 
 def ended(result: RunResult | None) -> Standing:
-    """Of a run that ended so; None: it failed before it had a round. A last selecting aggregation counts with the last
-    round."""
+    """Of a run that ended so; None: it failed before it had a round. What followed the last round counts with it."""
     if result is None:
         return Standing(ended=True)
     *before, last = [_played(each) for each in result.rounds]
-    more = result.selection.usage.completion_tokens if result.selection is not None else 0
+    more = sum(played.usage.completion_tokens for played in result.played[len(result.rounds) :])
     return Standing((*before, Played(last.tokens + more, last.leader)), ended=True)
 
 

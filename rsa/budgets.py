@@ -7,9 +7,9 @@ from functools import partial
 
 from engine.api import Engine, Message
 from engine.errors import ImageError
-from rsa.errors import ConfigError, ProblemError
+from rsa.errors import ConfigError, ProblemError, PromptError
 from rsa.problem import Problem
-from rsa.prompts import PromptSet
+from rsa.prompts import MATCH, PromptSet
 from rsa.results import BudgetName, Budgets
 from rsa.settings.config import RSAConfig
 
@@ -24,18 +24,24 @@ warning."""
 
 @dataclass(frozen=True, slots=True)
 class PromptLengths:
-    """Tokens of the prompts of one problem: `initial`, and aggregation with C empty tails."""
+    """Tokens of the prompts of one problem: `initial`, aggregation with C empty tails, and a match between two."""
 
     initial: int
     aggregate: int
+    match: int = 0
 
 
 def plan(engine: Engine, config: RSAConfig, problem: Problem, prompts: PromptSet) -> Budgets:
     """The budgets of a run on this engine, before anything is generated or written.
 
-    Raises ProblemError if the model cannot read the problem at all, its tools, or one of its images, else as
-    `fit_budgets`.
+    Raises ProblemError if the model cannot read the problem at all, its tools, or one of its images, PromptError for
+    matches without a template, else as `fit_budgets`.
     """
+    if config.compares and not prompts.compares:
+        raise PromptError(
+            f"prompts {prompts.name}: template {MATCH!r} is missing, and select = {config.select} needs it; the "
+            "built-in files have one"
+        )
     if problem.images and (why := engine.model.lacks("images")) is not None:
         raise ProblemError(f"the problem has images, but {why}, or leave them out")
     if problem.takes_tools and (why := engine.model.lacks("tools")) is not None:
@@ -49,6 +55,7 @@ def plan(engine: Engine, config: RSAConfig, problem: Problem, prompts: PromptSet
     lengths = PromptLengths(
         initial=count(prompts.initial(problem)),
         aggregate=count(prompts.aggregate(problem, [""] * config.c)),
+        match=count(prompts.match(problem, ["", ""], ["", ""])) if config.compares else 0,
     )
     try:
         return fit_budgets(config, lengths, engine.model.context_tokens)
@@ -72,8 +79,8 @@ def fit_budgets(config: RSAConfig, lengths: PromptLengths, context_tokens: int |
     Raises ProblemError if the problem alone does not fit, ConfigError if `config.strict` and something that was asked
     for had to be lowered, or if `limits.prompt_tokens` leaves no room for tails.
     """
-    tails = config.c if config.aggregates else 0
-    longest = max(lengths.initial, lengths.aggregate) if tails else lengths.initial
+    tails = config.most_tails
+    longest = max(lengths.initial, lengths.aggregate if config.aggregates else 0, lengths.match)
     _check_prompt_limit(config, lengths, longest)
     beta, tau, answer = config.beta, _tau_within_limit(config, longest, tails), config.answer_budget
     needed = longest + tails * (tau + SEAM_TOKENS) + beta + answer + TAG_TOKENS
@@ -120,10 +127,14 @@ def _check_prompt_limit(config: RSAConfig, lengths: PromptLengths, longest: int)
             f"the problem's prompt has {lengths.initial} tokens, limits.prompt_tokens allows {limit}: "
             "raise the limit or shorten the problem"
         )
-    if config.aggregates and longest + config.c * (SEAM_TOKENS + 1) > limit:
+    tails = config.most_tails
+    if tails and longest + tails * (SEAM_TOKENS + 1) > limit:
+        what = (
+            f"an aggregation prompt of c = {config.c}" if config.aggregates else "a prompt that compares two attempts"
+        )
         raise ConfigError(
-            f"an aggregation prompt of c = {config.c} has {longest} tokens without its tails, "
-            f"limits.prompt_tokens = {limit} leaves no room for them: raise the limit or lower c"
+            f"{what} has {longest} tokens without its tails, limits.prompt_tokens = {limit} leaves no room for them: "
+            f"raise the limit{' or lower c' if config.aggregates else ''}"
         )
 
 
@@ -151,7 +162,8 @@ def _lowered(config: RSAConfig, tau: int, longest: int, tails: int, context: int
         tau = max(1, min(tau, 2 * room // (3 * tails)))
     beta = min(config.beta, room - tails * tau)
     if beta < 1:
-        raise ConfigError(f"c = {config.c} tails leave no room for reasoning in a context of {context} tokens: lower c")
+        lower = ": lower c" if config.aggregates else ""
+        raise ConfigError(f"{tails} tails leave no room for reasoning in a context of {context} tokens{lower}")
     return beta, min(tau, beta) if tails else tau, answer
 
 

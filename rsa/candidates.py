@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.api import Completion
 from rsa.answers.calls import Answered, answered
 from rsa.answers.checking import Checker
+from rsa.answers.verdicts import preferred
 from rsa.confidence import confidence_of, recorded
 from rsa.degenerate import DegenerationMonitor
 from rsa.prompts import prompt_sha256
@@ -27,12 +29,12 @@ class Candidates:
     requests: Requests
     checker: Checker | None = None
 
-    def of(self, rollout: Rollout, *, finished_s: float) -> Candidate:
-        """The candidate of a rollout that has ended."""
+    def of(self, rollout: Rollout, read: Sequence[Candidate], *, finished_s: float) -> Candidate:
+        """The candidate of a rollout that has ended, and that read these."""
         completion, status = rollout.completion, rollout.status or "failed"
         number, kind, index = rollout.round, rollout.kind, rollout.index
         tail = None if completion is None else self._tail(completion, rollout.monitor.after)
-        found = self.answer_given(completion, status, kind=kind, number=number, index=index)
+        found = self.answer_given(completion, status, kind=kind, number=number, index=index, read=read)
         candidate = Candidate(
             round=number,
             index=index,
@@ -43,7 +45,7 @@ class Candidates:
             tail=tail,
             answer=found.answer,
             calls=found.calls,
-            check=self._check(found),
+            check=self._check(found) if kind != "match" else None,
             confidence=confidence_of(completion, loops_after=rollout.monitor.after),
             error=rollout.error,
             interruptions=rollout.interruptions,
@@ -55,16 +57,25 @@ class Candidates:
         return candidate if rollout.cut is None else self.cut(candidate, rollout.cut)
 
     def answer_given(
-        self, completion: Completion | None, status: Status, *, kind: RoundKind, number: int, index: int
+        self,
+        completion: Completion | None,
+        status: Status,
+        *,
+        kind: RoundKind,
+        number: int,
+        index: int,
+        read: Sequence[Candidate],
     ) -> Answered:
-        """The answer of a candidate that ended so."""
+        """The answer of a candidate that ended so, and that read these."""
         if completion is None or status not in ("ok", "cancelled"):
             return Answered(None)
-        problem = self.requests.problem
+        problem, rule, thinks = self.requests.problem, self.requests.prompts.answer, self.requests.engine.model.thinks
+        if kind == "match":
+            return Answered(preferred(completion, [str(each.answer) for each in read], rule, thinks=thinks))
         return answered(
             completion,
-            self.requests.prompts.answer,
-            thinks=self.requests.engine.model.thinks,
+            rule,
+            thinks=thinks,
             tools=problem.tools,
             salt=f"{problem.id} {kind} {number} {index}",
         )

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from rsa.candidates import Candidates
 from rsa.events import EventKey
+from rsa.policies.selecting import SelectPolicy
 from rsa.prompts import prompt_sha256
 from rsa.requests import Requests
-from rsa.results import Candidate, Decision, PooledVote, Round, RoundKind, RunResult, Tail, Vote
+from rsa.results import Candidate, Decision, PooledVote, Round, RoundKind, RunResult, Vote
 from rsa.runlog import RunLog
 from rsa.words import shortened
 
@@ -21,13 +22,6 @@ _OF_THE_RESULT = ("answer", "calls", "check", "text", "answered_from_round", "vo
 """Fields of a result that follow from its rounds."""
 _OF_THE_SAMPLING = ("seed", "temperature", "top_p", "top_k", "min_p")
 """Parts of a request that follow from settings alone; budgets also follow from what the server of a model allows."""
-
-
-def tails_of(parents: Sequence[int], rounds: Sequence[Round]) -> list[Tail]:
-    """What parents hand on: candidates of the last of these rounds that completed."""
-    tails = [rounds[-1].candidates[parent].tail for parent in parents]
-    assert None not in tails, "who completed has a tail"
-    return [tail for tail in tails if tail is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +43,27 @@ class Replay:
     def round(self, played: Round, drawn: Sequence[Sequence[int]], before: Sequence[Round]) -> None:
         """A round that had finished, with the subsets of its candidates and the rounds before it."""
         self.subsets(played.round, played.kind, drawn)
-        for candidate, subset in zip(played.candidates, drawn, strict=True):
+        key = ("round_finished", played.kind, played.round)
+        self._same(key, f"how many played in round {played.round}", len(played.candidates), len(drawn))
+        for candidate, subset in zip(played.candidates, drawn, strict=False):
             self.candidate(candidate, played.kind, subset, before)
         self.votes(played)
 
+    def matches(self, found: RunResult, select: SelectPolicy) -> None:
+        """The matches of a run that had ended: who met follows from its last round and the matches before."""
+        last = found.rounds[-1]
+        for number, played in enumerate(found.matches):
+            self.round(played, select.meeting(last, found.matches[:number]), found.rounds)
+        if found.stopped_because == "finished" and select.meeting(last, found.matches):
+            self.log.doubt(None, "does not add up: a round of matches is missing")
+
     def candidate(self, found: Candidate, kind: RoundKind, subset: Sequence[int], before: Sequence[Round]) -> None:
         """A candidate that had ended."""
-        tails = tails_of(subset, before)
+        read = [before[-1].candidates[parent] for parent in subset]
         key = ("candidate_finished", kind, found.round, found.index)
         name = f"candidate {found.index} of round {found.round}"
         given = self.candidates.answer_given(
-            found.completion, found.status, kind=kind, number=found.round, index=found.index
+            found.completion, found.status, kind=kind, number=found.round, index=found.index, read=read
         )
         sampling = self._requests.sampling(found.round, kind, found.index)
         self._same(key, f"the parents of {name}", found.parents, tuple(subset))
@@ -68,8 +72,8 @@ class Replay:
             self._same(key, f"the {field} of {name}", getattr(found.sampling, field), getattr(sampling, field))
         self._same(key, f"the answer of {name}", found.answer, given.answer)
         self._same(key, f"the calls of {name}", found.calls, given.calls)
-        if found.prompt_sha256 != self._quick_sha256(tails):
-            request, _ = self._requests.of(found.round, kind, found.index, tails)  # measured, and cut to its bound
+        if found.prompt_sha256 != prompt_sha256(self._requests.uncut(kind, read), self._requests.problem.tools):
+            request, _ = self._requests.of(found.round, kind, found.index, read)  # measured, and cut to its bound
             sha256 = prompt_sha256(request.messages, request.tools)
             self._same(key, f"the prompt of {name}", found.prompt_sha256, sha256)
 
@@ -104,7 +108,7 @@ class Replay:
 
     def result(self, found: RunResult, derived: RunResult) -> None:
         """The result of a run that had ended; `derived` is what its rounds come to."""
-        for played in (*found.rounds, *([found.selection] if found.selection else [])):
+        for played in found.played:
             for candidate in played.candidates:
                 key = ("candidate_finished", played.kind, candidate.round, candidate.index)
                 logged = self.log.finished.get((played.kind, candidate.round, candidate.index))
@@ -121,12 +125,6 @@ class Replay:
     @property
     def _requests(self) -> Requests:
         return self.candidates.requests
-
-    def _quick_sha256(self, tails: Sequence[Tail]) -> str:
-        """Of the prompt as it is unless it has to be cut: without encoding it."""
-        problem, prompts = self._requests.problem, self._requests.prompts
-        prompt = prompts.aggregate(problem, [tail.text for tail in tails]) if tails else prompts.initial(problem)
-        return prompt_sha256(prompt, problem.tools)
 
     def _same(self, key: EventKey, what: str, was: object, now: object) -> None:
         if was != now:

@@ -1,13 +1,15 @@
-"""Prompt files: one TOML file a task, with the Jinja2 templates `initial`, `aggregate` and `refine`.
+"""Prompt files: one TOML file a task, with the Jinja2 templates `initial`, `aggregate` and `refine`, and `match` for
+tournaments.
 
-`problem` is the text of the problem and `tails` the list of decoded tails. `answer` says where a candidate's answer is
-found (`rsa.answers.extract.AnswerRule`; `boxed` if it is missing). The built-in files are in configs/prompts.
+`problem` is the text of the problem, `tails` the list of decoded tails, and `attempts` two of them, each with its
+`tail`, its `answer` and its `label`. `answer` says where a candidate's answer is found
+(`rsa.answers.extract.AnswerRule`; `boxed` if it is missing). The built-in files are in configs/prompts.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from engine.api import Message, Tool
 from engine.documents import MAX_TOML_BYTES, DocumentError, contents, toml_table
 from rsa.answers.extract import AnswerRule
+from rsa.answers.verdicts import LABELS
 from rsa.errors import PromptError, did_you_mean
 from rsa.problem import Problem, prompt_json
 from rsa.settings import resources
@@ -26,8 +29,11 @@ if TYPE_CHECKING:
 Prompt = tuple[Message, ...]
 """What one candidate is given: the conversation until it is the model's turn."""
 TEMPLATES = ("initial", "aggregate", "refine")
-_KEYS = (*TEMPLATES, "answer")
+MATCH = "match"
+"""The template of those that a file may leave out: then its task has no tournaments."""
+_KEYS = (*TEMPLATES, MATCH, "answer")
 _PROBLEM_MARK, _TAIL_MARKS = "problem-goes-here", ("first-tail-goes-here", "second-tail-goes-here")
+_ANSWER_MARKS = ("first-answer-goes-here", "second-answer-goes-here")
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class PromptSet:
 
     def initial(self, problem: Problem) -> Prompt:
         """The prompt of round 0: the conversation, the problem in the words of its template."""
-        return (*problem.earlier, self._asked("initial", problem, ()), *problem.later)
+        return (*problem.earlier, self._asked("initial", problem), *problem.later)
 
     def aggregate(self, problem: Problem, tails: Sequence[str]) -> Prompt:
         """The prompt of a later round; a single tail gets the `refine` wording.
@@ -49,17 +55,29 @@ class PromptSet:
         Tails of a problem after which tools were called know of the results: they come after these, in a turn of their
         own at the end of the prompt of round 0.
         """
-        asked = self._asked("refine" if len(tails) == 1 else "aggregate", problem, tails)
+        asked = self._asked("refine" if len(tails) == 1 else "aggregate", problem, tails=list(tails))
+        return self._at_the_end(problem, asked)
+
+    def match(self, problem: Problem, tails: Sequence[str], answers: Sequence[str]) -> Prompt:
+        """The prompt that compares two attempts, at the place of that of a later round. The file has the template."""
+        return self._at_the_end(problem, self._asked(MATCH, problem, attempts=_attempts(tails, answers)))
+
+    @property
+    def compares(self) -> bool:
+        """Whether two attempts can be compared."""
+        return MATCH in self.sources
+
+    def _at_the_end(self, problem: Problem, asked: Message) -> Prompt:
         if problem.later:
             return (*self.initial(problem), asked.model_copy(update={"images": ()}))
         return (*problem.earlier, asked)
 
-    def _asked(self, template: str, problem: Problem, tails: Sequence[str]) -> Message:
+    def _asked(self, template: str, problem: Problem, **shown: Any) -> Message:
         """The problem in the words of a template."""
-        return problem.itself.model_copy(update={"text": self._render(template, problem.text, tails)})
+        return problem.itself.model_copy(update={"text": self._render(template, problem.text, **shown)})
 
-    def _render(self, template: str, problem: str, tails: Sequence[str]) -> str:
-        return self._compiled[template].render(problem=problem, tails=list(tails))
+    def _render(self, template: str, problem: str, **shown: Any) -> str:
+        return self._compiled[template].render(problem=problem, **shown)
 
     @cached_property
     def _compiled(self) -> dict[str, Template]:
@@ -71,13 +89,19 @@ class PromptSet:
         return {name: environment.from_string(source) for name, source in self.sources.items()}
 
     def check(self) -> None:
-        """Render everything once. Raises PromptError if a template is broken or leaves out the problem or a
-        tail: better before round 0 than after it."""
+        """Render everything once. Raises PromptError if a template is broken or leaves out the problem, a tail or an
+        answer: better before round 0 than after it."""
         from jinja2 import TemplateError
 
-        for template, tails in zip(TEMPLATES, ((), _TAIL_MARKS, _TAIL_MARKS[:1]), strict=True):
+        shown: dict[str, dict[str, Any]] = {
+            "initial": {"tails": []},
+            "aggregate": {"tails": list(_TAIL_MARKS)},
+            "refine": {"tails": list(_TAIL_MARKS[:1])},
+            MATCH: {"attempts": _attempts(_TAIL_MARKS, _ANSWER_MARKS)},
+        }
+        for template in self.sources:
             try:
-                text = self._render(template, _PROBLEM_MARK, tails)
+                text = self._render(template, _PROBLEM_MARK, **shown[template])
             except TemplateError as error:
                 number = getattr(error, "lineno", None)
                 line = f" (line {number})" if number else ""
@@ -85,9 +109,25 @@ class PromptSet:
             except Exception as error:
                 # A template is a program of the user's: whatever it raises is a fault of the file.
                 raise PromptError(f"prompts {self.name}: template {template!r} fails: {error}") from None
-            for mark, variable in ((_PROBLEM_MARK, "problem"), *((tail, "tails") for tail in tails)):
+            for mark, variable in _marks(**shown[template]):
                 if mark not in text:
                     raise PromptError(f"prompts {self.name}: template {template!r} does not show {{{{ {variable} }}}}")
+
+
+def _attempts(tails: Sequence[str], answers: Sequence[str]) -> list[dict[str, str]]:
+    return [
+        {"label": label, "tail": tail, "answer": answer}
+        for label, tail, answer in zip(LABELS, tails, answers, strict=True)
+    ]
+
+
+def _marks(tails: Sequence[str] = (), attempts: Sequence[dict[str, str]] = ()) -> Iterator[tuple[str, str]]:
+    """What a template has to show, each with the name of its variable."""
+    yield _PROBLEM_MARK, "problem"
+    yield from ((tail, "tails") for tail in tails)
+    for attempt in attempts:
+        yield attempt["tail"], "attempt.tail"
+        yield attempt["answer"], "attempt.answer"
 
 
 def prompt_sha256(prompt: Prompt, tools: Sequence[Tool] = ()) -> str:
@@ -118,7 +158,9 @@ def _checked(task: str, path: Path, data: bytes) -> PromptSet:
     rule = table.get("answer", "boxed")
     if rule not in get_args(AnswerRule):
         raise PromptError(f"prompts {task}: answer = {rule!r}: should be one of {', '.join(get_args(AnswerRule))}")
-    sources = {key: table[key] for key in TEMPLATES}
+    if not isinstance(table.get(MATCH, ""), str):
+        raise PromptError(f"prompts {task}: template {MATCH!r} should be a text")
+    sources = {key: table[key] for key in (*TEMPLATES, MATCH) if key in table}
     prompts = PromptSet(task, hashlib.sha256(data).hexdigest(), rule, sources)
     prompts.check()
     return prompts

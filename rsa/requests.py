@@ -8,19 +8,22 @@ from dataclasses import dataclass
 from engine.api import Engine, GenerationRequest, SamplingParams
 from rsa import seeds
 from rsa.answers.extract import CUES
+from rsa.answers.verdicts import CUE
 from rsa.problem import Problem
-from rsa.prompts import PromptSet
-from rsa.results import Budgets, RoundKind, Tail
+from rsa.prompts import Prompt, PromptSet
+from rsa.results import Budgets, Candidate, RoundKind, Tail
 from rsa.settings.config import RSAConfig
-from rsa.tails import aggregation_prompt
+from rsa.tails import aggregation_prompt, match_prompt, shown_answer
 
 SELECTION_SAMPLING = {"temperature": 0.6, "top_p": 0.95, "top_k": 40}
-"""Sampling of the one more aggregation of `select="aggregate"`, after Zyphra's proxy."""
+"""Sampling of the one more aggregation of `select="aggregate"`, after Zyphra's proxy, and of matches."""
+MATCH_BETA, MATCH_ANSWER = 2048, 512
+"""The most tokens of a judge's reasoning and answer: it compares two attempts, and makes none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Makes the requests of one run; each follows from the run's settings, its place in the run, and its tails."""
+    """Makes the requests of one run; each follows from the run's settings, its place in the run, and whom it reads."""
 
     engine: Engine
     config: RSAConfig
@@ -29,22 +32,26 @@ class Requests:
     budgets: Budgets
 
     def of(
-        self, number: int, kind: RoundKind, index: int, tails: Sequence[Tail], *, most: int | None = None
+        self, number: int, kind: RoundKind, index: int, read: Sequence[Candidate], *, most: int | None = None
     ) -> tuple[GenerationRequest, int]:
-        """The request of a candidate that reads these tails, none in round 0; and how many tokens its prompt has.
+        """The request of a candidate that reads these, none in round 0; and how many tokens its prompt has.
 
         most  tokens that are wanted of it at most, where its end is known; None: it ends as its budgets say.
 
-        Its id is for people who read an engine's messages: `r0-c01` (round 0, candidate 1), or `select`.
+        Its id is for people who read an engine's messages: `r0-c01` (round 0, candidate 1), `select`, or `m3-c01` (a
+        match).
         """
-        tokenizer = self.engine.tokenizer
-        if tails:
-            bound = self.budgets.prompt_bound
+        tokenizer, bound = self.engine.tokenizer, self.budgets.prompt_bound
+        tails = tails_of(read)
+        if kind == "match":
+            answers = self._answers(read)
+            prompt, length = match_prompt(self.prompts, self.problem, tails, answers, tokenizer=tokenizer, bound=bound)
+        elif tails:
             prompt, length = aggregation_prompt(self.prompts, self.problem, tails, tokenizer=tokenizer, bound=bound)
         else:
             prompt = self.prompts.initial(self.problem)
             length = tokenizer.prompt_tokens(prompt, tools=self.problem.tools)
-        name = "select" if kind == "selection" else f"r{number}-c{index:02}"
+        name = "select" if kind == "selection" else f"{'m' if kind == 'match' else 'r'}{number}-c{index:02}"
         sampling = self.sampling(number, kind, index).model_copy(update={"max_tokens": most})
         asked = GenerationRequest(
             id=name,
@@ -55,24 +62,31 @@ class Requests:
         )
         return asked, length
 
+    def uncut(self, kind: RoundKind, read: Sequence[Candidate]) -> Prompt:
+        """The prompt of a candidate that reads these, as it is unless it has to be cut: without measuring it."""
+        texts = [tail.text for tail in tails_of(read)]
+        if kind == "match":
+            return self.prompts.match(self.problem, texts, self._answers(read))
+        return self.prompts.aggregate(self.problem, texts) if texts else self.prompts.initial(self.problem)
+
     def sampling(self, number: int, kind: RoundKind, index: int) -> SamplingParams:
         """How a candidate is drawn."""
         config = self.config
         answers_now = self.wants_answers(number)
         # A carry of answers takes those that come by themselves; forcing more would only cost tokens.
         may_answer = answers_now or config.carry == "answer_or_reasoning"
-        noise = SELECTION_SAMPLING if kind == "selection" else {}
+        match = kind == "match"
         sampling = {
             "temperature": config.temperature,
             "top_p": config.top_p,
             "top_k": config.top_k,
             "min_p": config.min_p,
             "seed": seeds.derive(config.seed, self.problem.id, number, index, "sample"),
-            "reasoning_budget": self.budgets.beta,
-            "answer_budget": self.budgets.answer_budget if may_answer else 0,
+            "reasoning_budget": min(self.budgets.beta, MATCH_BETA) if match else self.budgets.beta,
+            "answer_budget": self._answer_budget(match=match) if may_answer else 0,
             "force_answer": config.force_answer and answers_now,
-            "cue": CUES.get(self.prompts.answer) if self._takes_cue else None,
-            **noise,
+            "cue": (CUE if match else CUES.get(self.prompts.answer)) if self._takes_cue else None,
+            **(SELECTION_SAMPLING if kind != "population" else {}),
         }
         return SamplingParams(**sampling)
 
@@ -80,6 +94,19 @@ class Requests:
         """Whether the candidates of a round are to write answers."""
         return number >= self.config.t or self.config.answers_every_round
 
+    def _answer_budget(self, *, match: bool) -> int:
+        return min(self.budgets.answer_budget, MATCH_ANSWER) if match else self.budgets.answer_budget
+
+    def _answers(self, read: Sequence[Candidate]) -> list[str]:
+        return [shown_answer(str(each.answer), self.budgets.tau, self.engine.tokenizer) for each in read]
+
     @property
     def _takes_cue(self) -> bool:
         return self.engine.model.conclude and not self.engine.model.thinks
+
+
+def tails_of(read: Sequence[Candidate]) -> list[Tail]:
+    """What candidates hand on, who completed."""
+    tails = [each.tail for each in read]
+    assert None not in tails, "who completed has a tail"
+    return [tail for tail in tails if tail is not None]

@@ -22,7 +22,8 @@ cancelled   a limit of the run cut it off; a complete answer it had written by t
 cut         a policy of `stop` ended its round while it ran: no answer, a parent like those that ran their course. Its
             completion has the tokens at which that was decided; those that came before the engine obeyed are left out
 """
-RoundKind = Literal["population", "selection"]
+RoundKind = Literal["population", "selection", "match"]
+"""A round of candidates, the one more aggregation of `select="aggregate"`, or a round of a tournament's matches."""
 BudgetName = Literal["beta", "tau", "answer_budget"]
 LimitName = Literal["total_tokens", "deadline_s", "set_tokens", "set_deadline_s"]
 """Limits of the run, and of a set of runs that share them (`rsa.limits.Leave`)."""
@@ -108,11 +109,12 @@ class Confidence(Record):
 class Candidate(Record):
     """One rollout.
 
-    parents     indices in the previous round whose tails its prompt held, in prompt order; empty in round 0.
+    parents     indices in the previous round whose tails its prompt held, in prompt order; empty in round 0. Of a
+                match, those that it compares, of the last round of candidates.
     prompt_sha256, sampling   of the request that the engine was given; see `rsa.prompts.prompt_sha256`.
     completion  None if it failed, or if the engine did not end it in time after a limit.
     answer      as extracted from the answer section; None if there is none or none was asked for. Of a candidate that
-                calls tools, its calls in words.
+                calls tools, its calls in words; of a match, the answer that it prefers.
     calls       of tools, with which it ends.
     check       of the answer; None without one, and for a model that has no checker (see `rsa.answers.checking`).
     confidence  None if it was not asked for, or if nobody says how likely the tokens were. It is no part of what is the
@@ -269,6 +271,7 @@ class RunResult(Record):
                          one.
     rounds               the population of every round, round 0 first.
     selection            the one extra aggregation of `select="aggregate"`, if it ran.
+    matches              the rounds of matches of `select="tournament"`, as many as were played.
     votes                of the round that answered.
     pooled               votes over all rounds, if `select` goes by them.
     answered_from_round  the last round, unless it had no answer, a limit ended the run, or `select` chose another one.
@@ -298,6 +301,12 @@ class RunResult(Record):
     timings: Timings
     rounds: tuple[Round, ...] = Field(repr=False)
     selection: Round | None = Field(None, repr=False)
+    matches: tuple[Round, ...] = Field((), repr=False)
+
+    @property
+    def played(self) -> tuple[Round, ...]:
+        """All that was played, in order: rounds, and what followed the last one."""
+        return (*self.rounds, *([self.selection] if self.selection is not None else []), *self.matches)
 
     @property
     def agreeing(self) -> Vote | None:
@@ -313,7 +322,20 @@ class RunResult(Record):
                 return f"round {number} is not whole"
         if not self.rounds or (self.selection is not None and len(self.selection.candidates) != 1):
             return "a round is missing"
-        for played in (*self.rounds, *([self.selection] if self.selection is not None else [])):
+        return self._misfit_of_matches or self._misfit_within
+
+    @property
+    def _misfit_of_matches(self) -> str | None:
+        for number, played in enumerate(self.matches, len(self.rounds)):
+            if (played.round, played.kind) != (number, "match") or not played.candidates:
+                return f"round {number}, of matches, is not whole"
+            if [match.index for match in played.candidates] != list(range(len(played.candidates))):
+                return f"round {number}, of matches, is not whole"
+        return None
+
+    @property
+    def _misfit_within(self) -> str | None:
+        for played in self.played:
             answers = {candidate.index for candidate in played.candidates if candidate.answer is not None}
             if any(not vote.candidates or not answers.issuperset(vote.candidates) for vote in played.votes):
                 return f"round {played.round} has votes of candidates without an answer"

@@ -21,7 +21,7 @@ from rsa.answers.equivalence import AnswerMatcher
 from rsa.answers.math_pool import MathWorkers
 from rsa.candidates import Candidates
 from rsa.deciding import Deciding
-from rsa.derived import Replay, tails_of
+from rsa.derived import Replay
 from rsa.digests import TAKEN
 from rsa.errors import NoCandidatesError, PausedError
 from rsa.events import (
@@ -99,6 +99,7 @@ class Run:
         self.started_at = (log.created_at if log else "") or datetime.now(UTC).isoformat(timespec="seconds")
         self.rounds: list[Round] = []
         self.selection: Round | None = None
+        self.matches: list[Round] = []
         self.pooled: tuple[PooledVote, ...] = ()
         self._ended: dict[CandidateKey, Candidate] = {}
 
@@ -120,6 +121,9 @@ class Run:
             if reason == "finished" and self.select.aggregates:
                 self.selection = await self._play(len(self.rounds), "selection", (self._draw_last_subset(),))
                 reason = self._limit_within(self.selection) or reason
+            while reason == "finished" and (pairs := self.select.meeting(self.rounds[-1], self.matches)):
+                self.matches.append(await self._play(len(self.rounds) + len(self.matches), "match", pairs))
+                reason = self._limit_within(self.matches[-1]) or reason
             return await self._finish(reason)
 
     # ---- the parts of it
@@ -219,7 +223,7 @@ class Run:
             await self._pool()
             raise NoCandidatesError(votes.why_none(played), self._result("no_candidates"))
         more = played.round < self.config.t
-        if (more or self.select.aggregates) and await self.deciding.ends_run(self.rounds):
+        if (more or self.select.goes_on) and await self.deciding.ends_run(self.rounds):
             return "policy"
         if not more:
             return "finished"
@@ -246,7 +250,7 @@ class Run:
     async def _finish(self, reason: StopReason) -> RunResult:
         await self._pool()
         choice = selecting.choose(self._played, self.select)
-        for message in (*self.matcher.problems, *selecting.fallbacks(choice, self.rounds, self.selection)):
+        for message in (*self.matcher.problems, *selecting.fallbacks(choice, self._played)):
             await self.teller.warn(message)
         await self.teller.say_trusted()
         result = self._result(reason)
@@ -269,6 +273,8 @@ class Run:
             if result.selection is not None:
                 self.replay.round(result.selection, (self._draw_last_subset(),), self.rounds)
                 self.selection = result.selection
+            self.replay.matches(result, self.select)
+            self.matches += result.matches
             self.pooled = self.replay.pooled(result) if self.select.pools else ()
             self.replay.result(result, self._result(result.stopped_because))
         result = await anyio.to_thread.run_sync(log.noted, result)
@@ -283,13 +289,16 @@ class Run:
 
     # ---- candidates
 
+    def _read(self, parents: Subset) -> list[Candidate]:
+        """Whom a candidate reads: members of the last round."""
+        return [self.rounds[-1].candidates[parent] for parent in parents]
+
     async def _prepare(
         self, number: int, kind: RoundKind, index: int, parents: Subset, decision: Decision | None
     ) -> Rollout:
         """decision: that its round was cut, when it had not ended."""
         cut = None if decision is None else decision.at
-        tails = tails_of(parents, self.rounds)
-        request, length = self.requests.of(number, kind, index, tails, most=cut)
+        request, length = self.requests.of(number, kind, index, self._read(parents), most=cut)
         rollout = Rollout(
             round=number,
             kind=kind,
@@ -330,10 +339,11 @@ class Run:
         )
 
     async def finished(self, rollout: Rollout) -> None:
-        await self._record(self.candidates.of(rollout, finished_s=self.meter.elapsed_s()), rollout.kind)
+        candidate = self.candidates.of(rollout, self._read(rollout.parents), finished_s=self.meter.elapsed_s())
+        await self._record(candidate, rollout.kind)
 
     async def limit_hit(self, hit: Hit, action: Literal["conclude", "cancel"]) -> None:
-        await self.teller.hit(hit, len(self.rounds), action)
+        await self.teller.hit(hit, len(self.rounds) + len(self.matches), action)
 
     async def _record(self, candidate: Candidate, kind: RoundKind) -> None:
         self._ended[kind, candidate.round, candidate.index] = candidate
@@ -344,11 +354,11 @@ class Run:
 
     @property
     def _played(self) -> selecting.Played:
-        return selecting.Played(tuple(self.rounds), self.selection, self.pooled)
+        return selecting.Played(tuple(self.rounds), self.selection, tuple(self.matches), self.pooled)
 
     def _result(self, reason: StopReason) -> RunResult:
         choice = selecting.choose(self._played, self.select)
-        played = [*self.rounds, *([self.selection] if self.selection else [])]
+        played = [*self.rounds, *([self.selection] if self.selection else []), *self.matches]
         limits: list[LimitName] = sorted({hit.limit for hit in self.teller.hits})
         completion = choice.candidate.completion if choice else None
         return RunResult(
@@ -371,4 +381,5 @@ class Run:
             timings=Timings(started_at=self.started_at, wall_s=self.meter.elapsed_s()),
             rounds=tuple(self.rounds),
             selection=self.selection,
+            matches=tuple(self.matches),
         )

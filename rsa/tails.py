@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from engine.api import Completion, Tokenizer
 from rsa.errors import ProblemError
@@ -43,17 +43,55 @@ def aggregation_prompt(
     Text that was decoded may encode to more tokens than it came from; tails then lose tokens at their front,
     all alike. Raises ProblemError if the prompt exceeds the bound even with empty tails.
     """
+
+    def write(texts: Sequence[str]) -> Prompt:
+        return prompts.aggregate(problem, texts)
+
+    return _within(bound, write, tails, problem, tokenizer)
+
+
+def match_prompt(
+    prompts: PromptSet,
+    problem: Problem,
+    tails: Sequence[Tail],
+    answers: Sequence[str],
+    *,
+    tokenizer: Tokenizer,
+    bound: int,
+) -> tuple[Prompt, int]:
+    """The prompt that compares two attempts by these tails and answers (`shown_answer`), and its length, as of
+    `aggregation_prompt`."""
+
+    def write(texts: Sequence[str]) -> Prompt:
+        return prompts.match(problem, texts, answers)
+
+    return _within(bound, write, tails, problem, tokenizer)
+
+
+def shown_answer(answer: str, tau: int, tokenizer: Tokenizer) -> str:
+    """An answer as a match shows it: of one that is longer than a tail may be, the beginning."""
+    if len(answer.encode()) <= tau:  # no token is shorter than a byte
+        return answer
+    ids = tokenizer.encode(answer)
+    text, keep = answer, len(ids)
+    while keep and (over := len(tokenizer.encode(text)) - tau) > 0:
+        keep = max(keep - over, 0)
+        text = f"{tokenizer.decode(ids[:keep])}…" if keep else ""
+    return text
+
+
+def _within(
+    bound: int, write: Callable[[Sequence[str]], Prompt], tails: Sequence[Tail], problem: Problem, tokenizer: Tokenizer
+) -> tuple[Prompt, int]:
     drop = 0
     longest = max((len(tail.ids) for tail in tails), default=0)
     while True:
         texts = [tokenizer.decode(tail.ids[drop:]) if drop else tail.text for tail in tails]
-        prompt = prompts.aggregate(problem, texts)
+        prompt = write(texts)
         length = tokenizer.prompt_tokens(prompt, tools=problem.tools)
         if length <= bound:
             return prompt, length
         if drop >= longest:
-            raise ProblemError(
-                f"the aggregation prompt has {length} tokens even without its tails; {bound} are allowed"
-            )
+            raise ProblemError(f"a prompt that holds tails has {length} tokens even without them; {bound} are allowed")
         # Each token dropped takes about one off the prompt; at least one, so that this ends.
         drop = min(longest, drop + max(1, (length - bound) // max(1, len(tails))))

@@ -14,7 +14,7 @@ from rsa.candidates import over
 from rsa.policies import registry, selecting
 from rsa.policies.levels import Ruling, levels, rule, standing_at
 from rsa.policies.selecting import Chosen
-from rsa.policies.trust import confidence_of
+from rsa.policies.trust import how_sure
 from rsa.prompts import load_prompts
 from rsa.results import Candidate, Decision, LimitName, Round, RunResult
 from rsa.settings.config import RSAConfig
@@ -36,6 +36,7 @@ class Outcome:
     choice: Chosen | None
     rounds: tuple[Round, ...]
     selection: Round | None
+    matches: tuple[Round, ...]
     decisions: tuple[Decision, ...]
     failed: bool = False
     muted: int = 0
@@ -46,8 +47,8 @@ class Outcome:
 
     @property
     def played(self) -> tuple[Round, ...]:
-        """All rounds, the last aggregation among them."""
-        return self.rounds if self.selection is None else (*self.rounds, self.selection)
+        """All rounds, and what followed the last one."""
+        return (*self.rounds, *([self.selection] if self.selection is not None else []), *self.matches)
 
     @property
     def tokens(self) -> int:
@@ -109,11 +110,13 @@ class _Again:
                 break
         assert ended is not None, "after the last round there is a reason"
         selection = self._selection() if ended == "finished" and self.select.aggregates else None
+        matches = self._matches() if ended == "finished" and self.select.compares else ()
         pooled = await pool(self.rounds, self.matcher, self.config.uncompared) if self.select.pools else ()
         return Outcome(
-            choice=selecting.choose(selecting.Played(tuple(self.rounds), selection, pooled), self.select),
+            choice=selecting.choose(selecting.Played(tuple(self.rounds), selection, matches, pooled), self.select),
             rounds=tuple(self.rounds),
             selection=selection,
+            matches=matches,
             decisions=tuple(self.decisions),
             failed=ended == "failed",
             muted=self.muted,
@@ -131,7 +134,7 @@ class _Again:
                     f"{what} needs answers of round {played.round}, which wrote none: rsa eval records those of every "
                     "round"
                 )
-        if self.select.confidence and all(confidence_of(each) is None for each in planned[-1].candidates):
+        if self.select.confidence and all(how_sure(each) is None for each in planned[-1].candidates):
             raise ReplayError(f"select = {self.config.select} needs the candidates' confidence, which was not recorded")
 
     # ---- inside a round
@@ -187,12 +190,16 @@ class _Again:
     def _reason_to_stop(self, played: Round) -> str | None:
         """Why the run ends with this round; None if another one follows."""
         last = played.round == len(self.recorded.rounds) - 1
-        if last and self.recorded.selection is None and self.recorded.stopped_because in get_args(LimitName):
+        if (
+            last
+            and len(self.recorded.played) == len(self.recorded.rounds)
+            and self.recorded.stopped_because in get_args(LimitName)
+        ):
             return "limit"
         if not played.parents:
             return "failed"
         more = played.round < self.config.t
-        if (more or self.select.aggregates) and self._ends_by_policy(played):
+        if (more or self.select.goes_on) and self._ends_by_policy(played):
             return "policy"
         if not more:
             return "finished"
@@ -225,6 +232,13 @@ class _Again:
         if self.recorded.selection is None:
             raise ReplayError(f"an aggregation of round {self.rounds[-1].round} was never generated")
         return self.recorded.selection
+
+    def _matches(self) -> tuple[Round, ...]:
+        """The matches that were recorded."""
+        self._check_next(self.rounds[-1])
+        if not self.recorded.matches and self.select.meeting(self.rounds[-1], ()):
+            raise ReplayError(f"matches between answers of round {self.rounds[-1].round} were never generated")
+        return self.recorded.matches
 
     def _check_next(self, played: Round) -> None:
         """Raises ReplayError if what follows a round read other tails than those that it hands on here."""

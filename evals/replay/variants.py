@@ -70,17 +70,17 @@ class Variant(Record):
                 )
 
     def _check_selection(self, config: RSAConfig, recorded: RSAConfig) -> None:
-        """Raises ReplayError where one more aggregation was not generated."""
-        if not registry.select_policy(config.select).aggregates:
+        """Raises ReplayError where one more aggregation, or matches, were not generated."""
+        if not registry.select_policy(config.select).goes_on:
             return
         if config.select != recorded.select:
             raise ReplayError(
-                f"select = {config.select} needs the model: select = {recorded.select} was recorded, without the "
-                "aggregation that would give the answer"
+                f"select = {config.select} needs the model: select = {recorded.select} was recorded, without "
+                "what would give the answer"
             )
         if config.t < recorded.t or config.n < recorded.n:
             raise ReplayError(
-                f"select = {config.select} needs the model: what was recorded aggregates round {recorded.t} with "
+                f"select = {config.select} needs the model: what was recorded follows round {recorded.t} with "
                 f"{plural(recorded.n, 'candidate')}; give another select, too"
             )
 

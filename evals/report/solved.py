@@ -10,7 +10,7 @@ from evals.report.lineage import drawable, lineage
 from evals.report.pictures import Picture, picture
 from evals.report.text import Clip, count, duration, environment, first_of, moment, percent
 from evals.report.transcripts import Transcript, read_transcript
-from evals.report.views import Badge, checked, unscored_rounds
+from evals.report.views import Badge, checked, name_of, unscored_rounds
 from evals.report.words import Facts, brief, machine_facts, model_facts, settings
 from rsa.answers.calls import in_words
 from rsa.events import LimitHit
@@ -53,6 +53,7 @@ def solved_page(folder: Path, max_bytes: int, *, trust: bool) -> Iterator[str]:
 
 def _context(run: Transcript, limits: Sequence[LimitHit]) -> dict[str, Any]:
     agreeing = _agreeing(run)
+    drawn = [played for played in run.rounds if played.kind != "match"]
     hits = [f"Limit {hit.limit}: {hit.used:,.6g} of {hit.allowed:,.6g} used; {_ACTIONS[hit.action]}." for hit in limits]
     unfinished = () if run.result else ("This run has not ended: what follows is what its log holds so far.",)
     return {
@@ -67,9 +68,9 @@ def _context(run: Transcript, limits: Sequence[LimitHit]) -> dict[str, Any]:
         "later": _turns(run.record.later, run.images[run.record.at + 1 :]),
         "tools": [tool.name for tool in run.record.tools],
         "text": first_of(run.result.text, PROBLEM_CHARACTERS) if run.result else None,
-        "votes": [(_name(played), _bars(played.votes)) for played in run.rounds if played.votes],
-        "costs": [(_name(played), _cost(played)) for played in run.rounds],
-        "plots": [lineage(run.rounds, agreeing)] if drawable(run.rounds) else [],
+        "votes": [(name_of(played), _bars(played.votes)) for played in run.rounds if played.votes],
+        "costs": [(name_of(played), _cost(played)) for played in run.rounds],
+        "plots": [lineage(drawn, agreeing)] if drawable(drawn) else [],
         "facts": _facts(run),
         "agreeing": agreeing,
     }
@@ -144,10 +145,6 @@ def _silence(result: RunResult) -> str:
     sentences += [f"{'; '.join(wrote)}."] if wrote else []
     sentences += ["A larger beta may help."] if why.beta_short else []
     return " ".join(sentences)
-
-
-def _name(played: Round) -> str:
-    return f"Round {played.round}" if played.kind == "population" else "Selection"
 
 
 def _bars(votes: Sequence[Vote]) -> list[tuple[str, Badge | None, int, str]]:

@@ -20,7 +20,7 @@ class Transcript:
     """A run as its folder tells it.
 
     images    files of the images of each turn of the conversation, the problem itself last; one may be missing.
-    rounds    populations that ended or were at work, and last the selection, if there was one.
+    rounds    that ended or were at work: populations, and what followed the last one.
     result    None if the run has not ended.
     warnings  of the run.
     """
@@ -40,8 +40,7 @@ def read_transcript(folder: Path, *, trust: bool = False) -> Transcript:
     images = tuple(tuple(folder / IMAGES / Path(name).name for name in turn.images) for turn in record.conversation)
     result = _ended(folder, doubts)
     if result is not None:
-        rounds = result.rounds if result.selection is None else (*result.rounds, result.selection)
-        return Transcript(record, images, rounds, result, _once(doubts.notes, result.warnings))
+        return Transcript(record, images, result.played, result, _once(doubts.notes, result.warnings))
     events = read_events(folder, trust=trust)
     said = [event.message for event in events if isinstance(event, BudgetsLowered | Warned)]
     return Transcript(record, images, _rounds_so_far(events), None, _once(doubts.notes, said))

@@ -73,12 +73,16 @@ def worth(value: float | None) -> Badge:
     return Badge("partly", "◐", f"{value:.2f}")
 
 
+WENT_ON = "Went on from the tails of"
+
+
 @dataclass(frozen=True, slots=True)
 class CandidateView:
     """A candidate as drawn.
 
     anchor   its id in the page.
-    parents  (index, anchor) of those whose tails it read; no anchor if they are not shown.
+    parents  (index, anchor) of those whose tails it read; no anchor if they are not shown. `went_on`: what it did with
+             them.
     answer   None if it gave none; `reading` is how the metric read it, where that differs.
     tail     None if no text of it is kept.
     note     why it has no answer, or what a person should know besides; may be empty.
@@ -96,6 +100,7 @@ class CandidateView:
     reasoning_tokens: int
     answer_tokens: int
     tail: Clip | None
+    went_on: str = WENT_ON
     check: Badge | None = None
 
 
@@ -151,23 +156,31 @@ def _scored(record: CandidateRecord, written: Candidate | None, anchor: str, tai
 
 def unscored_rounds(rounds: Iterable[Round], agreeing: Mapping[int, set[int]], tail_characters: int) -> list[RoundView]:
     """The rounds of a solved problem; `agreeing`: by place in `rounds`, who gave the run's answer."""
-    views = []
+    views, last = [], 0
     for place, played in enumerate(rounds):
+        last = played.round if played.kind == "population" else last
         members = [
-            _unscored(candidate, candidate.index in agreeing.get(place, ()), tail_characters)
+            _unscored(candidate, played, last, candidate.index in agreeing.get(place, ()), tail_characters)
             for candidate in played.candidates
         ]
-        name = f"Round {played.round}" if played.kind == "population" else "Selection"
-        views.append(_round(name, [member.badge for member in members], members[:SHOWN_CANDIDATES]))
+        views.append(_round(name_of(played), [member.badge for member in members], members[:SHOWN_CANDIDATES]))
     return views
 
 
-def _unscored(candidate: Candidate, agrees: bool, tail_characters: int) -> CandidateView:
+def name_of(played: Round) -> str:
+    """What a round is called."""
+    names = {"selection": "Selection", "match": f"Matches {played.round}"}
+    return names.get(played.kind, f"Round {played.round}")
+
+
+def _unscored(candidate: Candidate, played: Round, last: int, agrees: bool, tail_characters: int) -> CandidateView:
+    """`last`: the number of the latest population, whose members are compared in matches."""
     usage = candidate.completion.usage if candidate.completion else None
     return CandidateView(
         anchor=_anchor("c", candidate.round, candidate.index),
         index=candidate.index,
-        parents=_parents("c", candidate.round, candidate.parents),
+        parents=_parents("c", last + 1 if played.kind == "match" else candidate.round, candidate.parents),
+        went_on="Compares the attempts of" if played.kind == "match" else WENT_ON,
         badge=_agreement(candidate, agrees),
         answer=_shortened(candidate.answer),
         reading=None,

@@ -32,7 +32,7 @@ from rsa.events import (
     Warned,
 )
 from rsa.policies.words import chosen, in_words
-from rsa.results import Candidate, Check, RunResult, Vote
+from rsa.results import Candidate, Check, RoundKind, RunResult, Vote
 from rsa.settings.config import RSAConfig
 from rsa.settings.suitability import rounds_may_harm, sampling_of
 from rsa.unanswered import unanswered
@@ -179,14 +179,11 @@ def describe(event: Event) -> str | None:
         case BudgetsLowered() | Warned():
             return f"warning: {event.message}"
         case RoundStarted():
-            if event.kind == "selection":
-                return "one more aggregation selects the answer"
-            from_tails = f", each from {plural(len(event.subsets[0]), 'tail')}" if event.round and event.subsets else ""
-            return f"round {event.round}: {len(event.subsets)} candidates{from_tails}"
+            return _begins(event)
         case CandidateFinished():
-            return _candidate_line(event.candidate)
+            return _candidate_line(event.candidate, event.kind)
         case RoundFinished():
-            return f"round {event.round} done: {_votes(event)}"
+            return _ends(event)
         case LimitHit():
             what = {"conclude": "asking for answers", "cancel": "cutting off", "no_new_round": "no further round"}
             return f"limit {event.limit} ({event.used:g} of {event.allowed:g}): {what[event.action]}"
@@ -196,6 +193,23 @@ def describe(event: Event) -> str | None:
             return "\n".join(result_lines(event.result))
         case _:
             return None
+
+
+def _begins(event: RoundStarted) -> str:
+    if event.kind == "selection":
+        return "one more aggregation selects the answer"
+    if event.kind == "match":
+        matches = plural(len(event.subsets) // 2, "match", "matches")
+        return f"{matches} between answers of the last round, each judged in both orders"
+    from_tails = f", each from {plural(len(event.subsets[0]), 'tail')}" if event.round and event.subsets else ""
+    return f"round {event.round}: {len(event.subsets)} candidates{from_tails}"
+
+
+def _ends(event: RoundFinished) -> str:
+    if event.kind == "match":
+        told = [f"{in_a_line(vote.answer)} preferred {plural(vote.count, 'time')}" for vote in event.votes]
+        return f"matches done: {listed(told, 3) if told else 'none says which answer is better'}"
+    return f"round {event.round} done: {_votes(event)}"
 
 
 def note_lines(config: RSAConfig, model: ModelInfo) -> list[str]:
@@ -232,8 +246,10 @@ def descent_lines(result: RunResult) -> list[str]:
     return lines
 
 
-def _candidate_line(candidate: Candidate) -> str:
+def _candidate_line(candidate: Candidate, kind: RoundKind) -> str:
     where = f"  round {candidate.round} candidate {candidate.index:>2}"
+    if kind == "match":
+        where = f"  candidates {' and '.join(map(str, candidate.parents))}"
     if candidate.completion is None:
         return f"{where}: {candidate.status}{f': {candidate.error}' if candidate.error else ''}"
     parts = [
@@ -241,9 +257,16 @@ def _candidate_line(candidate: Candidate) -> str:
         _budget_reached(candidate, candidate.completion),
         candidate.status if candidate.status != "ok" else "",
         _interrupted(candidate.completion),
-        f"answer {marked(candidate.answer, candidate.check)}" if candidate.answer is not None else _silence(candidate),
+        _answer(candidate, kind),
     ]
     return f"{where}: {', '.join(part for part in parts if part)}"
+
+
+def _answer(candidate: Candidate, kind: RoundKind) -> str:
+    if candidate.answer is None:
+        return _silence(candidate)
+    what = "prefers" if kind == "match" else "answer"
+    return f"{what} {marked(candidate.answer, candidate.check)}"
 
 
 def _budget_reached(candidate: Candidate, completion: Completion) -> str:
@@ -309,11 +332,8 @@ def _result_line(result: RunResult, why_none: str) -> str:
 
 
 def _table(progress: Progress, now_s: float, console: Console) -> Table:
-    title = (
-        "selecting the answer"
-        if progress.kind == "selection"
-        else f"round {progress.round} of {progress.rounds_planned - 1}"
-    )
+    titles = {"selection": "selecting the answer", "match": "comparing answers"}
+    title = titles.get(progress.kind, f"round {progress.round} of {progress.rounds_planned - 1}")
     table = Table(title=title, title_justify="left", title_style="bold", box=None, expand=True, pad_edge=False)
     table.add_column("#", justify="right", width=3)
     narrow = console.width < _NARROW

@@ -93,7 +93,7 @@ class Estimate:
 
 def last_prompt(config: RSAConfig) -> int:
     """Tokens of the longest prompt of a run."""
-    return PROBLEM_TOKENS + (config.c * min(config.tail_tokens, config.beta) if config.aggregates else 0)
+    return PROBLEM_TOKENS + config.most_tails * min(config.tail_tokens, config.beta)
 
 
 def estimate(config: RSAConfig, speed: Speed, room: Room) -> Estimate:

@@ -142,7 +142,7 @@ class SettingFlags:
         _flag(
             default="vote",
             metavar="POLICY",
-            help="The one answer: vote, weighted[:TEMPERATURE], pooled, aggregate or first.",
+            help="The one answer: vote, weighted[:TEMPERATURE], pooled, tournament[:ROUNDS], aggregate or first.",
             autocompletion=_policies("select"),
         ),
     ]

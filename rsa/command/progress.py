@@ -93,7 +93,7 @@ class Progress:
 
     def eta_s(self) -> float | None:
         """Seconds to the end, if rounds to come are like the last one; None while that would be a guess."""
-        rounds_left = 0 if self.kind == "selection" else max(self.rounds_planned - 1 - self.round, 0)
+        rounds_left = 0 if self.kind != "population" else max(self.rounds_planned - 1 - self.round, 0)
         return self._pace.eta_s(self.rows, replace(self._plan, rounds_left=rounds_left))
 
     def _row(self, kind: RoundKind, number: int, index: int) -> Row | None:

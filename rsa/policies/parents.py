@@ -35,7 +35,7 @@ class Uniform(ParentsPolicy):
 
 class Confident(ParentsPolicy):
     """C members of the round before without replacement, the surer the likelier: one that is surer by `temperature`,
-    in nats a token (`rsa.policies.trust.confidence_of`), is drawn e times as often."""
+    in nats a token (`rsa.policies.trust.how_sure`), is drawn e times as often."""
 
     confidence = True
 

@@ -41,6 +41,7 @@ _OURS: dict[Kind, dict[str, str]] = {
         "vote": "rsa.policies.selecting:Majority",
         "weighted": "rsa.policies.selecting:Weighted",
         "pooled": "rsa.policies.selecting:Pooled",
+        "tournament": "rsa.policies.selecting:Tournament",
         "aggregate": "rsa.policies.selecting:Aggregate",
         "first": "rsa.policies.selecting:First",
     },

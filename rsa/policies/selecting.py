@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
+from rsa.policies import tournament
+from rsa.policies.tournament import Pair
 from rsa.policies.trust import ranks
-from rsa.words import listed, shortened
+from rsa.words import listed, plural, shortened
 
 if TYPE_CHECKING:
     from rsa.results import Candidate, PooledVote, Round, RunResult, Vote
@@ -25,16 +27,18 @@ class Played:
 
     rounds     the population of every round, round 0 first.
     selection  the one more aggregation of a policy that has it.
+    matches    the rounds of matches between answers of the last round, of a policy that has them.
     pooled     votes over all rounds, for a policy that pools.
     """
 
     rounds: tuple[Round, ...]
     selection: Round | None = None
+    matches: tuple[Round, ...] = ()
     pooled: tuple[PooledVote, ...] = ()
 
     @classmethod
     def of(cls, result: RunResult) -> Self:
-        return cls(result.rounds, result.selection, result.pooled)
+        return cls(result.rounds, result.selection, result.matches, result.pooled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +53,29 @@ class SelectPolicy:
     """Chooses a candidate of a round that has votes. The base takes the leader of the vote.
 
     aggregates   one more aggregation of the last round is played, and its answer taken, if it gives one.
+    compares     rounds of matches are played between answers of the last round, as `meeting` says.
     confidence   it needs to know how likely the candidates' tokens were (`Candidate.confidence`).
     pools        it needs votes over all rounds (`Played.pooled`), and so answers of every round.
     """
 
     aggregates = False
+    compares = False
     confidence = False
     pools = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether something is played after the last round."""
+        return self.aggregates or self.compares
 
     def choose(self, played: Played) -> Candidate:
         """A candidate with an answer; the last of `played.rounds` has votes, those before may have none."""
         return leading(played.rounds[-1], played.rounds[-1].votes[0])
+
+    def meeting(self, last: Round, matches: Sequence[Round]) -> tuple[Pair, ...]:
+        """After these rounds of matches, those of the next one: of each both candidates of the last round, by their
+        indices, in the order of the prompt. None if there is no further round."""
+        return ()
 
     def why(self, played: Played) -> str:
         """What it went by, in a sentence for people, where the votes of a round do not say it; else the empty text.
@@ -123,6 +139,40 @@ class Pooled(SelectPolicy):
         return f"of {played.pooled[0].of} votes of all rounds, {listed(votes, _SHOWN_ANSWERS)}"
 
 
+class Tournament(SelectPolicy):
+    """The answer with most points in a tournament (`rsa.policies.tournament`) of those of the last round; ties go to
+    more votes, then to the earliest candidate. Without a match, the leader of the vote.
+
+    rounds  of matches at most; None: as many as suit the number of answers.
+    """
+
+    compares = True
+
+    def __init__(self, rounds: float | None = None) -> None:
+        if rounds is not None and (rounds < 1 or rounds != int(rounds)):
+            raise ValueError(f"{rounds:g} is no number of rounds: 1 or more")
+        self._rounds = None if rounds is None else int(rounds)
+
+    def meeting(self, last: Round, matches: Sequence[Round]) -> tuple[Pair, ...]:
+        return tournament.meeting(last, matches, self._rounds)
+
+    def choose(self, played: Played) -> Candidate:
+        last = played.rounds[-1]
+        points = tournament.points(last, played.matches)
+        return tournament.contenders(last)[points.index(max(points))]
+
+    def why(self, played: Played) -> str:
+        last = played.rounds[-1]
+        if not played.matches:
+            return ""
+        points = tournament.points(last, played.matches)
+        contending = tournament.contenders(last)
+        order = sorted(range(len(points)), key=lambda place: -points[place])
+        told = [f"{_brief(str(contending[place].answer))} has {points[place]:g}" for place in order]
+        matches = sum(len(each.candidates) for each in played.matches) // 2
+        return f"of the points of {plural(matches, 'match', 'matches')}, {listed(told, _SHOWN_ANSWERS)}"
+
+
 class Aggregate(SelectPolicy):
     """One more aggregation, at low temperature; without an answer of it, the vote."""
 
@@ -160,11 +210,13 @@ def up_to_answers(played: Played) -> Played | None:
     return None if end is None else replace(played, rounds=played.rounds[:end])
 
 
-def fallbacks(choice: Chosen | None, rounds: Sequence[Round], last: Round | None) -> list[str]:
+def fallbacks(choice: Chosen | None, played: Played) -> list[str]:
     """What a person should know about where the answer comes from."""
-    messages = []
-    if last is not None and not last.votes:
+    messages, rounds = [], played.rounds
+    if played.selection is not None and not played.selection.votes:
         messages.append("the last aggregation gave no answer: the answer is the vote of the round before it")
+    if played.matches and not any(each.votes for each in played.matches):
+        messages.append("no match said which answer is better: the answer is that of the vote")
     if choice is not None and choice.round.round < rounds[-1].round and not rounds[-1].votes:
         messages.append(f"round {rounds[-1].round} gave no answer: the answer is of round {choice.round.round}")
     return messages

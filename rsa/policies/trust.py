@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rsa.results import Candidate
 
 
-def confidence_of(candidate: Candidate) -> float | None:
+def how_sure(candidate: Candidate) -> float | None:
     """The mean log-probability at the end of its reasoning: what stands there led to its answer and is handed on, and a
     mean of the whole says most of how it began. None: nobody says how likely its tokens were."""
     return None if candidate.confidence is None else candidate.confidence.tail
@@ -18,7 +18,7 @@ def confidence_of(candidate: Candidate) -> float | None:
 
 def confidences(candidates: Sequence[Candidate]) -> list[float]:
     """Of each of these; of one that has none, the median of the others, and 0 where nobody has any."""
-    found = [confidence_of(candidate) for candidate in candidates]
+    found = [how_sure(candidate) for candidate in candidates]
     middle = median([each for each in found if each is not None] or [0.0])
     return [middle if each is None else each for each in found]
 
@@ -30,8 +30,8 @@ def ranks(candidates: Sequence[Candidate]) -> list[float]:
     Ranks, since how far confidences lie apart depends on the problem: among its candidates alone they say who is
     surer.
     """
-    known = sorted(each for each in map(confidence_of, candidates) if each is not None)
+    known = sorted(each for each in map(how_sure, candidates) if each is not None)
     middle = (len(known) + 1) / 2
     places = {each: known.index(each) + (known.count(each) + 1) / 2 for each in set(known)}
-    found = (confidence_of(candidate) for candidate in candidates)
+    found = (how_sure(candidate) for candidate in candidates)
     return [middle if each is None else places[each] for each in found]

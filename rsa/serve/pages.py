@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, get_args
 
 import anyio.to_thread
 from pydantic import Field
@@ -124,7 +124,7 @@ async def follow_run(request: Request) -> Response:
 async def follow_candidate(request: Request) -> Response:
     """What one candidate writes as it comes, then all that it wrote."""
     kind = request.path_params["kind"]
-    if kind not in ("population", "selection"):
+    if kind not in get_args(RoundKind):
         raise ApiError(404, f"there is no round of the kind {kind!r}")
     handle = await _run(request)
     where = request.path_params

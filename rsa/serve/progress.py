@@ -16,7 +16,7 @@ from rsa.events import (
     Warned,
 )
 from rsa.policies.words import in_words
-from rsa.results import Candidate, Vote
+from rsa.results import Candidate, RoundKind, Vote
 from rsa.words import listed, plural, shortened
 
 SHOWN_VOTES = 3
@@ -47,7 +47,7 @@ class ProgressLines:
             case CandidateProgress():
                 return self._report(event)
             case CandidateFinished():
-                return self._ended(event.candidate)
+                return self._ended(event.candidate, event.kind)
             case RoundFinished():
                 return _outcome(event)
             case LimitHit():
@@ -61,6 +61,8 @@ class ProgressLines:
         self._tokens, self._running, self._reported_s = {}, len(event.subsets), event.at_s
         if event.kind == "selection":
             return "One more attempt reads the last ones, and answers.\n"
+        if event.kind == "match":
+            return f"Answers of the last round are compared in pairs: {plural(len(event.subsets), 'judgement')}.\n"
         of = f"Round {event.round + 1} of {self._rounds}: {plural(len(event.subsets), 'attempt')}"
         if event.round == 0:
             return f"{of}.\n"
@@ -73,11 +75,11 @@ class ProgressLines:
         self._reported_s = event.at_s
         return f"{sum(self._tokens.values()):,} tokens so far; {plural(self._running, 'attempt')} still thinking.\n"
 
-    def _ended(self, candidate: Candidate) -> str:
+    def _ended(self, candidate: Candidate, kind: RoundKind) -> str:
         self._running -= 1
         tokens = candidate.completion.usage.completion_tokens if candidate.completion else 0
         self._tokens[candidate.index] = tokens
-        who = f"Attempt {candidate.index + 1}"
+        who = f"{'Judgement' if kind == 'match' else 'Attempt'} {candidate.index + 1}"
         match candidate.status:
             case "failed":
                 return f"{who} failed: {candidate.error}.\n"
@@ -89,10 +91,14 @@ class ProgressLines:
                 return f"{who}: {tokens:,} tokens{', without an answer' if candidate.asked else ''}.\n"
             case _:
                 mark = f" ({mark_of(candidate.check)})" if candidate.check else ""
-                return f"{who}: {tokens:,} tokens, answer {_short(candidate.answer)}{mark}.\n"
+                what = "prefers" if kind == "match" else "answer"
+                return f"{who}: {tokens:,} tokens, {what} {_short(candidate.answer)}{mark}.\n"
 
 
 def _outcome(event: RoundFinished) -> str:
+    if event.kind == "match":
+        told = [f"{_short(vote.answer)} {plural(vote.count, 'time')}" for vote in event.votes]
+        return f"Preferred: {listed(told, SHOWN_VOTES, '; ')}.\n" if told else "No judgement says which is better.\n"
     if not event.votes:
         return "No attempt gave an answer.\n" if event.asked else ""
     return f"Votes: {listed([_vote(vote) for vote in event.votes], SHOWN_VOTES, '; ')}.\n"

@@ -94,7 +94,6 @@ def _unmarked(result: RunResult) -> str:
 
 def facts_of(run_id: str, result: RunResult) -> dict[str, Any]:
     """What the field `rsa` of an answer says about its run: plain JSON."""
-    played = [*result.rounds, *([result.selection] if result.selection else [])]
     return {
         "run_id": run_id,
         "answer": result.answer,
@@ -105,7 +104,7 @@ def facts_of(run_id: str, result: RunResult) -> dict[str, Any]:
             {"answer": vote.answer, "count": vote.count, "of": vote.of, "share": vote.share} for vote in result.votes
         ],
         "chosen": chosen(result),
-        "rounds": [_round(each) for each in played],
+        "rounds": [_round(each) for each in result.played],
         "limits_hit": list(result.limits_hit),
         "warnings": list(result.warnings),
         "seed": result.config.seed,

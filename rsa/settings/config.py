@@ -121,8 +121,9 @@ class RSAConfig(_Settings):
                        `rsa.settings.suitability` knows; the records of a run hold what that came to.
     seed               of the run: every subset and every candidate's noise follow from it.
     select             the one answer: `vote` (majority of the final round, ties to the earliest candidate), `weighted`
-                       (by confidence), `pooled` (majority of all rounds), `aggregate` (one more aggregation, at low
-                       temperature), `first`; see `rsa.policies.selecting`.
+                       (by confidence), `pooled` (majority of all rounds), `tournament` (answers compared in pairs),
+                       `aggregate` (one more aggregation, at low temperature), `first`; see
+                       `rsa.policies.selecting`.
     stop               when a round or the run may end before it is whole: policies, or one text with commas between
                        them; see `rsa.policies.stopping`. None of them: the plain method.
     parents            whose tails a candidate reads: `uniform`, as in the paper, `confident` (the surer the likelier),
@@ -232,13 +233,23 @@ class RSAConfig(_Settings):
 
     @property
     def aggregates(self) -> bool:
-        """Whether any candidate reads tails: in rounds after round 0, or in the last aggregation, which there may be
+        """Whether any candidate reads C tails: in rounds after round 0, or in the last aggregation, which there may be
         without such rounds."""
         return self.t > 0 or registry.select_policy(self.select).aggregates
 
     def ends_with(self, number: int) -> bool:
         """Whether a round is the last that is planned: no other one reads it."""
-        return number == self.t and not registry.select_policy(self.select).aggregates
+        return number == self.t and not registry.select_policy(self.select).goes_on
+
+    @property
+    def compares(self) -> bool:
+        """Whether matches are played, of two tails each."""
+        return registry.select_policy(self.select).compares
+
+    @property
+    def most_tails(self) -> int:
+        """How many tails a prompt holds at most."""
+        return max(self.c if self.aggregates else 0, 2 if self.compares else 0)
 
     @property
     def answers_every_round(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,10 +16,9 @@ from engine.scripted import Script, ScriptedEngine
 from rsa import ConfigError, MarkovianRSA, RSAConfig, RunResult
 from rsa.answers.equivalence import AnswerMatcher
 from rsa.command.display import result_lines
-from rsa.policies import trust
 from rsa.policies.registry import parents_policy, select_policy
 from rsa.policies.selecting import Played, Weighted, choose
-from rsa.results import Candidate, Round, Vote
+from rsa.results import Candidate, Confidence, Round, Vote
 from rsa.votes import pool
 
 Told = list[tuple[str | None, float | None]]
@@ -29,25 +28,16 @@ ROUNDS = st.lists(
     min_size=1,
     max_size=9,
 )
-SURE: dict[tuple[int, int], float] = {}
-"""How sure the candidates of told rounds were."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _told_confidence() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trust, "confidence_of", lambda candidate: SURE.get((candidate.round, candidate.index)))
-        yield
+def confidence(sure: float | None) -> Confidence | None:
+    return None if sure is None else Confidence(mean=-7.0, tail=sure, lowest=-9.0, tokens=64)
 
 
 def told(answers: Told, number: int = 0) -> Round:
-    for index, (_, sure) in enumerate(answers):
-        SURE.pop((number, index), None)
-        if sure is not None:
-            SURE[number, index] = sure
     candidates = [
-        Candidate(round=number, index=index, seed=0, status="ok", answer=answer)
-        for index, (answer, _) in enumerate(answers)
+        Candidate(round=number, index=index, seed=0, status="ok", answer=answer, confidence=confidence(sure))
+        for index, (answer, sure) in enumerate(answers)
     ]
     groups: dict[str, list[int]] = {}
     for index, (answer, _) in enumerate(answers):
@@ -251,3 +241,25 @@ async def test_confidence_that_cannot_be_had_is_said_in_a_line(settings: dict[st
     with pytest.raises(ConfigError, match=f"{name} = {value} cannot be had: scripted does not say how likely"):
         await solve(engine, **settings)
     assert not engine.requests
+
+
+@pytest.mark.anyio
+async def test_a_run_goes_by_its_own_confidence() -> None:
+    """Candidates that answer 2 are few, and sure."""
+
+    def sure(request: GenerationRequest) -> Script:
+        answer = (0, 0, 0, 2)[request.sampling.seed % 4]
+        told = -0.1 if answer == 2 else -1.0 - request.sampling.seed % 7
+        return Script(reasoning=f"in {request.id}", answer=rf"\boxed{{{answer}}}", log_probabilities=(told,))
+
+    voted = await solve(ScriptedEngine(sure), n=8)
+    assert voted.answer == "0"
+    assert {vote.answer for vote in voted.rounds[-1].votes} == {"0", "2"}
+    weighted = await solve(ScriptedEngine(sure), n=8, select="weighted:.1")
+    assert weighted.answer == "2"
+    assert "of the weight of confidence, 2 has " in result_lines(weighted)[1]
+    confident = await solve(ScriptedEngine(sure), n=8, parents="confident", answers="every")
+    before, after = confident.rounds[:2]
+    assert {each.answer for each in before.candidates} == {"0", "2"}
+    for candidate in after.candidates:
+        assert before.candidates[candidate.parents[0]].answer == "2", "8,000 times as likely as any other"

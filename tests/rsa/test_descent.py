@@ -34,7 +34,7 @@ async def solve(script: Any, **settings: Any) -> RunResult:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("select", ["vote", "first", "aggregate", "pooled"])
+@pytest.mark.parametrize("select", ["vote", "first", "aggregate", "pooled", "tournament"])
 async def test_each_is_a_parent_of_the_next_from_round_0_to_the_answer(select: str, seed: int) -> None:
     result = await solve(named, select=select, seed=seed)
     line = line_of_descent(result)

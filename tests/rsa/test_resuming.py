@@ -140,10 +140,11 @@ def test_a_result_that_does_not_fit_is_said_in_a_line(tmp_path: Path, monkeypatc
         {"n": 2, "c": 1, "t": 3},
         {"n": 3, "select": "aggregate", "answers": "every"},
         {"n": 3, "select": "pooled", "parents": "distinct"},
+        {"n": 5, "t": 1, "select": "tournament"},
         {"n": 3, "stop": "consensus:.3"},
         {"n": 3, "limits": {"total_tokens": 120}},
     ],
-    ids=["degenerate", "markovian", "aggregate", "pooled", "consensus", "limit"],
+    ids=["degenerate", "markovian", "aggregate", "pooled", "tournament", "consensus", "limit"],
 )
 def test_resumed_at_any_line_it_ends_as_if_never_broken(tmp_path: Path, settings: dict[str, Any]) -> None:
     whole = run(tmp_path / "whole", **settings)

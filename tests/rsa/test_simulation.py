@@ -19,10 +19,10 @@ from simulation.searching import complaint, in_words, judged
 
 from engine.api import Completion
 from engine.scripted import ScriptedStream
-from rsa import candidates, rollouts, seeds
-from rsa import run as running
+from rsa import candidates, requests, rollouts, seeds
 from rsa import votes as selection
 from rsa.limits import Meter
+from rsa.policies import tournament
 from rsa.results import Candidate, Round, Tail
 from rsa.run import Run
 from rsa.runlog import RunLog
@@ -71,7 +71,7 @@ def test_a_story_is_the_same_every_time(backend: Backend) -> None:
 
 def failed_become_parents(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Round, "parents", property(lambda self: tuple(range(len(self.candidates)))))
-    patch.setattr(running, "tails_of", lambda parents, rounds: [Tail(ids=(), text="") for _ in parents])
+    patch.setattr(requests, "tails_of", lambda read: [Tail(ids=(), text="") for _ in read])
 
 
 def failed_vote(patch: pytest.MonkeyPatch) -> None:
@@ -153,6 +153,11 @@ def rounds_do_not_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Teller, "emit", emit)
 
 
+def who_loses_a_match_wins(patch: pytest.MonkeyPatch) -> None:
+    original = tournament.points
+    patch.setattr(tournament, "points", lambda *played: [-each for each in original(*played)])
+
+
 WRONG: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     failed_become_parents: "failed_candidates_are_neither_parents_nor_answers",
     failed_vote: "failed_candidates_are_neither_parents_nor_answers",
@@ -165,6 +170,7 @@ WRONG: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     rows_stay_on_the_engine: "rows_are_free_after_a_run",
     one_failure_is_everybodys: "events_are_in_order",
     rounds_do_not_end: "events_are_in_order",
+    who_loses_a_match_wins: "votes_add_up",
 }
 """What is wrong, and a rule that says so."""
 

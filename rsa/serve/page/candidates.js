@@ -76,7 +76,7 @@ export class Candidates {
       const { kind, number } = item.round;
       for await (const event of events(`page/runs/${this.runId}/candidates/${kind}/${number}/${item.candidate.index}`, reading.signal)) {
         if (event.type === "writing") writing(inside, event);
-        else if (event.type === "written") written(inside, event, (parent) => this.jump(item.round, parent));
+        else if (event.type === "written") written(inside, event, item.round, (parent) => this.jump(item.round, parent));
         else inside.replaceChildren(el("p", { class: "cut" }, event.message ?? "It has not begun yet."));
       }
     } catch (error) {
@@ -99,7 +99,7 @@ export class Candidates {
 
   jump(round, parent) {
     for (const [key, section] of this.holder.known) {
-      if (key === `population-${round.kind === "selection" ? this.lastPopulation() : round.number - 1}`) {
+      if (key === `population-${round.kind !== "population" ? this.lastPopulation() : round.number - 1}`) {
         const item = section.parts.list.known.get(parent);
         if (item) this.show(item.round, item.candidate);
       }
@@ -149,12 +149,12 @@ function writing(inside, event) {
   say(inside.live.text, event.text);
 }
 
-function written(inside, event, jump) {
+function written(inside, event, round, jump) {
   inside.live = null;
   const blocks = [];
   if (event.parents.length) {
     const links = event.parents.flatMap((parent, i) => [i ? ", " : "", el("button", { type: "button", class: "link", onclick: () => jump(parent) }, String(parent))]);
-    blocks.push(el("p", {}, "Went on from the tails of ", links, "."));
+    blocks.push(el("p", {}, round.kind === "match" ? "Compares the attempts of " : "Went on from the tails of ", links, "."));
   }
   if (event.error) blocks.push(el("p", { class: "wrong" }, event.error));
   if (event.check?.reason) blocks.push(el("p", {}, `Its answer is ${event.check.mark}: ${event.check.reason}.`));

@@ -47,7 +47,8 @@ const TAKERS = {
     const known = roundOf(run, event);
     if (known) return null;
     run.rounds.push({ ...head(event), candidates, votes: [], done: false, asked: true, since: event.at_s, until: null });
-    return event.kind === "selection" ? "One more aggregation selects the answer." : `Round ${event.round} begins.`;
+    const special = { selection: "One more aggregation selects the answer.", match: "Answers of the last round are compared in pairs." };
+    return special[event.kind] ?? `Round ${event.round} begins.`;
   },
   candidate_started(run, event) {
     const candidate = candidateOf(run, event);
@@ -67,6 +68,7 @@ const TAKERS = {
     const round = roundOf(run, event);
     if (!round) return null;
     Object.assign(round, { votes: event.votes, done: true, asked: event.asked, until: event.at_s });
+    if (round.kind === "match") return "The matches have ended.";
     const [first] = event.votes;
     const led = first ? `: ${first.candidates.length} of ${first.of} agree on ${first.answer}` : "";
     return `${nameOf(round)} has ended${led}.`;
@@ -110,7 +112,7 @@ const roundOf = (run, { kind, round }) => run.rounds.find((each) => each.kind ==
 const candidateOf = (run, event) => roundOf(run, event)?.candidates[event.index];
 
 /** What a round is called. */
-export const nameOf = (round) => (round.kind === "selection" ? "Selection" : `Round ${round.number}`);
+export const nameOf = (round) => ({ selection: "Selection", match: `Matches ${round.number}` })[round.kind] ?? `Round ${round.number}`;
 export const current = (run) => run.rounds.at(-1) ?? null;
 export const ended = (run) => !["queued", "running"].includes(run.state);
 const sum = (numbers) => numbers.reduce((all, each) => all + each, 0);
@@ -159,7 +161,7 @@ export function votesOf(round) {
 
 /** The newest round that has answers to vote with, or the newest. */
 export function voting(run) {
-  const answered = run.rounds.filter((round) => votesOf(round).length);
+  const answered = run.rounds.filter((round) => round.kind !== "match" && votesOf(round).length);
   if (run.result?.answered_from_round != null) {
     const settled = answered.filter((round) => round.kind === "population" && round.number === run.result.answered_from_round);
     if (settled.length) return settled.at(-1);

@@ -163,7 +163,7 @@ class RunView {
     if (ended(run)) return { cancelled: "Stopped", failed: "Failed", interrupted: "Interrupted" }[run.state];
     const round = current(run);
     if (!round) return run.state === "queued" ? "Waiting" : "Starting";
-    return round.kind === "selection" ? "Selecting" : `Round ${round.number} of ${run.started.t}`;
+    return { selection: "Selecting", match: "Comparing answers" }[round.kind] ?? `Round ${round.number} of ${run.started.t}`;
   }
 
   sentence() {
@@ -249,7 +249,7 @@ class RunView {
   }
 
   drawLineage(anew = false) {
-    const { rounds } = this.run;
+    const rounds = this.run.rounds.filter((round) => round.kind !== "match");
     const seen = JSON.stringify(rounds.map((round) => round.candidates.map((c) => [c.status, c.answer, Boolean(c.tokens), Boolean(c.promptTokens)])));
     if (!anew && seen === this.drawn) return;
     this.drawn = seen;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 from simulation.play import Process, candidates_in, cut_short, name_of, tokens_of
 
@@ -105,7 +106,11 @@ class _Reading:
         assert self.open is None, f"round {event.round} before the end of another"
         assert event.round == len(self.rounds), f"round {event.round} after {len(self.rounds)} rounds"
         assert not self.last_round, f"round {event.round} after the last round"
-        assert len(event.subsets) == (self.n if event.kind == "population" else 1), "a round of another size"
+        if event.kind == "match":
+            assert 0 < len(event.subsets) <= self.n, "more matches than candidates"
+            assert all(one == other[::-1] for one, other in pairwise(event.subsets[:2])), "not in both orders"
+        else:
+            assert len(event.subsets) == (self.n if event.kind == "population" else 1), "a round of another size"
         self.open, self.subsets = (event.kind, event.round), event.subsets
         self.started, self.ended, self.cut_at = set(), {}, None
 

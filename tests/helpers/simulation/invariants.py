@@ -127,7 +127,7 @@ def events_are_in_order(story: Story, telling: Telling) -> None:
 def failed_candidates_are_neither_parents_nor_answers(story: Story, telling: Telling) -> None:
     for result in _results(telling):
         rounds = rounds_of(result)
-        for before, played in pairwise(rounds):
+        for before, played in pairwise([each for each in rounds if each.kind != "match"]):
             well = [each.index for each in before.candidates if each.status in ("ok", "cut")]
             allowed = set(well or [each.index for each in before.candidates if each.status == "degenerate"])
             for candidate in played.candidates:
@@ -193,7 +193,9 @@ def _check_choice(result: RunResult) -> None:
     if latest is None:
         assert (result.answer, result.answered_from_round, result.votes) == (None, None, ()), "an answer from nowhere"
         return
-    if result.config.select == "pooled":
+    if latest.kind == "match":
+        latest, wanted = result.rounds[-1], _ahead(result)
+    elif result.config.select == "pooled":
         latest, wanted = _pooled(result)
     else:
         leading = _votes(latest)[0][0]
@@ -202,6 +204,39 @@ def _check_choice(result: RunResult) -> None:
     assert result.answer == wanted, f"the answer is {result.answer}, not {wanted}"
     assert result.answered_from_round == latest.round, "of another round"
     assert result.votes == latest.votes, "votes of another round"
+
+
+def matches_are_between_answers(story: Story, telling: Telling) -> None:
+    for result in _results(telling):
+        leaders = {members[0]: answer for answer, members, _ in _votes(result.rounds[-1])}
+        met: set[frozenset[int]] = set()
+        for played in result.matches:
+            pairs = [match.parents for match in played.candidates]
+            assert pairs[::2] == [pair[::-1] for pair in pairs[1::2]], f"{pairs}: not in both orders"
+            assert not met & set(map(frozenset, pairs)), f"{pairs} meet again"
+            met |= set(map(frozenset, pairs))
+            for match in played.candidates:
+                answers = [leaders[parent] for parent in match.parents]
+                assert match.answer in (*answers, None), f"{match.answer} is not one of {answers}"
+        if result.stopped_because == "finished" and result.config.select == "tournament":
+            assert bool(met) == (len(leaders) > 1), "answers that did not meet"
+
+
+def _ahead(result: RunResult) -> str:
+    """The answer with most points: those of matches that were won, halves of those that nobody could judge."""
+    votes = _votes(result.rounds[-1])
+    answers = [answer for answer, _, _ in votes]
+    points = dict.fromkeys(answers, 0.0)
+    for played in result.matches:
+        playing = set()
+        for match in played.candidates:
+            pair = [answers[next(at for at, vote in enumerate(votes) if vote[1][0] == each)] for each in match.parents]
+            playing |= set(pair)
+            for answer in pair if match.answer is None else [match.answer] * 2:
+                points[answer] += 0.25
+        for answer in set(answers) - playing:
+            points[answer] += 0.5
+    return max(answers, key=lambda answer: (points[answer], -answers.index(answer)))
 
 
 def _pooled(result: RunResult) -> tuple[Round, str]:
@@ -404,6 +439,7 @@ RULES: tuple[Callable[[Story, Telling], None], ...] = (
     a_failure_fails_no_round,
     only_a_dead_engine_ends_a_run,
     votes_add_up,
+    matches_are_between_answers,
     records_say_what_happened,
     what_is_decided_follows_from_tokens,
     limits_hold,

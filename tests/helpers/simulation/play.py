@@ -229,13 +229,17 @@ async def _unbroken(story: Story, telling: Telling) -> RunResult | None:
 
 
 def rounds_of(result: RunResult) -> list[Round]:
-    """All rounds of a run, in order: the last one may be the one more aggregation."""
-    return [*result.rounds, *([result.selection] if result.selection else [])]
+    """All rounds of a run, in order: the last ones may be the one more aggregation, or matches."""
+    return list(result.played)
 
 
 def name_of(kind: RoundKind, candidate: Candidate | CandidateStarted) -> str:
     """What its request is called."""
-    return "select" if kind == "selection" else f"r{candidate.round}-c{candidate.index:02}"
+    return (
+        "select"
+        if kind == "selection"
+        else f"{kind[0] if kind == 'match' else 'r'}{candidate.round}-c{candidate.index:02}"
+    )
 
 
 def candidates_in(events: Sequence[Event]) -> dict[str, Candidate]:

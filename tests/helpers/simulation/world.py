@@ -40,6 +40,7 @@ _CHOOSING: tuple[dict[str, Any], ...] = (
     {"select": "first"},
     {"select": "pooled"},
     {"select": "vote", "parents": "distinct"},
+    {"select": "tournament", "n": 4, "answer_budget": 24},  # else answers hardly ever differ
 )
 
 
