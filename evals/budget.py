@@ -22,7 +22,7 @@ TAG_TOKENS = 64
 """Tokens of a candidate beside its budgets, at most: those that end its reasoning, or begin its answer for it."""
 _ENDED: dict[Ended, str] = {
     "finished": "played all rounds",
-    "policy": "were decided before",
+    "policy": "were decided early",
     "set_tokens": "ended where the tokens did",
     "set_deadline_s": "ended where the time did",
     "total_tokens": "ended at a limit of their own",
