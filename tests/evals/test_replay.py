@@ -36,13 +36,13 @@ from rsa.runlog import read_result
 _CHILD = runpy.run_path(str(Path(__file__).with_name("eval_child.py")))
 run, script_of_all, benchmark = (_CHILD[name] for name in ("run", "script", "benchmark"))
 FAILING = _CHILD["FAILING"]
-SETTINGS: dict[str, Any] = {"n": 8, "c": 2, "t": 2, "answer_budget": 32}
+SETTINGS: dict[str, Any] = {"n": 8, "c": 2, "t": 2, "answer_budget": 32, "confidence": "summary"}
 
 
 def script(request: GenerationRequest) -> Script:
     """Candidates of all lengths, which agree more from round to round; some give no answer."""
     rng = random.Random(request.sampling.seed)
-    agreed = rng.random() < 0.5 + 0.2 * ("r0", "r1", "r2", "se").index(request.id[:2])
+    agreed = rng.random() < {"r0": 0.5, "r1": 0.7}.get(request.id[:2], 0.9)
     answer = "1" if agreed else str(rng.randrange(4))
     text = "who knows" if rng.random() < 0.1 else rf"\boxed{{{answer}}}"
     return Script(" ".join(["so"] * rng.randint(1, 60)), text)
@@ -112,6 +112,8 @@ LIVE: list[dict[str, Any]] = [
     {"select": "first"},
     {"select": "pooled"},
     {"select": "pooled", "t": 1},
+    {"select": "weighted"},
+    {"select": "weighted:.5", "t": 0},
     {"select": "first", "stop": ("consensus:.7", "bayes:.9")},
     {"t": 1},
     {"t": 0},
@@ -157,13 +159,16 @@ def test_also_of_candidates_that_fail_or_repeat_themselves(tmp_path: Path, stop:
         assert (outcome.tokens, outcome.failed) == (live.tokens, live.failed)
 
 
-def test_an_aggregation_that_was_recorded_is_the_answer(tmp_path: Path) -> None:
-    folder = evaluated(tmp_path / "out", select="aggregate", t=1)
+@pytest.mark.parametrize("select", ["aggregate", "tournament"])
+def test_what_was_recorded_after_the_last_round_gives_the_answer(tmp_path: Path, select: str) -> None:
+    folder = evaluated(tmp_path / "out", select=select, t=1)
     voted = evaluated(tmp_path / "voted", t=1)
     assert replayed(folder).recorded.answer == read_results(folder).answer
     found = figures(folder, Variant(select="vote"))
     assert found.answer == read_results(voted).answer
-    assert found.tokens == replayed(voted).recorded.tokens
+    assert found.tokens == replayed(voted).recorded.tokens < replayed(folder).recorded.tokens
+    with pytest.raises(ReplayError, match=f"select = {select} needs the model: what was recorded follows round 1"):
+        replayed(folder, Variant(t=0))
 
 
 @pytest.mark.parametrize("tokens", [300, 700, 1100])
@@ -264,6 +269,7 @@ def test_every_combination_is_a_variant() -> None:
         ({"n": 4}, "n = 4 of 8 is for round 0 alone"),
         ({"n": 0, "t": 0}, "n = 0: should be greater than or equal to 1"),
         ({"select": "aggregate"}, "select = aggregate needs the model: select = vote was recorded"),
+        ({"select": "tournament"}, "select = tournament needs the model: select = vote was recorded"),
         ({"stop": ("often",)}, "stop = 'often': no policy is called so"),
         ({"stop": ("decided",), "select": "first"}, "stop = decided is for select = vote"),
         ({"method": "markovian"}, "method = markovian has c = 1, and c = 2 was recorded"),
@@ -310,6 +316,12 @@ def test_rounds_that_were_cut_before_others_decide_again_as_they_did(tmp_path: P
     assert {decision.round for result in results_of(folder) for decision in result.decisions} == {0, 1, 2}
     assert replayed(folder).recorded.answer == read_results(folder).answer
     assert figures(folder, Variant(select="vote")).tokens_ratio == 1
+
+
+def test_how_sure_candidates_were_must_have_been_recorded(tmp_path: Path) -> None:
+    folder = evaluated(tmp_path / "out", t=0, confidence="none")
+    with pytest.raises(ReplayError, match="select = weighted needs the candidates' confidence, which was not recorded"):
+        replayed(folder, Variant(select="weighted"))
 
 
 def test_rounds_that_wrote_no_answers_cannot_be_asked_for_them(tmp_path: Path) -> None:
