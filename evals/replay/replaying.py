@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import anyio.to_thread
 
@@ -117,22 +118,11 @@ class _Replaying:
     async def _take(self, key: str, run: RecordedRun) -> None:
         """One run, by every variant."""
         matcher = Remembering(run.result.config.task, self._math)
-        own = await replay(run, RECORDED, matcher)
-        _check_own(run, own)
+        rerun = await Rerun.of(run, matcher, self._draws)
         self._reproduced += 1
         self._limited += bool(run.result.limits_hit)
-        parts: dict[int, list[RecordedRun]] = {}  # by how many candidates they have
         for tally in self._tallies:
-            n = tally.variant.settings(run.result.config).n
-            if n == run.result.config.n:
-                outcome = own if tally.variant == RECORDED else await replay(run, tally.variant, matcher)
-                measured = await _measure(run, own, outcome, matcher)
-            else:
-                if n not in parts:
-                    parts[n] = await drawn(run, n, self._draws, matcher)
-                again = [(part, await replay(part, tally.variant, matcher)) for part in parts[n]]
-                measured = Measured.mean([await _measure(part, own, outcome, matcher) for part, outcome in again])
-            tally.runs[key].append(measured)
+            tally.runs[key].append(await rerun.by(tally.variant))
 
     def _notes(self, recorded: RecordedEval) -> Iterable[str]:
         results = recorded.results
@@ -154,6 +144,38 @@ class _Replaying:
         recorded = self._tallies[0]
         figures = [tally.figures(recorded, clusters) for tally in self._tallies]
         return _Totals(figures[0], tuple(figures[1:]))
+
+
+class Rerun:
+    """A recorded run whose own policies decided again as they did, for any number of variants.
+
+    own  what it comes to by its own policies.
+    """
+
+    def __init__(self, run: RecordedRun, own: Outcome, matcher: Remembering, draws: int) -> None:
+        self.own = own
+        self._run = run
+        self._matcher = matcher
+        self._draws = draws
+        self._parts: dict[int, list[RecordedRun]] = {}  # by how many candidates they have
+
+    @classmethod
+    async def of(cls, run: RecordedRun, matcher: Remembering, draws: int = DRAWS) -> Self:
+        """Raises ReplayError if its policies do not decide again what they decided."""
+        own = await replay(run, RECORDED, matcher)
+        _check_own(run, own)
+        return cls(run, own, matcher, draws)
+
+    async def by(self, variant: Variant) -> Measured:
+        """What it comes to by a variant. Raises as `replay`."""
+        n = variant.settings(self._run.result.config).n
+        if n == self._run.result.config.n:
+            outcome = self.own if variant == RECORDED else await replay(self._run, variant, self._matcher)
+            return await _measure(self._run, self.own, outcome, self._matcher)
+        if n not in self._parts:
+            self._parts[n] = await drawn(self._run, n, self._draws, self._matcher)
+        again = [(part, await replay(part, variant, self._matcher)) for part in self._parts[n]]
+        return Measured.mean([await _measure(part, self.own, outcome, self._matcher) for part, outcome in again])
 
 
 async def _measure(run: RecordedRun, own: Outcome, outcome: Outcome, matcher: Remembering) -> Measured:
