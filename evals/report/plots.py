@@ -8,10 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from evals.report.reading import Lengths
-from evals.report.svg import DASHED, FIRST, HEIGHT, INK, MUTED, SECOND, THIRD, Colour, Plot, inline, panels, styled
+from evals.report.svg import (
+    DASHED,
+    FIRST,
+    HEIGHT,
+    INK,
+    MUTED,
+    RULE,
+    SECOND,
+    THIRD,
+    Colour,
+    Plot,
+    inline,
+    panels,
+    styled,
+)
 from evals.report.text import percent, short
 from evals.results import RoundStats
 from evals.stats import Estimate
@@ -28,6 +42,20 @@ _ENDINGS: tuple[tuple[Colour, str], ...] = (
     ("second", "■ closed for it at β"),
     ("third", "■ cut off: a budget, a limit or repetition"),
 )
+PointKind = Literal["given up", "no rounds", "rounds", "chosen"]
+_POINTS: dict[PointKind, tuple[str, str, int, str]] = {
+    "given up": (THIRD, "o", 4, "none"),
+    "no rounds": (FIRST, "o", 5, ""),
+    "rounds": (SECOND, "s", 5, ""),
+    "chosen": (INK, "D", 8, ""),
+}
+"""How settings that were tried are drawn: colour, marker, size, and what it is filled with, if not with its colour."""
+_POINT_LEGEND: tuple[tuple[Colour, str], ...] = (
+    ("ink", "◆ chosen"),
+    ("first", "● without rounds"),
+    ("second", "■ with rounds"),
+    ("third", "○ given up, on fewer problems"),
+)
 _NOTHING = Estimate(value=None, problems=0, clusters=0)
 
 
@@ -38,6 +66,15 @@ class _Series:
     marker: str
     line: Any
     values: Sequence[Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Settings that were tried."""
+
+    tokens: float
+    worth: Estimate
+    kind: PointKind
 
 
 def _series(rounds: Sequence[RoundStats]) -> list[_Series]:
@@ -93,6 +130,29 @@ def accuracy_by_tokens(rounds: Sequence[RoundStats]) -> Plot:
     _percent_axis(axes, "score")
     cost = f"{short(x[0])} tokens after round {rounds[0].round}, {short(x[-1])} after round {rounds[-1].round}"
     return _plot(figure, "tokens", "Score against tokens", f"Per problem: {cost}.")
+
+
+@styled
+def accuracy_by_cost(points: Sequence[Point], front: Sequence[tuple[float, Estimate]]) -> Plot:
+    """Settings that were tried, each by what it is worth and what it costs; a line joins those of `front`."""
+    figure, (axes,) = panels()
+    line = [(tokens, each.value) for tokens, each in front if each.value is not None]
+    axes.plot([tokens for tokens, _ in line], [value for _, value in line], color=RULE, linewidth=1.75, zorder=1)
+    for kind, (colour, marker, size, face) in _POINTS.items():
+        there = [(each.tokens, each.worth) for each in points if each.kind == kind and each.worth.value is not None]
+        axes.plot(
+            [tokens for tokens, _ in there], [worth.value or 0.0 for _, worth in there], marker, color=colour,
+            markerfacecolor=face or colour, markersize=size, zorder=3 if kind == "chosen" else 2,
+        )  # fmt: skip
+        for tokens, worth in there if kind == "chosen" else ():
+            if worth.low is not None and worth.high is not None:
+                axes.plot([tokens, tokens], [worth.low, worth.high], color=colour, linewidth=1.25, zorder=3)
+    axes.set_xscale("log")
+    _cost_ticks(axes, [each.tokens for each in points])
+    axes.set_xlabel("tokens generated per problem")
+    _percent_axis(axes, "score")
+    text = f"{len(points)} settings. The line joins those that no cheaper ones beat; the upright one is a 95% interval."
+    return _plot(figure, "cost", "Score against tokens", text, _POINT_LEGEND)
 
 
 @styled
@@ -252,6 +312,17 @@ def _token_ticks(axes: Axes) -> None:
 
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+def _cost_ticks(axes: Axes, tokens: Sequence[float]) -> None:
+    """A few round numbers on a logarithmic axis, and room on both sides."""
+    known = [each for each in tokens if each > 0] or [1.0]
+    low, high = min(known) / 1.25, max(known) * 1.25
+    steps = [factor * 10**power for power in range(10) for factor in (1, 2, 5)]
+    inside = [step for step in steps if low <= step <= high]
+    axes.set_xlim(low, high)
+    axes.set_xticks(inside, [short(step) for step in inside])
+    axes.minorticks_off()
 
 
 def _course(values: Sequence[Estimate]) -> str:

@@ -1,0 +1,105 @@
+"""Which settings are chosen, from what each was worth and what it cost, problem by problem.
+
+Chosen are the cheapest settings that are not measurably worse than the best ones: the paired 95% interval of the
+difference holds 0, and does not reach beyond MOST_LOSS. They must not lose more than that to the settings that one
+starts from either, unless they are measurably better. Where none are sure enough of that, the sample is too small to
+tell, and one stays with what one had, or what gives the same answers for less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evals.stats import CONFIDENCE, DIFFERENCES, Estimate, estimate, mean_of
+
+MOST_LOSS = 0.1
+"""What cheaper settings may cost of the accuracy, at most, to be chosen: the interval says that it is no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """Settings that may be chosen; `values` and `tokens` by problem, the same problems for all options.
+
+    answers  options of which this is the same give the same answers, whatever the problem.
+    """
+
+    name: str
+    answers: str
+    values: Mapping[str, float | None]
+    tokens: Mapping[str, float]
+
+    @property
+    def accuracy(self) -> float:
+        """The mean value; 0 if no problem has one."""
+        return mean_of(list(self.values.values())) or 0.0
+
+    @property
+    def cost(self) -> float:
+        """Mean tokens a problem."""
+        return mean_of(list(self.tokens.values())) or 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen.
+
+    best     the most accurate settings.
+    decided  False: the sample cannot tell, and `chosen` gives the answers of what one started from.
+    loss     of the chosen ones to the best; `gain`: over what one started from. Paired, by problem.
+    """
+
+    chosen: Option
+    best: Option
+    start: Option
+    decided: bool
+    loss: Estimate
+    gain: Estimate
+
+
+def choose(options: Sequence[Option], start: Option, clusters: Mapping[str, str | None] | None = None) -> Choice:
+    """The choice among options; `start` is one of them."""
+    best = min(options, key=lambda option: (-option.accuracy, option.cost))
+    able = [option for option in options if _may_be_chosen(option, best, start, clusters)]
+    same = [option for option in options if option.answers == start.answers]
+    chosen = min(able or same, key=lambda option: (option.cost, -option.accuracy))
+    return Choice(
+        chosen=chosen,
+        best=best,
+        start=start,
+        decided=bool(able),
+        loss=difference(best, chosen, clusters),
+        gain=difference(chosen, start, clusters),
+    )
+
+
+def difference(first: Option, second: Option, clusters: Mapping[str, str | None] | None = None) -> Estimate:
+    """How much better the first is, over the problems that have a value in both."""
+    pairs = {key: (value, second.values.get(key)) for key, value in first.values.items()}
+    known = {key: one - other for key, (one, other) in pairs.items() if one is not None and other is not None}
+    return estimate(known, clusters, DIFFERENCES)
+
+
+def _may_be_chosen(option: Option, best: Option, start: Option, clusters: Mapping[str, str | None] | None) -> bool:
+    loss, behind = difference(best, option, clusters), difference(start, option, clusters)
+    near = option.answers == best.answers or (not _measurable(loss) and most(loss) <= MOST_LOSS)
+    better = _measurable(behind) and (behind.value or 0.0) < 0
+    return near and (option.answers == start.answers or better or most(behind) <= MOST_LOSS)
+
+
+def _measurable(found: Estimate) -> bool:
+    """Whether 0 is outside of the interval."""
+    return found.low is not None and found.high is not None and not found.low <= 0 <= found.high
+
+
+def most(found: Estimate) -> float:
+    """What a difference is at most, at 95%: the end of its interval.
+
+    Where all problems are alike that has no width, and feigns certainty; then as many as may still hide among P
+    problems of which none showed a difference, 1 - 0.05^(1/P), count as lost.
+    """
+    if found.high is None:
+        return DIFFERENCES[1]
+    if found.se == 0:
+        return float((found.value or 0.0) + 1 - (1 - CONFIDENCE) ** (1 / found.clusters))
+    return found.high

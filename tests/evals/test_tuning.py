@@ -1,0 +1,352 @@
+"""Tuning from end to end on the scripted engine: rounds that help and that harm, resumed, with little to spend."""
+
+from __future__ import annotations
+
+import json
+import random
+import runpy
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from sealed import content
+from typer.testing import CliRunner
+
+from engine.api import GenerationRequest
+from engine.errors import EngineClosedError
+from engine.script import Script
+from engine.scripted import ScriptedEngine
+from evals.errors import DataError, EvalError
+from evals.folder import read_eval, read_results
+from evals.replay.replaying import replay_folders
+from evals.replay.variants import Variant
+from evals.tuning.page import write_page
+from evals.tuning.profile import write_profile
+from evals.tuning.records import PROFILE, RECORDINGS, TUNED, Asked, Tuned, read_asked, read_tuned
+from evals.tuning.space import _STOPS_WITHOUT_ROUNDS
+from evals.tuning.table import tuned_lines, unbeaten
+from evals.tuning.tuning import tune
+from rsa.command.cli import app
+from rsa.errors import ConfigError
+from rsa.settings.profiles import load_config
+
+_CHILD = runpy.run_path(str(Path(__file__).with_name("eval_child.py")))
+Dying = _CHILD["Dying"]
+MODEL = "scripted:play.py"
+Play = Callable[[GenerationRequest], Script]
+
+
+def play(*chances: float) -> Play:
+    """A model that is right with these chances, round by round; wrong answers differ."""
+
+    def script(request: GenerationRequest) -> Script:
+        rng = random.Random(request.sampling.seed)
+        right = rng.random() < chances[int(request.id[1])]
+        answer = "1" if right else str(rng.randrange(2, 9))
+        return Script(" ".join(["so"] * rng.randint(5, 20)), rf"\boxed{{{answer}}}")
+
+    return script
+
+
+HELPS, HARMS = play(0.3, 0.9), play(0.8, 0.2)
+
+
+def rows(folder: Path, count: int = 80) -> Path:
+    file = folder / "rows.jsonl"
+    file.write_text(
+        "".join(json.dumps({"question": f"what is number {i}?", "answer": "1"}) + "\n" for i in range(count))
+    )
+    return file
+
+
+def asked(data: Path, **changes: Any) -> Asked:
+    wishes: dict[str, Any] = {
+        "budget": "100k",
+        "settings": {"t": 1, "answer_budget": 32},
+        "axes": {"n": (4,), "c": (2, 1), "beta": (64,), "tau": (32,)},
+    }
+    return Asked.of(MODEL, data=data, **{**wishes, **changes})
+
+
+def tuned(wish: Asked, folder: Path, script: Play, engine: ScriptedEngine | None = None) -> Tuned:
+    return anyio.run(partial(tune, wish, folder, engine=engine or ScriptedEngine(script)))
+
+
+@pytest.fixture(scope="module")
+def helped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tuning of a model that rounds help."""
+    folder = tmp_path_factory.mktemp("tunings") / "helped"
+    tuned(asked(rows(folder.parent)), folder, HELPS)
+    return folder
+
+
+# ---- what comes out
+
+
+def test_rounds_are_found_where_they_help(helped: Path) -> None:
+    found = read_tuned(helped)
+    assert (found.profile["n"], found.profile["t"]) == (4, 1)
+    assert found.decided
+    assert found.trial("n 4, t 0, beta 64").answer.value == pytest.approx(0.5, abs=0.3)
+    assert found.checked is not None
+    prediction, check = found.trial(found.chosen), found.checked
+    assert check.answer.low is not None
+    assert check.answer.high is not None
+    assert prediction.answer.value is not None
+    assert check.answer.low <= prediction.answer.value <= check.answer.high
+    assert check.tokens == pytest.approx(prediction.tokens, rel=0.1)
+
+
+def test_none_are_where_they_harm(tmp_path: Path) -> None:
+    found = tuned(asked(rows(tmp_path)), tmp_path / "out", HARMS)
+    assert (found.decided, found.profile["t"]) == (True, 0)
+    assert (found.gain.low or 0.0) > 0
+    assert found.tokens < 0.7 * found.trial(found.start).tokens
+
+
+def test_the_check_is_an_evaluation_with_the_profile_on_other_problems(helped: Path) -> None:
+    found = read_tuned(helped)
+    assert found.checked is not None
+    check = read_results(helped / found.checked.folder)
+    assert (check.answer, len(check.problems)) == (found.checked.answer, found.checked.problems)
+    recorded = {problem.id for each in recordings(helped) for problem in read_results(each).problems}
+    checking = {problem.id for problem in check.problems}
+    assert checking
+    assert not recorded & checking
+    assert len(recorded) == found.problems
+    profile = load_config(str(helped / PROFILE)) if (helped / PROFILE).exists() else None
+    wanted = load_config(None, {**found.profile, "task": "math", "answers": "every"})
+    assert not check.config.differences(
+        wanted.replace(temperature=0.7, top_p=0.95, top_k=0, min_p=0.0, confidence="summary")
+    )
+    assert profile is None or not profile.differences(load_config(None, found.profile))
+
+
+def test_a_profile_is_read_back_as_it_was_chosen(helped: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(helped, folder)
+    found, wish = read_tuned(folder), read_asked(folder)
+    path = write_profile(folder, wish, found)
+    assert not load_config(str(path)).differences(load_config(None, found.profile))
+    comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any("Expected accuracy" in line for line in comments)
+    assert any(f"rsa tune --resume {folder}" in line for line in comments)
+
+
+def recordings(folder: Path) -> list[Path]:
+    return sorted((folder / RECORDINGS).glob("*/*"))
+
+
+def test_recordings_are_evaluations_like_any_other(helped: Path) -> None:
+    """They replay, and their figures are those of the tuning."""
+    found = read_tuned(helped)
+    (first,) = (helped / RECORDINGS / found.families[0].name).glob("1-8")
+    replays = anyio.run(partial(replay_folders, [first], [Variant(t=0)]))
+    assert replays.replays[0].reproduced == 8
+    assert Path(read_eval(first).source.benchmark or "").is_file()
+    tokens = [read_results(folder).usage.completion_tokens for folder in recordings(helped)]
+    assert found.checked is not None
+    assert found.spent == sum(tokens) + read_results(helped / found.checked.folder).usage.completion_tokens
+    assert found.spent <= found.budget
+
+
+def test_rungs_double_and_halve(helped: Path) -> None:
+    found = read_tuned(helped)
+    assert [rung.problems for rung in found.rungs] == [8, 16, 32, 40]
+    for rung, following in zip(found.rungs, found.rungs[1:], strict=False):
+        assert [place.family for place in following.families] == list(rung.kept)
+        assert found.families[0].name in rung.kept
+    assert {trial.problems for trial in found.trials if trial.stands} == {40}
+
+
+def test_settings_that_are_the_same_run_are_told_once(helped: Path) -> None:
+    names = [trial.name for trial in read_tuned(helped).trials]
+    assert len(set(names)) == len(names)
+    whole = [name for name in names if name.startswith("n 4, t 0")]  # not once for each c
+    assert len(whole) == len(_STOPS_WITHOUT_ROUNDS) + 2, "those that fit the vote, and two that fit weights"
+
+
+def test_a_line_joins_what_no_cheaper_settings_beat(helped: Path) -> None:
+    front = unbeaten(read_tuned(helped).trials)
+    assert len(front) > 1
+    values = [trial.answer.value or 0.0 for trial in front]
+    tokens = [trial.tokens for trial in front]
+    assert values == sorted(set(values))
+    assert tokens == sorted(tokens)
+
+
+def test_the_page_and_the_table_say_what_was_chosen(helped: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(helped, folder)
+    found = read_tuned(folder)
+    write_profile(folder, read_asked(folder), found)
+    page = write_page(folder, found).read_text()
+    assert page.startswith("<!doctype html>")
+    assert all(sentence.split(":")[0] in page for sentence in found.conclusion)
+    assert page.count("<tr><th") >= len(found.trials)
+    assert "<script" not in page
+    assert page == write_page(folder, found).read_text()
+    lines = tuned_lines(found)
+    assert any(line.startswith("chosen") and found.chosen in line for line in lines)
+    assert set(found.conclusion) <= set(lines)
+
+
+# ---- the way there
+
+
+@pytest.mark.parametrize("completions", [30, 200, 500])
+def test_a_tuning_that_broke_off_goes_on_to_the_same(helped: Path, tmp_path: Path, completions: int) -> None:
+    wish = read_asked(helped)
+    with pytest.raises(EngineClosedError):
+        tuned(wish, tmp_path / "out", HELPS, Dying(completions, HELPS))
+    assert not (tmp_path / "out" / TUNED).exists()
+    tuned(wish, tmp_path / "out", HELPS)
+    assert content(tmp_path / "out" / TUNED) == content(helped / TUNED)
+
+
+def test_a_tuning_that_is_done_generates_nothing_more(helped: Path, tmp_path: Path) -> None:
+    shutil.copytree(helped, tmp_path / "out")
+    engine = ScriptedEngine(HELPS)
+    again = tuned(read_asked(helped), tmp_path / "out", HELPS, engine)
+    assert again == read_tuned(helped)
+    assert engine.requests == []
+
+
+def test_a_larger_budget_goes_on_where_the_smaller_one_ended(helped: Path, tmp_path: Path) -> None:
+    large = read_asked(helped)
+    small = large.model_copy(update={"budget": 12_000})
+    first = tuned(small, tmp_path / "out", HELPS)
+    assert first.problems < 40
+    assert first.spent <= small.budget
+    tuned(large, tmp_path / "out", HELPS)
+    assert content(tmp_path / "out" / TUNED) == content(helped / TUNED)
+
+
+def test_a_budget_that_ends_at_once_says_how_much_it_takes(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"`budget` = 4000 ended before 2 families .* give about [\d,]+, or fewer"):
+        tuned(asked(rows(tmp_path), budget=4000), tmp_path / "out", HELPS)
+
+
+def test_a_sample_that_is_too_small_keeps_what_one_started_from(tmp_path: Path) -> None:
+    found = tuned(asked(rows(tmp_path, 16)), tmp_path / "out", play(0.75, 0.8))
+    assert not found.decided
+    assert found.profile["t"] == 1
+    assert "cannot tell them apart" in found.conclusion[0]
+
+
+def test_another_tuning_does_not_go_on_in_its_folder(helped: Path, tmp_path: Path) -> None:
+    shutil.copytree(helped, tmp_path / "out")
+    wish = read_asked(helped)
+    with pytest.raises(EvalError, match="holds another tuning"):
+        tuned(wish.model_copy(update={"settings": {"t": 0}}), tmp_path / "out", HELPS)
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("count", "changes", "says"),
+    [
+        (3, {}, "3 problems cannot tell settings apart: give 16 at least"),
+        (80, {"problems": 12}, "12 problems cannot tell settings apart"),
+        (80, {"budget": "0"}, "budget = 0: should be greater"),
+        (80, {"budget": "much"}, "'much' is no size"),
+        (80, {"axes": {"n": (4,), "c": (8,)}}, "c = 8 is more than n = 4"),
+        (80, {"axes": {"temperature": (1,)}}, "axes = temperature"),
+        (80, {"settings": {"carry": "full"}}, "carry = full contradicts method = rsa"),
+        (80, {"settings": {"limits": {"total_tokens": 500}}}, "would end what is recorded early"),
+        (80, {"stops": (("often",),)}, "stop = 'often': no policy is called so"),
+        (80, {"selects": ("vot",)}, "select = 'vot': no policy is called so"),
+        (80, {"metric": "maths"}, "metric"),
+        (80, {"benchmark": "chain", "metric": "math"}, "the benchmark says how"),
+        (80, {"profile": "papr-8k"}, "papr-8k"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_generated(
+    tmp_path: Path, count: int, changes: dict[str, Any], says: str
+) -> None:
+    engine = ScriptedEngine(HELPS)
+    with pytest.raises((ConfigError, EvalError)) as caught:
+        tuned(asked(rows(tmp_path, count), **changes), tmp_path / "out", HELPS, engine)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert engine.requests == []
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no file"):
+        tuned(asked(tmp_path / "none.jsonl"), tmp_path / "out", HELPS)
+
+
+# ---- the command
+
+PLAY = r"""
+import random
+from engine.script import Script
+
+def script(request):
+    rng = random.Random(request.sampling.seed)
+    right = rng.random() < (0.3, 0.95)[int(request.id[1])]
+    return Script("so it is", r"\boxed{%d}" % (1 if right else rng.randrange(2, 9)))
+"""
+WORDS = ["--n", "4", "--c", "2", "--t", "1", "--beta", "64", "--tau", "32", "--answer-budget", "32"]
+
+
+class Done:
+    """What a command left behind."""
+
+    def __init__(self, *words: str) -> None:
+        result = CliRunner().invoke(app, list(words))
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+        self.code, self.out, self.err = result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("play.py").write_text(PLAY)
+    rows(tmp_path, 40)
+    return tmp_path
+
+
+def test_the_command_writes_a_profile_that_others_take(here: Path) -> None:
+    done = Done("tune", MODEL, "--data", "rows.jsonl", *WORDS, "--out", "out", "--budget", "100k")
+    assert done.code == 0, done.err
+    found = read_tuned(Path("out"))
+    assert done.out.splitlines() == tuned_lines(found)
+    assert done.err.splitlines()[-2:] == ["profile: out/profile.toml", "page: out/tune.html"]
+    assert found.profile["t"] == 1
+    words = ["eval", f"{next(Path('out').glob('rows.toml'))}", "--model", MODEL, "--profile", "out/profile.toml"]
+    fresh = Done(*words, "--seed", "7", "--out", "fresh", "--no-report", "--quiet")
+    assert fresh.code == 0, fresh.err
+    assert read_eval("fresh").config.t == 1
+    again = Done("tune", "--resume", "out", "--json", "--quiet")
+    assert (again.code, again.err) == (0, "")
+    assert Tuned.model_validate_json(again.out) == found
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "no model given: rsa tune MODEL --data FILE"),
+        ([MODEL], "no problems given: --data FILE, or --benchmark NAME"),
+        ([MODEL, "--data", "rows.jsonl", "--limit", "3"], "3 problems cannot tell settings apart: give 16 at least"),
+        ([MODEL, "--data", "rows.jsonl", "--budget", "many"], "budget: 'many' is no size"),
+        ([MODEL, "--benchmark", "chain", "--metric", "math"], "--metric goes with --data alone"),
+        ([MODEL, "--data", "rows.jsonl", "--beta", "64", "--tau", "128"], "tau = 128 is more than beta = 64"),
+        (["--resume", "nowhere"], "holds no tuning"),
+        (["--resume", "nowhere", "--n", "4"], "--resume does not go with --n"),
+        ([MODEL, "--resume", "nowhere"], "--resume does not go with MODEL"),
+    ],
+)
+def test_wrong_usage_is_a_line(here: Path, words: list[str], says: str) -> None:
+    done = Done("tune", *words)
+    assert (done.code, done.out) == (2, "")
+    (line,) = done.err.splitlines()
+    assert line.startswith("error: ")
+    assert says in line
+    assert not Path("runs").exists()
