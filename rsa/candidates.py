@@ -56,6 +56,21 @@ class Candidates:
         )
         return candidate if rollout.cut is None else self.cut(candidate, rollout.cut)
 
+    def not_begun(self, number: int, index: int, read: Sequence[Candidate], status: Status, at_s: float) -> Candidate:
+        """A candidate of a round that ended before it was begun; `read`: whose tails it would have read."""
+        request, _ = self.requests.of(number, "population", index, read)
+        return Candidate(
+            round=number,
+            index=index,
+            parents=tuple(parent.index for parent in read),
+            seed=request.sampling.seed,
+            status=status,
+            prompt_sha256=prompt_sha256(request.messages, request.tools),
+            sampling=request.sampling,
+            started_s=at_s,
+            finished_s=at_s,
+        )
+
     def answer_given(
         self,
         completion: Completion | None,
@@ -82,9 +97,9 @@ class Candidates:
 
     def as_decided(self, candidate: Candidate, decision: Decision | None) -> Candidate:
         """A candidate of a round in which this was decided."""
-        if decision is None or decision.action != "cut" or decision.at is None:
+        if decision is None or decision.action != "cut" or decision.at is None or decision.wave is None:
             return candidate
-        return self.cut(candidate, decision.at)
+        return self.cut(candidate, decision.at) if candidate.index in range(*decision.wave) else candidate
 
     def cut(self, candidate: Candidate, at: int) -> Candidate:
         """What is left of a candidate in a round that was cut at so many tokens, however far it had come: itself if it

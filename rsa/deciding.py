@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engine.api import ModelInfo
 from rsa.answers.equivalence import AnswerMatcher
@@ -37,8 +38,8 @@ class Inside:
     candidates: Candidates
     matcher: AnswerMatcher
 
-    async def at(self, level: int, ended: Sequence[Candidate]) -> Decision | None:
-        """What is decided at a level, by all that had ended then; others among them count as running."""
+    async def at(self, level: int, wave: range, ended: Sequence[Candidate]) -> Decision | None:
+        """What is decided at a level of a wave, by all that had ended then; others among them count as running."""
         config = self.candidates.requests.config
         standing = await standing_at(
             level,
@@ -47,20 +48,26 @@ class Inside:
             last=config.ends_with(self.number),
             matcher=self.matcher,
             uncompared=config.uncompared,
+            wave=wave.start,
         )
         ruling = rule(self.policies, standing)
-        return None if ruling is None else _decision(self.number, ruling.policy, ruling.stop, standing.votes, at=level)
+        if ruling is None:
+            return None
+        place = {"at": level, "wave": (wave.start, wave.stop)}
+        return _decision(self.number, ruling.policy, ruling.stop, standing.votes, **place)
 
     async def again(self, played: Sequence[Candidate], *, decided: bool) -> Decision | None:
         """What was to be decided in a round, by what is recorded of it.
 
         decided  something was: then whom it was to end may have failed since.
         """
-        for level in levels(played) if self.policies else ():
-            if decided or not all(over(candidate, level) for candidate in played):
-                decision = await self.at(level, played)
-                if decision is not None:
-                    return decision
+        for wave in self.candidates.requests.config.wave_ranges if self.policies else ():
+            at_work = played[wave.start : wave.stop]
+            for level in levels(at_work):
+                if decided or wave.stop < len(played) or not all(over(candidate, level) for candidate in at_work):
+                    decision = await self.at(level, wave, played[: wave.stop])
+                    if decision is not None:
+                        return decision
         return None
 
 
@@ -80,13 +87,14 @@ class Deciding:
         self._teller, self._meter, self._log = teller, meter, log
         self._config = candidates.requests.config
         self._inside: Inside | None = None  # of the round that runs, while there is something to ask
+        self._wave = range(0)
         self._ended: list[Candidate] = []
         self._levels: list[int] = []
         self._settled = 0
 
     async def begin(self, number: int, kind: RoundKind) -> Decision | None:
         """Have policies asked in a round that begins. Returns what a resumed run had decided in it: that stands."""
-        self._inside, self._ended, self._settled = None, [], 0
+        self._inside, self._ended = None, []
         self._forget_levels()
         if kind != "population":
             return None
@@ -97,6 +105,11 @@ class Deciding:
             inside = self._asked_in(number)
             self._inside = inside if inside.policies else None
         return found
+
+    def begin_wave(self, wave: range) -> None:
+        """These candidates of the round are at work from now on; those before them have ended."""
+        self._wave, self._settled = wave, 0
+        self._forget_levels()
 
     def take(self, candidate: Candidate) -> None:
         """A candidate of the round has ended."""
@@ -116,9 +129,11 @@ class Deciding:
         assert self._inside is not None
         level = self._settled = heapq.heappop(self._levels)
         self.pending = self._levels[0] if self._levels else None
-        if not running and all(over(candidate, level) for candidate in self._ended):
+        at_work = [candidate for candidate in self._ended if candidate.index in self._wave]
+        later = self._wave.stop < self._config.n
+        if not running and not later and all(over(candidate, level) for candidate in at_work):
             return None
-        return await self._inside.at(level, self._ended)
+        return await self._inside.at(level, self._wave, self._ended)
 
     async def decide(self, decision: Decision) -> None:
         """So it is decided; within a round, nothing more is."""
@@ -127,8 +142,8 @@ class Deciding:
         self.decisions.append(decision)
         await self._teller.emit(PolicyDecided(at_s=self._meter.elapsed_s(), decision=decision))
 
-    async def end(self, number: int) -> None:
-        """Settle the levels that are left of a round in which nobody runs any more, unless a limit ended it."""
+    async def end_wave(self, number: int) -> None:
+        """Settle the levels that are left of a wave of which nobody runs any more, unless a limit ended it."""
         while self.pending is not None and not self._teller.limited_in(number):
             decision = await self.settle(running=False)
             if decision is not None:
@@ -192,12 +207,12 @@ def _by_chance(played: Round, model: ModelInfo) -> bool:
     return any(each.action == "restarted" for completion in completions for each in completion.interruptions)
 
 
-def _decision(number: int, policy: str, stop: Stop, votes: Sequence[Vote], *, at: int | None = None) -> Decision:
+def _decision(number: int, policy: str, stop: Stop, votes: Sequence[Vote], **place: Any) -> Decision:
     return Decision(
         round=number,
         policy=policy,
         action=stop.action,
-        at=at,
         numbers=dict(stop.numbers),
         vote=votes[0] if votes else None,
+        **place,
     )

@@ -20,7 +20,8 @@ degenerate  it was cut off because it kept repeating itself: no answer, and a pa
 failed      the engine failed on it: no answer, never a parent
 cancelled   a limit of the run cut it off; a complete answer it had written by then counts
 cut         a policy of `stop` ended its round while it ran: no answer, a parent like those that ran their course. Its
-            completion has the tokens at which that was decided; those that came before the engine obeyed are left out
+            completion has the tokens at which that was decided; those that came before the engine obeyed are left out.
+            Without a completion: before it began
 """
 RoundKind = Literal["population", "selection", "match"]
 """A round of candidates, the one more aggregation of `select="aggregate"`, or a round of a tournament's matches."""
@@ -112,7 +113,7 @@ class Candidate(Record):
     parents     indices in the previous round whose tails its prompt held, in prompt order; empty in round 0. Of a
                 match, those that it compares, of the last round of candidates.
     prompt_sha256, sampling   of the request that the engine was given; see `rsa.prompts.prompt_sha256`.
-    completion  None if it failed, or if the engine did not end it in time after a limit.
+    completion  None if it failed, if it was not begun, or if the engine did not end it in time after a limit.
     answer      as extracted from the answer section; None if there is none or none was asked for. Of a candidate that
                 calls tools, its calls in words; of a match, the answer that it prefers.
     calls       of tools, with which it ends.
@@ -148,7 +149,8 @@ class Candidate(Record):
 
     def misfit(self, n: int) -> str | None:
         """Why it cannot be one of `n` candidates of a round, whatever it says; None if it can."""
-        if self.status in ("ok", "degenerate", "cut") and (self.completion is None or self.tail is None):
+        begun = self.status in ("ok", "degenerate") or (self.status == "cut" and self.completion is not None)
+        if begun and (self.completion is None or self.tail is None):
             return f"candidate {self.index} of round {self.round} ended without a completion or a tail"
         if not all(0 <= index < n for index in (self.index, *self.parents)):
             return f"candidate {self.index} of round {self.round} names candidates that there are none"
@@ -213,6 +215,8 @@ class Decision(Record):
     at       tokens that candidates had written: those with no more had ended. None for `end`.
     numbers  why, by name.
     vote     the leader then; None if there was none.
+    wave     who was at work: the candidates from the first of these indices to before the second. Those before had
+             ended, those after had not begun. None for `end`.
     """
 
     round: int
@@ -221,6 +225,7 @@ class Decision(Record):
     at: int | None = None
     numbers: dict[str, FiniteFloat] = Field(default_factory=dict)
     vote: Vote | None = None
+    wave: tuple[int, int] | None = None
 
 
 class Round(Record):
@@ -240,9 +245,10 @@ class Round(Record):
 
     @property
     def parents(self) -> tuple[int, ...]:
-        """Who may hand on a tail: candidates that ran their course or were cut, or degenerate ones if there are no
-        others."""
-        return self._with_status("ok", "cut") or self._with_status("degenerate")
+        """Who may hand on a tail: candidates that ran their course or were cut after they had begun, or degenerate ones
+        if there are no others."""
+        well = self._with_status("ok", "cut")
+        return tuple(at for at in well if self.candidates[at].tail is not None) or self._with_status("degenerate")
 
     @property
     def statuses(self) -> dict[Status, int]:

@@ -43,12 +43,12 @@ from rsa.requests import Requests
 from rsa.results import (
     Budgets,
     Candidate,
-    Decision,
     LimitName,
     PooledVote,
     Round,
     RoundKind,
     RunResult,
+    Status,
     StopReason,
     Timings,
 )
@@ -167,26 +167,9 @@ class Run:
         if self.replay is not None:
             self.replay.subsets(number, kind, subsets)
         await self.teller.emit(RoundStarted(at_s=started_s, round=number, kind=kind, subsets=subsets))
-        decision = await self.deciding.begin(number, kind)
-        waiting: list[Rollout] = []
-        for index, parents in enumerate(subsets):
-            done = self.log.finished.get((kind, number, index)) if self.log else None
-            if done is not None:
-                if self.replay is not None:
-                    self.replay.candidate(done, kind, parents, self.rounds)
-                self.meter.spend(done.completion.usage.completion_tokens if done.completion else 0)
-                await self._record(self.candidates.as_decided(done, decision), kind)
-            else:
-                waiting.append(await self._prepare(number, kind, index, parents, decision))
-        await rollouts.play(
-            self.engine,
-            waiting,
-            meter=self.meter,
-            listener=self,
-            progress_every_s=self.progress_every_s,
-            deciding=self.deciding,
-        )
-        await self.deciding.end(number)
+        await self.deciding.begin(number, kind)
+        for wave in self.config.wave_ranges if kind == "population" else (range(len(subsets)),):
+            await self._play_wave(number, kind, wave, subsets)
         decision = self.deciding.within(number)
         ended = (self._ended[kind, number, index] for index in range(len(subsets)))
         candidates = tuple(self.candidates.as_decided(candidate, decision) for candidate in ended)
@@ -214,6 +197,41 @@ class Run:
             )
         )
         return played
+
+    async def _play_wave(self, number: int, kind: RoundKind, wave: range, subsets: tuple[Subset, ...]) -> None:
+        """Those of a round that begin together, unless the round ended before."""
+        decision, left = self.deciding.within(number), self._leaves_out(number, wave)
+        cut = decision.at if decision is not None and decision.wave == (wave.start, wave.stop) else None
+        self.deciding.begin_wave(wave)
+        waiting: list[Rollout] = []
+        for index in wave:
+            done = self.log.finished.get((kind, number, index)) if self.log else None
+            if done is not None:
+                if self.replay is not None:
+                    self.replay.candidate(done, kind, subsets[index], self.rounds)
+                self.meter.spend(done.completion.usage.completion_tokens if done.completion else 0)
+                await self._record(self.candidates.as_decided(done, decision), kind)
+            elif left is not None:
+                read, now = self._read(subsets[index]), self.meter.elapsed_s()
+                await self._record(self.candidates.not_begun(number, index, read, left, now), kind)
+            else:
+                waiting.append(await self._prepare(number, kind, index, subsets[index], cut))
+        await rollouts.play(
+            self.engine,
+            waiting,
+            meter=self.meter,
+            listener=self,
+            progress_every_s=self.progress_every_s,
+            deciding=self.deciding,
+        )
+        await self.deciding.end_wave(number)
+
+    def _leaves_out(self, number: int, wave: range) -> Status | None:
+        """How candidates of a wave end that is not begun any more; None if it is."""
+        decision = self.deciding.within(number)
+        if decision is not None and decision.wave is not None and wave.start >= decision.wave[1]:
+            return "cut"
+        return "cancelled" if wave.start > 0 and self.teller.limited_in(number) else None
 
     async def _reason_to_stop(self, played: Round) -> StopReason | None:
         """Why the run ends with this round; None if another one follows."""
@@ -293,11 +311,8 @@ class Run:
         """Whom a candidate reads: members of the last round."""
         return [self.rounds[-1].candidates[parent] for parent in parents]
 
-    async def _prepare(
-        self, number: int, kind: RoundKind, index: int, parents: Subset, decision: Decision | None
-    ) -> Rollout:
-        """decision: that its round was cut, when it had not ended."""
-        cut = None if decision is None else decision.at
+    async def _prepare(self, number: int, kind: RoundKind, index: int, parents: Subset, cut: int | None) -> Rollout:
+        """cut: the tokens at which its round was cut, when it had not ended."""
         request, length = self.requests.of(number, kind, index, self._read(parents), most=cut)
         rollout = Rollout(
             round=number,

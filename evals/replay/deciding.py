@@ -142,21 +142,10 @@ class _Again:
     async def _within(self, played: Round) -> Round:
         """A round as the policies leave it."""
         recorded = self._recorded_within(played)
-        if self.config.stop and _wants_answers(self.config, played.round):
-            for level in levels(played.candidates):
-                if recorded is None and all(over(candidate, level) for candidate in played.candidates):
-                    continue  # there is nobody left to end
-                standing = await standing_at(
-                    level,
-                    played.candidates,
-                    len(played.candidates),
-                    last=self.config.ends_with(played.round),
-                    matcher=self.matcher,
-                    uncompared=self.config.uncompared,
-                )
-                ruling = rule(self.config.stop, standing)
-                if ruling is not None:
-                    return await self._obeyed(played, ruling, recorded)
+        for wave in self.config.wave_ranges if _wants_answers(self.config, played.round) else ():
+            ruling = await self._ruled(played, wave, recorded)
+            if ruling is not None:
+                return await self._obeyed(played, wave, ruling, recorded)
         if recorded is not None:
             raise ReplayError(
                 f"round {played.round} was cut at {recorded.at} tokens by {recorded.policy}: what came after was never "
@@ -164,11 +153,31 @@ class _Again:
             )
         return played
 
+    async def _ruled(self, played: Round, wave: range, recorded: Decision | None) -> Ruling | None:
+        """What the policies say while the candidates of a wave are at work."""
+        size, at_work = len(played.candidates), played.candidates[wave.start : wave.stop]
+        for level in levels(at_work) if self.config.stop else ():
+            if recorded is None and wave.stop == size and all(over(candidate, level) for candidate in at_work):
+                continue  # there is nobody left to end
+            standing = await standing_at(
+                level,
+                played.candidates[: wave.stop],
+                size,
+                last=self.config.ends_with(played.round),
+                matcher=self.matcher,
+                uncompared=self.config.uncompared,
+                wave=wave.start,
+            )
+            ruling = rule(self.config.stop, standing)
+            if ruling is not None:
+                return ruling
+        return None
+
     def _recorded_within(self, played: Round) -> Decision | None:
         found = [each for each in self.recorded.decisions if each.round == played.round and each.action != "end"]
         return found[0] if found else None
 
-    async def _obeyed(self, played: Round, ruling: Ruling, recorded: Decision | None) -> Round:
+    async def _obeyed(self, played: Round, wave: range, ruling: Ruling, recorded: Decision | None) -> Round:
         standing = ruling.standing
         decision = Decision(
             round=played.round,
@@ -177,11 +186,12 @@ class _Again:
             at=standing.at,
             numbers=dict(ruling.stop.numbers),
             vote=standing.votes[0] if standing.votes else None,
+            wave=(wave.start, wave.stop),
         )
         self.decisions.append(decision)
         if decision == recorded:
             return played
-        candidates = tuple(_cut(candidate, standing.at) for candidate in played.candidates)
+        candidates = tuple(_cut(each, wave, standing.at) for each in played.candidates)
         counted = await count_votes(candidates, self.matcher, self.config.uncompared)
         return played.model_copy(update={"candidates": candidates, "votes": counted})
 
@@ -259,16 +269,17 @@ def _tokens(candidate: Candidate) -> int:
     return candidate.completion.usage.completion_tokens if candidate.completion else 0
 
 
-def _cut(candidate: Candidate, at: int) -> Candidate:
-    """What a round that is cut leaves of a candidate, as `rsa.candidates` has it, but for its texts: nobody reads them
-    here."""
-    completion = candidate.completion
-    if completion is None or over(candidate, at):
+def _cut(candidate: Candidate, wave: range, at: int) -> Candidate:
+    """What a round that is cut, while this wave is at work, leaves of a candidate, as `rsa.candidates` has it, but for
+    its texts: nobody reads them here."""
+    completion, nothing = candidate.completion, {"answer": None, "calls": (), "check": None, "confidence": None}
+    if candidate.index >= wave.stop:
+        return candidate.model_copy(update={"status": "cut", "completion": None, "tail": None, **nothing})
+    if candidate.index < wave.start or completion is None or over(candidate, at):
         return candidate
     usage = completion.usage
     sizes = {"completion_tokens": at, "reasoning_tokens": min(at, usage.reasoning_tokens)}
     short = completion.model_copy(
         update={"token_ids": completion.token_ids[:at], "usage": usage.model_copy(update=sizes)}
     )
-    nothing = {"answer": None, "calls": (), "check": None, "confidence": None}
     return candidate.model_copy(update={"status": "cut", "completion": short, **nothing})

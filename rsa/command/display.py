@@ -251,7 +251,8 @@ def _candidate_line(candidate: Candidate, kind: RoundKind) -> str:
     if kind == "match":
         where = f"  candidates {' and '.join(map(str, candidate.parents))}"
     if candidate.completion is None:
-        return f"{where}: {candidate.status}{f': {candidate.error}' if candidate.error else ''}"
+        status = "not begun" if candidate.status == "cut" else candidate.status
+        return f"{where}: {status}{f': {candidate.error}' if candidate.error else ''}"
     parts = [
         f"{candidate.completion.usage.completion_tokens} tokens",
         _budget_reached(candidate, candidate.completion),

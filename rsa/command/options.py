@@ -174,6 +174,10 @@ class SettingFlags:
             autocompletion=_policies("stop"),
         ),
     ]
+    waves: Annotated[
+        str | None,
+        _flag(default="all at once", metavar="N[,...]", help="Candidates of a round that begin together: 4,4,8."),
+    ]
     parents: Annotated[
         str | None,
         _flag(

@@ -118,8 +118,8 @@ class Progress:
 
     def _cut(self, decision: Decision) -> None:
         """Who had ended with more tokens than a round was cut at does not count as ended."""
-        if decision.action == "cut" and decision.at is not None and decision.round == self.round:
-            for row in self.rows:
+        if decision.action == "cut" and decision.at is not None and decision.wave and decision.round == self.round:
+            for row in self.rows[slice(*decision.wave)]:
                 if row.status == "ok" and row.tokens > decision.at:
                     row.status, row.answer, row.check = "cut", None, None
 

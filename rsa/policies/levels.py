@@ -51,14 +51,17 @@ async def standing_at(
     last: bool,
     matcher: AnswerMatcher,
     uncompared: Collection[str] = (),
+    wave: int = 0,
 ) -> Standing:
     """How a round of `n` stands at a level.
 
     candidates  that have ended, in the order of their indices: all that have by then. Others among them count as
                 running.
     last        no other round is planned after it.
+    wave        index of the first candidate of the wave that is at work: those before it have ended, however long.
     """
-    ended = [each for each in candidates if (tokens := ended_with(each)) is not None and tokens <= at]
+    ends = ((each, ended_with(each)) for each in candidates)
+    ended = [each for each, tokens in ends if tokens is not None and (tokens <= at or each.index < wave)]
     gone = {candidate.index for candidate in ended}
     return Standing(
         n=n,

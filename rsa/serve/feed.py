@@ -125,7 +125,7 @@ def _small(event: Event) -> Small:
         case PolicyDecided():
             decision = event.decision
             return {
-                **decision.model_dump(mode="json", include={"round", "policy", "action", "at", "numbers"}),
+                **decision.model_dump(mode="json", include={"round", "policy", "action", "at", "wave", "numbers"}),
                 "vote": None if decision.vote is None else _vote(decision.vote),
                 "words": in_words(decision),
             }

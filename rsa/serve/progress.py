@@ -85,6 +85,8 @@ class ProgressLines:
                 return f"{who} failed: {candidate.error}.\n"
             case "degenerate":
                 return f"{who} repeated itself and was cut off after {tokens:,} tokens.\n"
+            case "cut" if candidate.completion is None:
+                return f"{who} was not begun: it was not waited for.\n"
             case "cut":
                 return f"{who} was cut short at {tokens:,} tokens: it was not waited for.\n"
             case _ if candidate.answer is None:

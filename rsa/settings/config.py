@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -126,6 +127,8 @@ class RSAConfig(_Settings):
                        `rsa.policies.selecting`.
     stop               when a round or the run may end before it is whole: policies, or one text with commas between
                        them; see `rsa.policies.stopping`. None of them: the plain method.
+    waves              how many candidates of a round are begun together, wave after wave, each when the one before has
+                       ended; together they are n. Empty: all at once. Later waves may be spared by policies of `stop`.
     parents            whose tails a candidate reads: `uniform`, as in the paper, `confident` (the surer the likelier),
                        `distinct` (different answers first); see `rsa.policies.parents`.
     carry              what a candidate hands on: `reasoning` (its tail), `answer_or_reasoning` (its answer
@@ -158,6 +161,7 @@ class RSAConfig(_Settings):
     seed: int = Field(0, ge=0, lt=2**64)
     select: str = "vote"
     stop: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
+    waves: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split)] = ()
     parents: str = "uniform"
     carry: Carry = "reasoning"
     task: str = Field("math", min_length=1)
@@ -192,6 +196,11 @@ class RSAConfig(_Settings):
             raise ConfigError(
                 f"c = {shown(self.c)} is more than n = {self.n}: a round of {self.n} cannot give {shown(self.c)} "
                 "different tails; lower c or raise n"
+            )
+        if self.waves and sum(self.waves) != self.n:
+            raise ConfigError(
+                f"waves = {','.join(map(str, self.waves))} are {sum(self.waves)} candidates, not n = {self.n}: "
+                "change one of them"
             )
         if self.tau > self.beta:
             raise ConfigError(
@@ -236,6 +245,12 @@ class RSAConfig(_Settings):
         """Whether any candidate reads C tails: in rounds after round 0, or in the last aggregation, which there may be
         without such rounds."""
         return self.t > 0 or registry.select_policy(self.select).aggregates
+
+    @property
+    def wave_ranges(self) -> tuple[range, ...]:
+        """Indices of the candidates of a round that are begun together."""
+        ends = list(accumulate(self.waves or (self.n,)))
+        return tuple(range(end - size, end) for end, size in zip(ends, self.waves or (self.n,), strict=True))
 
     def ends_with(self, number: int) -> bool:
         """Whether a round is the last that is planned: no other one reads it."""

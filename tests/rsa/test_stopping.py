@@ -31,6 +31,8 @@ N = 6
 SETTINGS: dict[str, Any] = {"n": N, "c": 2, "t": 0, "beta": 600, "tau": 16, "answer_budget": 32}
 TIMES = {"at_s", "started_s", "finished_s", "wall_s", "started_at"}
 OVER_ROUNDS: dict[str, Any] = {"t": 2, "answers": "every", "stop": "beta:.8"}
+IN_WAVES: dict[str, Any] = {**OVER_ROUNDS, "waves": "2,3,1"}
+KINDS = st.sampled_from([{"stop": "decided"}, OVER_ROUNDS, IN_WAVES])
 
 
 def timeless(value: Any) -> Any:
@@ -108,7 +110,12 @@ def test_stories_above_are_of_both_kinds() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 500), speeds=SPEEDS, rows=ROWS, more=st.sampled_from([{"stop": "decided"}, OVER_ROUNDS]))
+@given(
+    seed=st.integers(0, 500),
+    speeds=SPEEDS,
+    rows=ROWS,
+    more=st.sampled_from([{"stop": "decided"}, OVER_ROUNDS, IN_WAVES]),
+)
 def test_who_is_quick_changes_nothing(seed: int, speeds: list[int], rows: int | None, more: dict[str, Any]) -> None:
     assert outcome(solve(at_speed(speeds, rows), seed=seed, **more)) == outcome(solve(seed=seed, **more))
 
@@ -166,6 +173,53 @@ async def test_rows_of_a_model_that_run_together_or_in_a_queue_are_cut_to_the_sa
         assert (one.status, one.answer, one.tail) == (other.status, other.answer, other.tail)
 
 
+# ---- waves
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 500), sizes=st.lists(st.integers(1, 3), min_size=1, max_size=N))
+def test_waves_change_no_answer_and_never_cost_more_than_the_whole_round(seed: int, sizes: list[int]) -> None:
+    waves = [size for at, size in enumerate(sizes) if sum(sizes[: at + 1]) <= N]
+    waves += [N - sum(waves)] if sum(waves) < N else []
+    whole, plain = solve(seed=seed), solve(seed=seed, waves=waves)
+    assert [each.completion for each in plain.rounds[0].candidates] == [
+        each.completion for each in whole.rounds[0].candidates
+    ]
+    found = solve(seed=seed, waves=waves, stop="decided")
+    assert found.answer == whole.answer
+    assert found.usage.completion_tokens <= whole.usage.completion_tokens
+
+
+def test_a_wave_that_is_not_needed_is_not_begun() -> None:
+    engine = ScriptedEngine(lambda request: Script("abc" * number(request), r"\boxed{7}"))
+    result = solve(engine, waves=(2, 2, 2), stop="beta:.9", t=1, answers="every")
+    assert [request.id for request in engine.requests] == [f"r{at}-c0{index}" for at in (0, 1) for index in range(4)]
+    first, last = result.rounds
+    assert first.statuses == {"ok": 3, "cut": 3}, "three agree, which is likely enough"
+    assert [each.wave for each in result.decisions] == [(2, 4), (2, 4)]
+    assert [each.completion is None for each in first.candidates] == [False] * 4 + [True] * 2
+    assert {parent for each in last.candidates for parent in each.parents} <= {0, 1, 2, 3}, (
+        "who wrote nothing is unread"
+    )
+    assert last.candidates[5].prompt_sha256 == last.candidates[5].prompt_sha256 != ""
+
+
+def test_a_candidate_of_an_earlier_wave_has_ended_however_long_it_was() -> None:
+    def script(request: GenerationRequest) -> Script:
+        return Script("long" * (30 if number(request) == 0 else 1), r"\boxed{7}")
+
+    result = solve(ScriptedEngine(script), n=4, waves=(1, 3), stop="decided")
+    assert result.rounds[0].candidates[0].answer == "7"
+    assert result.decisions == (), "the three that are short end at once"
+    assert solve(ScriptedEngine(script), n=4, waves=(1, 1, 2), stop="beta:.8").rounds[0].statuses == {"ok": 2, "cut": 2}
+
+
+def test_a_limit_leaves_out_the_waves_that_follow() -> None:
+    result = solve(waves=(3, 3), limits={"total_tokens": 300}, seed=1)
+    assert result.stopped_because == "total_tokens"
+    assert [each.status for each in result.rounds[0].candidates[3:]] == ["cancelled"] * 3
+
+
 # ---- parents
 
 
@@ -221,6 +275,8 @@ def broken_off(folder: Path, copy: Path, lines: int) -> Path:
         (3, {"stop": "decided"}),
         pytest.param(9, {"stop": "decided"}, marks=pytest.mark.thorough),
         pytest.param(4, OVER_ROUNDS, marks=pytest.mark.thorough),
+        pytest.param(4, IN_WAVES, marks=pytest.mark.thorough),
+        (3, {"stop": "decided", "waves": "3,3"}),
     ],
 )
 @pytest.mark.parametrize("rows", [None, 2])

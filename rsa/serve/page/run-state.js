@@ -97,8 +97,8 @@ const TAKERS = {
 };
 
 /** Who had ended with more tokens than a round was cut at does not count as ended. */
-function cut(run, { round, at }) {
-  for (const candidate of roundOf(run, { kind: "population", round })?.candidates ?? []) {
+function cut(run, { round, at, wave }) {
+  for (const candidate of roundOf(run, { kind: "population", round })?.candidates.slice(...wave) ?? []) {
     if (candidate.status === "ok" && candidate.tokens > at) Object.assign(candidate, { status: "cut", answer: null, check: null });
   }
 }

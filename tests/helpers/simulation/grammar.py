@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
-from simulation.play import Process, candidates_in, cut_short, name_of, tokens_of
+from simulation.play import Process, candidates_in, cut_short, name_of, not_begun, tokens_of
 
 from rsa import Candidate
 from rsa.events import (
@@ -55,7 +55,7 @@ class _Reading:
         self.rounds: list[RoundFinished] = []
         self.started: set[int] = set()
         self.ended: dict[int, Candidate] = {}
-        self.cut_at: int | None = None
+        self.was_cut: Decision | None = None
         self.limits: set[tuple[str, int, str]] = set()
         self.last_round = self.finished = False
 
@@ -112,7 +112,7 @@ class _Reading:
         else:
             assert len(event.subsets) == (self.n if event.kind == "population" else 1), "a round of another size"
         self.open, self.subsets = (event.kind, event.round), event.subsets
-        self.started, self.ended, self.cut_at = set(), {}, None
+        self.started, self.ended, self.was_cut = set(), {}, None
 
     def start(self, event: CandidateStarted) -> None:
         name = self.inside((event.kind, event.round), event.index)
@@ -125,19 +125,20 @@ class _Reading:
         at, name = event.candidate.index, name_of(event.kind, event.candidate)
         self.inside((event.kind, event.candidate.round), at)
         assert at not in self.ended, f"{name} finished twice"
-        assert at in self.started or name in self.known, f"{name} finished before it started"
+        begun = at in self.started or name in self.known
+        assert begun or not_begun(event.candidate), f"{name} finished before it started"
         self.ended[at] = event.candidate
 
     def cut(self, decision: Decision) -> None:
         assert self.open == ("population", decision.round), f"{decision} within {self.open}"
-        assert self.cut_at is None, f"round {decision.round} is cut twice"
+        assert self.was_cut is None, f"round {decision.round} is cut twice"
         assert not any(candidate.status == "cut" for candidate in self.ended.values()), "somebody was cut before"
-        self.cut_at = decision.at
+        self.was_cut = decision
 
     def close(self, event: RoundFinished) -> None:
         assert self.open == (event.kind, event.round), f"round {event.round} ends within {self.open}"
-        candidates = [cut_short(self.ended[at], self.cut_at) for at in range(len(self.subsets))]
-        assert self.cut_at is not None or not any(each.status == "cut" for each in candidates), "who cut them?"
+        candidates = [cut_short(self.ended[at], self.was_cut) for at in range(len(self.subsets))]
+        assert self.was_cut is not None or not any(each.status == "cut" for each in candidates), "who cut them?"
         statuses = Counter(candidate.status for candidate in candidates)
         assert event.statuses == statuses, f"{event.statuses} is told of {dict(statuses)}"
         assert event.usage.completion_tokens == tokens_of(candidates), "tokens of the round do not add up"

@@ -21,6 +21,7 @@ from simulation.play import (
     cut_short,
     loops_within,
     name_of,
+    not_begun,
     rounds_of,
     tokens_of,
 )
@@ -128,7 +129,7 @@ def failed_candidates_are_neither_parents_nor_answers(story: Story, telling: Tel
     for result in _results(telling):
         rounds = rounds_of(result)
         for before, played in pairwise([each for each in rounds if each.kind != "match"]):
-            well = [each.index for each in before.candidates if each.status in ("ok", "cut")]
+            well = [each.index for each in before.candidates if each.status in ("ok", "cut") and not not_begun(each)]
             allowed = set(well or [each.index for each in before.candidates if each.status == "degenerate"])
             for candidate in played.candidates:
                 assert set(candidate.parents) <= allowed, f"{name_of(played.kind, candidate)} reads {candidate.parents}"
@@ -268,6 +269,9 @@ def records_say_what_happened(story: Story, telling: Telling) -> None:
         for played in rounds:
             for each in played.candidates:
                 name = name_of(played.kind, each)
+                assert name in asked or not_begun(each), f"{name} was never asked for"
+                if name not in asked:
+                    continue
                 request = asked[name]
                 assert each.sampling == _unbounded(request).sampling, f"{name} was drawn otherwise"
                 assert each.prompt_sha256 == prompt_sha256(request.messages) or story.world.limited, f"{name}'s prompt"
@@ -278,8 +282,8 @@ def records_say_what_happened(story: Story, telling: Telling) -> None:
 
 
 def _hung(candidate: Candidate) -> bool:
-    """Cut off by a limit, and the engine did not even say so."""
-    return candidate.status == "cancelled" and candidate.completion is None
+    """Cut off by a limit, and the engine did not even say so; or ended in another process before it began."""
+    return not_begun(candidate)
 
 
 # ---- policies
@@ -298,8 +302,10 @@ def what_is_decided_follows_from_tokens(story: Story, telling: Telling) -> None:
             cut = [each for each in played.candidates if each.status == "cut"]
             assert not cut or found, f"round {played.round} is cut, and nobody says so"
             for each in cut:
-                assert each.completion is not None
-                assert len(each.completion.token_ids) == found[0].at, f"candidate {each.index} was cut elsewhere"
+                first, end = found[0].wave or (0, 0)
+                assert first <= each.index, f"candidate {each.index} had ended"
+                assert (each.completion is None) == (each.index >= end), f"candidate {each.index} was cut elsewhere"
+                assert not_begun(each) or tokens_of([each]) == found[0].at, f"candidate {each.index} was cut elsewhere"
             if played.round not in limited:
                 answers_now = played.round == config.t or config.answers_every_round
                 _check_decision(played, story.world.cuts if answers_now else (), found, config)
@@ -307,13 +313,19 @@ def what_is_decided_follows_from_tokens(story: Story, telling: Telling) -> None:
 
 def _check_decision(played: Round, policies: Sequence[str], found: Sequence[Decision], config: RSAConfig) -> None:
     """It is the first that any policy has to take, in the order of tokens."""
-    ends = {each.index: tokens_of([each]) for each in played.candidates if each.status == "ok"}
-    for level in sorted(set(ends.values())):
-        said = {each.index: each.answer for each in played.candidates if ends.get(each.index, level + 1) <= level}
-        due = [policy for policy in policies if _stops(policy, played, said, config)]
-        if due and (found or not all(_is_over(each, level) for each in played.candidates)):
-            assert [(each.policy, each.at) for each in found] == [(due[0], level)], f"{due} at {level}, not {found}"
-            return
+    first = 0
+    for size in config.waves or (config.n,):
+        at_work, end = played.candidates[first : first + size], first + size
+        before = {each.index: each.answer for each in played.candidates[:first] if each.status == "ok"}
+        ends = {each.index: tokens_of([each]) for each in at_work if each.status == "ok"}
+        for level in sorted(set(ends.values())):
+            said = {each.index: each.answer for each in at_work if ends.get(each.index, level + 1) <= level}
+            due = [policy for policy in policies if _stops(policy, played, before | said, config)]
+            if due and (found or end < config.n or not all(_is_over(each, level) for each in at_work)):
+                decided = [(each.policy, each.at, each.wave) for each in found]
+                assert decided == [(due[0], level, (first, end))], f"{due} at {level}, not {found}"
+                return
+        first = end
     assert not found, f"{found} does not follow"
 
 
@@ -396,7 +408,7 @@ def _check_log(log: list[Event], last: Process) -> None:
         assert any(each.status == "failed" for each in again), f"{key} is logged twice"
     if last.result is not None and last.ended == "finished":
         known = candidates_in(log)
-        cuts = {event.decision.round: event.decision.at for event in log if _is_cut(event)}
+        cuts = {event.decision.round: event.decision for event in log if _is_cut(event)}
         known = {name: cut_short(one, cuts.get(one.round)) for name, one in known.items()}
         told = {name_of(each.kind, one): one for each in rounds_of(last.result) for one in each.candidates}
         differ = [name for name in known | told if _counted(known.get(name)) != _counted(told.get(name))]

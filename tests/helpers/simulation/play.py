@@ -33,7 +33,7 @@ from rsa import (
 )
 from rsa.degenerate import DegenerationMonitor
 from rsa.events import CandidateFinished, CandidateStarted, Event
-from rsa.results import RoundKind
+from rsa.results import Decision, RoundKind
 
 Ended = Literal["finished", "no candidates", "left", "broken", "refused"]
 """How a process ended: with a result, since a whole round failed, left by its reader, by its engine's end, or before
@@ -254,15 +254,23 @@ def candidates_in(events: Sequence[Event]) -> dict[str, Candidate]:
     return found
 
 
+def not_begun(candidate: Candidate) -> bool:
+    """It is of a wave that was left out."""
+    return candidate.status in ("cut", "cancelled") and candidate.completion is None
+
+
 def tokens_of(candidates: Sequence[Candidate]) -> int:
     """All that they generated."""
     return sum(each.completion.usage.completion_tokens for each in candidates if each.completion)
 
 
-def cut_short(candidate: Candidate, at: int | None) -> Candidate:
-    """What is left of it, as far as it is counted, in a round that was cut at so many tokens; None: it was not."""
+def cut_short(candidate: Candidate, cut: Decision | None) -> Candidate:
+    """What is left of it, as far as it is counted, in a round of which this was decided."""
     completion = candidate.completion
-    if at is None or completion is None or candidate.status not in ("ok", "degenerate"):
+    if cut is None or completion is None or candidate.status not in ("ok", "degenerate"):
+        return candidate
+    at, wave = cut.at or 0, cut.wave or (0, 0)
+    if not wave[0] <= candidate.index < wave[1]:
         return candidate
     if completion.usage.completion_tokens <= at or loops_within(completion.token_ids, at):
         return candidate

@@ -132,7 +132,15 @@ def drawn(choices: Choices) -> World:
         "context_tokens": choices.of((None, None, None, 900, 600)),
     }
     problems = tuple(Problem(f"why {number}?") for number in range(1 + choices.one_in(6)))
-    return World(settings, model, dice=choices.pick(1000), failing=choices.of((0, 0, 4, 2, 1)), problems=problems)
+    dice, failing = choices.pick(1000), choices.of((0, 0, 4, 2, 1))
+    settings["waves"] = _waves(choices, settings["n"])
+    return World(settings, model, dice=dice, failing=failing, problems=problems)
+
+
+def _waves(choices: Choices, n: int) -> tuple[int, ...]:
+    """Mostly all at once."""
+    first = choices.of((0, 0, 0, *range(1, n)))
+    return (first, n - first) if first else ()
 
 
 def _limits(choices: Choices) -> dict[str, Any]:
