@@ -35,7 +35,7 @@ class _Event(Record):
 
 
 class _RoundEvent(_Event):
-    """An event of a round; `kind`: of the population, or the one more aggregation of `select="aggregate"`."""
+    """An event of a round; `kind` as of `rsa.results.Round`."""
 
     round: int
     kind: RoundKind = "population"

@@ -207,8 +207,8 @@ def _begins(event: RoundStarted) -> str:
 
 def _ends(event: RoundFinished) -> str:
     if event.kind == "match":
-        told = [f"{in_a_line(vote.answer)} preferred {plural(vote.count, 'time')}" for vote in event.votes]
-        return f"matches done: {listed(told, 3) if told else 'none says which answer is better'}"
+        told = [f"{in_a_line(vote.answer)} ({plural(vote.count, 'time')})" for vote in event.votes]
+        return f"matches done: {f'preferred {listed(told, 3)}' if told else 'none says which answer is better'}"
     return f"round {event.round} done: {_votes(event)}"
 
 
@@ -265,7 +265,7 @@ def _candidate_line(candidate: Candidate, kind: RoundKind) -> str:
 
 def _answer(candidate: Candidate, kind: RoundKind) -> str:
     if candidate.answer is None:
-        return _silence(candidate)
+        return "prefers neither" if kind == "match" and candidate.status == "ok" else _silence(candidate)
     what = "prefers" if kind == "match" else "answer"
     return f"{what} {marked(candidate.answer, candidate.check)}"
 

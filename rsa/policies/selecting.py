@@ -78,7 +78,7 @@ class SelectPolicy:
         return ()
 
     def why(self, played: Played) -> str:
-        """What it went by, in a sentence for people, where the votes of a round do not say it; else the empty text.
+        """What it went by, in a sentence for people, where that is not the votes of a round; else the empty text.
         The last of `played.rounds` has votes."""
         return ""
 
@@ -113,6 +113,8 @@ class Weighted(SelectPolicy):
 
     def why(self, played: Played) -> str:
         last = played.rounds[-1]
+        if len(last.votes) == 1:
+            return ""
         weights = self.weights(last)
         order = sorted(range(len(weights)), key=lambda place: -weights[place])
         shares = [f"{_brief(last.votes[place].answer)} has {weights[place] / sum(weights):.0%}" for place in order]
@@ -133,7 +135,7 @@ class Pooled(SelectPolicy):
         return played.rounds[number].candidates[index]
 
     def why(self, played: Played) -> str:
-        if not played.pooled:
+        if len(played.pooled) < 2:
             return ""
         votes = [f"{_brief(vote.answer)} has {vote.count}" for vote in played.pooled]
         return f"of {played.pooled[0].of} votes of all rounds, {listed(votes, _SHOWN_ANSWERS)}"

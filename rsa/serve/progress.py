@@ -99,7 +99,7 @@ class ProgressLines:
 
 def _outcome(event: RoundFinished) -> str:
     if event.kind == "match":
-        told = [f"{_short(vote.answer)} {plural(vote.count, 'time')}" for vote in event.votes]
+        told = [f"{_short(vote.answer)} ({plural(vote.count, 'time')})" for vote in event.votes]
         return f"Preferred: {listed(told, SHOWN_VOTES, '; ')}.\n" if told else "No judgement says which is better.\n"
     if not event.votes:
         return "No attempt gave an answer.\n" if event.asked else ""

@@ -21,13 +21,15 @@ from engine.scripted import Script, ScriptedEngine
 from evals.report import write_report
 from rsa import MarkovianRSA, Problem, PromptError, RSAConfig, RunFolderError, RunResult, Tool
 from rsa.answers.verdicts import preferred
-from rsa.command.display import result_lines
+from rsa.command.display import describe, result_lines
 from rsa.policies import tournament
 from rsa.policies.registry import select_policy
 from rsa.policies.selecting import Played, choose
 from rsa.prompts import load_prompts
 from rsa.requests import MATCH_BETA
 from rsa.results import Candidate, Round, Tail, Vote
+from rsa.serve.feed import Feed
+from rsa.serve.progress import ProgressLines
 from rsa.settings import resources
 from rsa.tails import match_prompt, shown_answer
 
@@ -377,6 +379,40 @@ def test_a_tournament_that_does_not_follow_is_refused(tmp_path: Path, change: An
     assert solve(ScriptedEngine(script), out=tmp_path / "run", resume=True) == whole
     with pytest.raises(RunFolderError, match=re.escape(says)):
         solve(ScriptedEngine(script), out=changed(tmp_path / "run", change), resume=True)
+
+
+WORDS = [
+    (
+        "round_started",
+        "2 matches between answers of the last round, each judged in both orders",
+        "Answers of the last round are compared in pairs: 4 judgements.\n",
+    ),
+    (
+        "candidate_finished",
+        "  candidates 7 and 3: 13 tokens, prefers 3",
+        "Judgement 4: 13 tokens, prefers 3.\n",
+    ),
+    (
+        "round_finished",
+        "matches done: preferred 4 (2 times), 3 (2 times)",
+        "Preferred: 4 (2 times); 3 (2 times).\n",
+    ),
+]
+
+
+@pytest.mark.anyio
+async def test_matches_in_words() -> None:
+    """A line of `rsa solve`, and one of what streams of the server carry, of events of the first round of matches."""
+    lines, feed, shown = ProgressLines(), Feed(), []
+    async with MarkovianRSA(ScriptedEngine(script), config=RSAConfig(**{**SMALL, "t": 0})).stream("why?") as events:
+        async for event in events:
+            told, small = (event.type, describe(event) or "", lines.feed(event)), feed.take(event)
+            if getattr(event, "kind", "") == "match" and event.type in {kind for kind, *_ in WORDS}:
+                shown.append(told)
+                assert small[0]["kind"] == "match"
+            if event.type == "run_finished":
+                assert small[0]["chosen"].startswith("chosen by tournament: of the points of ")
+    assert set(WORDS) <= set(shown)
 
 
 def test_a_report_shows_the_matches(tmp_path: Path) -> None:
