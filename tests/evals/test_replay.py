@@ -269,7 +269,6 @@ def test_every_combination_is_a_variant() -> None:
         ({"n": 9, "t": 0}, "n = 9 is more than was generated, which is n = 8"),
         ({"n": 4}, "n = 4 of 8 is for round 0 alone"),
         ({"n": 0, "t": 0}, "n = 0: should be greater than or equal to 1"),
-        ({"select": "tournament"}, "select = tournament needs the model: select = vote was recorded"),
         ({"select": "aggregate"}, "select = aggregate needs the model: select = vote was recorded"),
         ({"select": "tournament"}, "select = tournament needs the model: select = vote was recorded"),
         ({"stop": ("often",)}, "stop = 'often': no policy is called so"),
