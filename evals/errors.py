@@ -43,4 +43,9 @@ class OtherEvalError(ResultsError):
 
 
 class ReplayError(ResultsError):
-    """What was recorded does not say how that would have ended: it was never generated, or the record is not whole."""
+    """What was recorded does not say how that would have ended: it was never generated, or the record is not whole;
+    `why` alone, without where and without what to do."""
+
+    def __init__(self, message: str, why: str = "") -> None:
+        super().__init__(message)
+        self.why = why or message

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
 
 from engine.api import Completion, Interruption, ModelInfo, SamplingParams, ToolCall, Usage
 from rsa.settings.config import RSAConfig
@@ -169,7 +169,7 @@ class Vote(Record):
     answer: str
     calls: tuple[ToolCall, ...] = ()
     candidates: tuple[int, ...]
-    of: int
+    of: PositiveInt
     check: Check | None = None
 
     @property
@@ -193,7 +193,7 @@ class PooledVote(Record):
     answer: str
     calls: tuple[ToolCall, ...] = ()
     members: tuple[tuple[int, int], ...]
-    of: int
+    of: PositiveInt
 
     @property
     def count(self) -> int:

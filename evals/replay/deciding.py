@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -62,13 +63,22 @@ class Outcome:
 
 
 class Remembering(AnswerMatcher):
-    """Compares two answers once, however often they are asked about: a replay counts the same votes again and again."""
+    """Compares two answers once, however often they are asked about: a replay counts the same votes again and again.
 
-    def __init__(self, task: str, math: MathWorkers) -> None:
+    rounds  whose votes are believed, and none of their answers is compared: thousands of runs take no longer than it
+            takes to read them. (A live run compares with the earliest answer of a group that it has by then, which may
+            differ for answers that are the same as another one and not as each other.)
+    """
+
+    def __init__(self, task: str, math: MathWorkers, rounds: Sequence[Round] = ()) -> None:
         super().__init__(load_prompts(task).answer, workers=math)
         self._same: dict[tuple[str, str], bool] = {}
+        self._voted = [_voted(played) for played in rounds]
 
     async def same(self, left: str, right: str) -> bool:
+        for voted in self._voted:
+            if left in voted and right in voted:
+                return voted[left] == voted[right]
         pair = (left, right)
         if pair not in self._same:
             self._same[pair] = await super().same(left, right)
@@ -86,7 +96,7 @@ async def replay(run: RecordedRun, variant: Variant, matcher: AnswerMatcher) -> 
     try:
         return await _Again(run.result, config, matcher).outcome()
     except ReplayError as error:
-        raise ReplayError(f"{variant.name}, of the run in {run.folder}: {error}") from None
+        raise ReplayError(f"{variant.name}, of the run in {run.folder}: {error}", error.why) from None
 
 
 class _Again:
@@ -254,10 +264,18 @@ class _Again:
         """Raises ReplayError if what follows a round read other tails than those that it hands on here."""
         if played != self.recorded.rounds[played.round]:
             decision = self.decisions[-1]
-            raise ReplayError(
+            why = (
                 f"{decision.policy} ends round {played.round} at {decision.at} tokens: what the next one would have "
-                f"read then was never generated; give t = {played.round}, too"
+                "read then was never generated"
             )
+            raise ReplayError(f"{why}; give t = {played.round}, too", why)
+
+
+def _voted(played: Round) -> dict[str, int]:
+    """The vote that each answer of a round went to."""
+    answers = {candidate.index: candidate.answer for candidate in played.candidates if not candidate.calls}
+    voted = ((answers.get(index), number) for number, vote in enumerate(played.votes) for index in vote.candidates)
+    return {answer: number for answer, number in voted if answer is not None}
 
 
 def _wants_answers(config: RSAConfig, number: int) -> bool:

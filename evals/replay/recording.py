@@ -74,26 +74,33 @@ class RecordedEval:
             yield [run for run in runs if run is not None]
 
     def _run(self, problem_id: str, epoch: int) -> RecordedRun | None:
-        folder = self.folder / RUNS / run_name(problem_id, epoch)
-        if not (folder / SCORES).is_file():
-            raise ReplayError(f"{folder} has no {SCORES}: what each run generated must still be there")
-        scores = read_json(folder / SCORES, RunScores, self.trust)
-        if scores.metric != self.results.metric:
-            raise ReplayError(
-                f"{folder} is scored by {scores.metric}, and the evaluation by {self.results.metric}: score it again "
-                f"with: rsa eval --rescore {self.folder}"
-            )
-        if (folder / RESULT).is_file():
-            result = read_result(folder, trust=self.trust.given)
-        elif (folder / FAILED).is_file():
-            result = read_json(folder / FAILED, RunResult, self.trust)
-        elif scores.error is not None:
-            return None
-        else:
-            raise ReplayError(f"{folder} has no {RESULT}: what each run generated must still be there")
-        if result.misfit is not None:
-            raise ReplayError(f"what the run in {folder} generated cannot be: {result.misfit}")
-        return RecordedRun.scored(folder, result, scores)
+        return scored_run(self.folder / RUNS / run_name(problem_id, epoch), self.results.metric, self.trust)
+
+
+def scored_run(folder: Path, metric: str, trust: Trust) -> RecordedRun | None:
+    """The run in a run folder of an evaluation, whose `trust` it is; None if it failed before it had a candidate.
+
+    Raises ResultsError, RunFolderError for a run that is gone, cannot be read, or was changed.
+    """
+    if not (folder / SCORES).is_file():
+        raise ReplayError(f"{folder} has no {SCORES}: what each run generated must still be there")
+    scores = read_json(folder / SCORES, RunScores, trust)
+    if scores.metric != metric:
+        raise ReplayError(
+            f"{folder} is scored by {scores.metric}, and the evaluation by {metric}: score it again with: "
+            f"rsa eval --rescore {trust.folder}"
+        )
+    if (folder / RESULT).is_file():
+        result = read_result(folder, trust=trust.given)
+    elif (folder / FAILED).is_file():
+        result = read_json(folder / FAILED, RunResult, trust)
+    elif scores.error is not None:
+        return None
+    else:
+        raise ReplayError(f"{folder} has no {RESULT}: what each run generated must still be there")
+    if result.misfit is not None:
+        raise ReplayError(f"what the run in {folder} generated cannot be: {result.misfit}")
+    return RecordedRun.scored(folder, result, scores)
 
 
 def recorded_run(folder: Path, *, trust: bool = False) -> RecordedRun:

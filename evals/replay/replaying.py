@@ -216,5 +216,6 @@ def _check_own(run: RecordedRun, own: Outcome) -> None:
         if value != was[name]:
             raise ReplayError(
                 f"the run in {run.folder} does not reproduce itself: its {name}: {was[name]!r} is recorded, {value!r} "
-                "follows; it was changed, or another version of this package decided it"
+                "follows; it was changed, or another version of this package decided it",
+                "it does not reproduce itself: it was changed, or another version of this package decided it",
             )

@@ -15,6 +15,8 @@ from evals.errors import ResultsError
 from evals.folder import SCORES
 from evals.replay.table import notes
 from evals.report import plots
+from evals.report.calibrating import calibrated
+from evals.report.calibration_words import calibration_view
 from evals.report.pictures import Picture, picture
 from evals.report.reading import EvalReader
 from evals.report.svg import Plot
@@ -51,6 +53,7 @@ def evaluation_page(folder: Path, max_bytes: int, *, trust: bool) -> Iterator[st
 def _context(reader: EvalReader) -> dict[str, Any]:
     results = reader.results
     changed = any(played.became_right or played.became_wrong for played in results.rounds)
+    calibration = calibration_view(calibrated(reader))
     return {
         "results": results,
         "headline": headline(results),
@@ -64,6 +67,7 @@ def _context(reader: EvalReader) -> dict[str, Any]:
         "unchanged": len(results.rounds) > 1 and not changed,
         "changes": changes(results, anchors(results)),
         "facts": facts(results, reader.timings),
+        "calibration": calibration,
         "replay": reader.replay,
         "replay_notes": list(notes(reader.replay)) if reader.replay is not None else [],
         "problems_note": "",

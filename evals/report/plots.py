@@ -103,9 +103,11 @@ def accuracy_by_round(rounds: Sequence[RoundStats]) -> Plot:
     axes.set_xticks([played.round for played in rounds], [str(played.round) for played in rounds])
     axes.set_xlim(rounds[0].round - 0.3 - shift, rounds[-1].round + 0.3 + shift)
     axes.set_xlabel("round")
-    _percent_axis(axes, "score")
+    percent_axis(axes, "score")
     text = "; ".join(f"{each.label} {_course(each.values)}" for each in series)
-    return _plot(figure, "accuracy", "Score by round", f"{text[0].upper()}{text[1:]}. Upright lines are 95% intervals.")
+    return titled(
+        figure, "accuracy", "Score by round", f"{text[0].upper()}{text[1:]}. Upright lines are 95% intervals."
+    )
 
 
 @styled
@@ -127,9 +129,9 @@ def accuracy_by_tokens(rounds: Sequence[RoundStats]) -> Plot:
     axes.set_xlim(0, max(x) * 1.04 or 1)
     _token_ticks(axes)
     axes.set_xlabel("tokens generated per problem")
-    _percent_axis(axes, "score")
+    percent_axis(axes, "score")
     cost = f"{short(x[0])} tokens after round {rounds[0].round}, {short(x[-1])} after round {rounds[-1].round}"
-    return _plot(figure, "tokens", "Score against tokens", f"Per problem: {cost}.")
+    return titled(figure, "tokens", "Score against tokens", f"Per problem: {cost}.")
 
 
 @styled
@@ -150,9 +152,9 @@ def accuracy_by_cost(points: Sequence[Point], front: Sequence[tuple[float, Estim
     axes.set_xscale("log")
     _cost_ticks(axes, [each.tokens for each in points])
     axes.set_xlabel("tokens generated per problem")
-    _percent_axis(axes, "score")
+    percent_axis(axes, "score")
     text = f"{len(points)} settings. The line joins those that no cheaper ones beat; the upright one is a 95% interval."
-    return _plot(figure, "cost", "Score against tokens", text, _POINT_LEGEND)
+    return titled(figure, "cost", "Score against tokens", text, _POINT_LEGEND)
 
 
 @styled
@@ -171,9 +173,9 @@ def best_of_k(played: RoundStats) -> Plot:
     axes.minorticks_off()
     axes.set_xlim(ks[0] * 0.9, ks[-1] * 1.1)
     axes.set_xlabel("k candidates")
-    _percent_axis(axes, "score")
+    percent_axis(axes, "score")
     text = "Expected: " + ", ".join(f"{percent(played.best_of[k].value)} of {k}" for k in ks)
-    return _plot(figure, "best-of", "Best of k candidates", f"{text}. Upright lines are 95% intervals.")
+    return titled(figure, "best-of", "Best of k candidates", f"{text}. Upright lines are 95% intervals.")
 
 
 @styled
@@ -208,7 +210,7 @@ def changes(rounds: Sequence[RoundStats]) -> Plot:
         f"to round {played.round}: {played.became_right} became right, {played.became_wrong} became wrong"
         for played in later
     )
-    return _plot(figure, "changes", "Where the vote changed", f"{text[0].upper()}{text[1:]}.")
+    return titled(figure, "changes", "Where the vote changed", f"{text[0].upper()}{text[1:]}.")
 
 
 @styled
@@ -238,7 +240,7 @@ def reasoning_lengths(lengths: Mapping[int, Lengths], beta: int) -> Plot:
     rows[0].text(1.0, 1.04, mark, transform=rows[0].transAxes, ha="right", color=INK, fontsize=11)
     _token_ticks(rows[-1])
     rows[-1].set_xlabel("reasoning tokens of a candidate")
-    return _plot(figure, "lengths", "Reasoning lengths", _length_words(lengths, numbers), _ENDINGS)
+    return titled(figure, "lengths", "Reasoning lengths", _length_words(lengths, numbers), _ENDINGS)
 
 
 def _parts(lengths: Lengths) -> tuple[Sequence[int], ...]:
@@ -270,7 +272,8 @@ def _drawn_rounds(numbers: Sequence[int]) -> Sequence[int]:
 # ---- what they share
 
 
-def _plot(figure: Figure, name: str, title: str, text: str, legend: tuple[tuple[Colour, str], ...] = ()) -> Plot:
+def titled(figure: Figure, name: str, title: str, text: str, legend: tuple[tuple[Colour, str], ...] = ()) -> Plot:
+    """A figure with its words; `name` is unique in the page."""
     return Plot(name, title, text, inline(figure, name, title, text), legend)
 
 
@@ -300,7 +303,7 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[str, float | None, str]]) -> No
         )  # fmt: skip
 
 
-def _percent_axis(axes: Axes, label: str) -> None:
+def percent_axis(axes: Axes, label: str) -> None:
     """0 to 100%, always: a difference looks as large as it is."""
     axes.set_ylim(-0.02, 1.02)
     axes.set_yticks([0.0, 0.25, 0.5, 0.75, 1.0], ["0", "25", "50", "75", "100%"])

@@ -401,7 +401,7 @@ def test_a_small_page_leaves_out_details_then_problems(tmp_path: Path, make: Any
     folder = make.evaluate(tmp_path / "eval", make.sums(30), make.reasoner(words=80), n=2, t=1)
     whole = write_report(folder).stat().st_size
     figures = page_of(folder).figures
-    for share, words in ((0.8, r"From here on only the figures, (\d+) of 30"), (0.45, r"(\d+) more problems are not")):
+    for share, words in ((0.8, r"From here on only the figures, (\d+) of 30"), (0.54, r"(\d+) more problems are not")):
         page = page_of(folder, max_bytes=int(share * whole))
         assert len(page.source.encode()) <= share * whole
         assert (found := re.search(words, page.text))

@@ -15,7 +15,7 @@ from browser import DESKTOP, PHONE, Page, find_browser
 
 from evals.report import write_report
 
-PAGES = ("evaluation", "solved")
+PAGES = ("evaluation", "calibrated", "solved")
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def reports(evaluation: Path, solved: Path) -> dict[str, Path]:
-    return {"evaluation": write_report(evaluation), "solved": write_report(solved)}
+def reports(evaluation: Path, calibrated: Path, solved: Path) -> dict[str, Path]:
+    folders = {"evaluation": evaluation, "calibrated": calibrated, "solved": solved}
+    return {name: write_report(folder) for name, folder in folders.items()}
 
 
 @pytest.mark.parametrize("name", PAGES)
