@@ -94,5 +94,5 @@ def _check_rounds(variant: Variant, recorded: RSAConfig) -> None:
     """Raises ReplayError for a rule that has nothing to decide in a run of one round."""
     (rule,) = variant.stop or ("",)
     between = type(registry.stop_policy(rule)).within is StopPolicy.within
-    if between and recorded.t == 0 and not registry.select_policy(recorded.select).aggregates:
+    if between and recorded.t == 0 and not registry.select_policy(recorded.select).goes_on:
         raise ReplayError("it ends runs between rounds, and there is only one")

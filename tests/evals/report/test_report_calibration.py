@@ -65,8 +65,9 @@ def test_shares_are_those_of_the_votes(calibrated: Path, which: str, place: int)
         groups[-(-5 * leader.count // 8)].add(clusters[problem_id])
     assert [(each.low, each.high) for each in found.shares] == [((end - 1) / 5, end / 5) for end in sorted(steps)]
     for each, end in zip(found.shares, sorted(steps), strict=True):
-        shares, worths = zip(*steps[end], strict=True)
-        assert (each.claims, each.sure, each.worth) == (len(shares), pytest.approx(fmean(shares)), fmean(worths))
+        assert each.claims == len(steps[end])
+        assert each.sure == pytest.approx(fmean(share for share, _ in steps[end]))
+        assert each.worth == fmean(worth for _, worth in steps[end])
         assert each.groups == len(groups[end]), "epochs of a problem do not stand apart, nor do problems of a cluster"
         assert each.least <= each.worth <= each.most
     off = fsum(abs(sum(share - worth for share, worth in pairs)) for pairs in steps.values())
