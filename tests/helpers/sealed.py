@@ -49,6 +49,16 @@ def reseal(folder: Path) -> None:
         result.write_bytes(seal(content(result), digest).data)
 
 
+def forged(folder: Path, change: Callable[[Any], object]) -> Path:
+    """A copy of a run folder with another result, its digests computed anew."""
+    copy = copy_of(folder)
+    said = json.loads(content(copy / "result.json"))
+    change(said)
+    (copy / "result.json").write_bytes(json.dumps(said, separators=(",", ":")).encode())
+    reseal(copy)
+    return copy
+
+
 def leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     """The places of all values in JSON that hold no others."""
     if isinstance(value, dict | list) and value:

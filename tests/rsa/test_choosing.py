@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sealed import forged
 
 from engine.api import GenerationRequest
 from engine.scripted import Script, ScriptedEngine
-from rsa import ConfigError, MarkovianRSA, RSAConfig, RunResult
+from rsa import ConfigError, MarkovianRSA, RSAConfig, RunFolderError, RunResult
 from rsa.answers.equivalence import AnswerMatcher
 from rsa.command.display import result_lines
 from rsa.policies.registry import parents_policy, select_policy
 from rsa.policies.selecting import Played, Weighted, choose
-from rsa.results import Candidate, Confidence, Round, Vote
+from rsa.results import Candidate, Confidence, Round, Tail, Vote
 from rsa.votes import pool
 
 Told = list[tuple[str | None, float | None]]
@@ -30,13 +32,16 @@ ROUNDS = st.lists(
 )
 
 
+TAIL = Tail(ids=(1,), text="so")
+
+
 def confidence(sure: float | None) -> Confidence | None:
     return None if sure is None else Confidence(mean=-7.0, tail=sure, lowest=-9.0, tokens=64)
 
 
 def told(answers: Told, number: int = 0) -> Round:
     candidates = [
-        Candidate(round=number, index=index, seed=0, status="ok", answer=answer, confidence=confidence(sure))
+        Candidate(round=number, index=index, seed=0, status="ok", tail=TAIL, answer=answer, confidence=confidence(sure))
         for index, (answer, sure) in enumerate(answers)
     ]
     groups: dict[str, list[int]] = {}
@@ -216,6 +221,25 @@ async def test_a_run_pools_its_rounds() -> None:
     plain = await solve(ScriptedEngine(script), answers="every")
     assert [played.votes for played in plain.rounds] == [played.votes for played in result.rounds]
     assert (plain.pooled, len(result_lines(plain))) == ((), 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda result: result["pooled"].pop(), "its pooled votes are not those of its rounds"),
+        (lambda result: result["pooled"][0]["members"].pop(), "its pooled votes are not those of its rounds"),
+        (lambda result: result["pooled"][0]["members"].append([0, 3]), "its pooled votes are not those of its rounds"),
+        (lambda result: result["pooled"].reverse(), "its answer"),
+        (lambda result: result.update(pooled=[]), "its pooled votes are not those of its rounds"),
+    ],
+)
+def test_pooled_votes_that_do_not_follow_are_refused(tmp_path: Path, change: Any, says: str) -> None:
+    rsa = MarkovianRSA(ScriptedEngine(script), n=4, c=2, t=1, beta=64, tau=16, answer_budget=32, select="pooled")
+    whole = rsa.solve_sync("why?", out=tmp_path / "run")
+    assert len(whole.pooled) > 1
+    assert rsa.solve_sync("why?", out=tmp_path / "run", resume=True) == whole
+    with pytest.raises(RunFolderError, match=says):
+        rsa.solve_sync("why?", out=forged(tmp_path / "run", change), resume=True)
 
 
 @pytest.mark.anyio

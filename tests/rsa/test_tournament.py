@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sealed import content, copy_of, reseal
+from sealed import forged
 
 from engine.api import Completion, GenerationRequest
 from engine.byte_tokenizer import ByteTokenizer
@@ -344,16 +343,6 @@ def test_a_prompts_file_without_matches_is_refused_before_anything_is_generated(
 # ---- records
 
 
-def changed(folder: Path, change: Callable[[Any], None]) -> Path:
-    """A copy of a run folder with another result, its digests made anew."""
-    copy = copy_of(folder)
-    said = json.loads(content(copy / "result.json"))
-    change(said)
-    (copy / "result.json").write_bytes(json.dumps(said, separators=(",", ":")).encode())
-    reseal(copy)
-    return copy
-
-
 def other_answer(result: Any) -> None:
     match = result["matches"][0]["candidates"][0]
     match["answer"] = str(min(vote["answer"] for vote in result["votes"]))
@@ -378,7 +367,7 @@ def test_a_tournament_that_does_not_follow_is_refused(tmp_path: Path, change: An
     assert whole.answer == "4"
     assert solve(ScriptedEngine(script), out=tmp_path / "run", resume=True) == whole
     with pytest.raises(RunFolderError, match=re.escape(says)):
-        solve(ScriptedEngine(script), out=changed(tmp_path / "run", change), resume=True)
+        solve(ScriptedEngine(script), out=forged(tmp_path / "run", change), resume=True)
 
 
 WORDS = [
