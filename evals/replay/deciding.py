@@ -136,7 +136,7 @@ class _Again:
         """Raises ReplayError if rounds have no answers, and are asked for some."""
         planned = self.recorded.rounds[: self.config.t + 1]
         needed_by = [f"stop = {spec}" for spec in self.config.stop if registry.stop_policy(spec).every_round]
-        needed_by += [f"select = {self.config.select}"] if self.select.pools else []
+        needed_by += [f"select = {self.config.select}"] if self.select.every_round else []
         for played in planned:
             if _wants_answers(self.config, played.round) and not _wants_answers(self.recorded.config, played.round):
                 what = needed_by[0] if needed_by else f"t = {self.config.t}"

@@ -36,11 +36,13 @@ _OURS: dict[Kind, dict[str, str]] = {
         "quorum": "rsa.policies.stopping:Quorum",
         "consensus": "rsa.policies.stopping:Consensus",
         "bayes": "rsa.policies.stopping:Bayes",
+        "copying": "rsa.policies.stopping:Copying",
     },
     "select": {
         "vote": "rsa.policies.selecting:Majority",
         "weighted": "rsa.policies.selecting:Weighted",
         "pooled": "rsa.policies.selecting:Pooled",
+        "sound": "rsa.policies.selecting:Sound",
         "tournament": "rsa.policies.selecting:Tournament",
         "aggregate": "rsa.policies.selecting:Aggregate",
         "first": "rsa.policies.selecting:First",

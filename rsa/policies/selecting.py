@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from rsa.policies import tournament
+from rsa.policies.shares import share_of
+from rsa.policies.thinking import RATIO, copies, latest_sound, reasoning_of
 from rsa.policies.tournament import Pair
 from rsa.policies.trust import ranks
 from rsa.words import listed, plural, shortened
@@ -55,13 +57,15 @@ class SelectPolicy:
     aggregates   one more aggregation of the last round is played, and its answer taken, if it gives one.
     compares     rounds of matches are played between answers of the last round, as `meeting` says.
     confidence   it needs to know how likely the candidates' tokens were (`Candidate.confidence`).
-    pools        it needs votes over all rounds (`Played.pooled`), and so answers of every round.
+    pools        it needs votes over all rounds (`Played.pooled`).
+    every_round  it needs answers of every round, not of the last alone.
     """
 
     aggregates = False
     compares = False
     confidence = False
     pools = False
+    every_round = False
 
     @property
     def goes_on(self) -> bool:
@@ -127,6 +131,7 @@ class Pooled(SelectPolicy):
     on, then to the earliest candidate there."""
 
     pools = True
+    every_round = True
 
     def choose(self, played: Played) -> Candidate:
         if not played.pooled:
@@ -139,6 +144,34 @@ class Pooled(SelectPolicy):
             return ""
         votes = [f"{_brief(vote.answer)} has {vote.count}" for vote in played.pooled]
         return f"of {played.pooled[0].of} votes of all rounds, {listed(votes, _SHOWN_ANSWERS)}"
+
+
+class Sound(SelectPolicy):
+    """The leader of the vote of the latest round that does not copy: whose mean reasoning is not shorter than this part
+    of round 0's (`rsa.policies.thinking`). Round 0 never does."""
+
+    every_round = True
+
+    def __init__(self, ratio: float = RATIO) -> None:
+        self._ratio = float(share_of(ratio))
+
+    def choose(self, played: Played) -> Candidate:
+        sound = latest_sound(played.rounds, self._ratio)
+        return leading(sound, sound.votes[0])
+
+    def why(self, played: Played) -> str:
+        first, last = played.rounds[0], played.rounds[-1]
+        sound = latest_sound(played.rounds, self._ratio)
+        if last is first:
+            return ""
+        mean, before = reasoning_of(last), reasoning_of(first)
+        if mean is None or before is None:
+            found = f"nobody can say whether round {last.round} thinks"
+        elif copies(last, first, self._ratio):
+            found = f"round {last.round} wrote {mean:,.0f} tokens where round 0 wrote {before:,.0f}, so it copies"
+        else:
+            found = f"rounds kept thinking ({mean:,.0f} of {before:,.0f} tokens)"
+        return f"{found}: the answer is the vote of round {sound.round}"
 
 
 class Tournament(SelectPolicy):

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from rsa.policies.posterior import leads_one, leads_two
+from rsa.policies.shares import share_of
+from rsa.policies.thinking import RATIO, copies, reasoning_of
 
 if TYPE_CHECKING:
     from rsa.results import Round, Vote
@@ -102,7 +103,7 @@ class Beta(StopPolicy):
     prior (`rsa.policies.posterior.leads_one`). 1 never stops."""
 
     def __init__(self, probability: float) -> None:
-        self._least = _probability(probability)
+        self._least = share_of(probability)
 
     def within(self, standing: Standing) -> Stop | None:
         if not standing.votes or not standing.running:
@@ -134,7 +135,7 @@ class Consensus(StopPolicy):
     every_round = True
 
     def __init__(self, share: float) -> None:
-        self._share = float(_probability(share))
+        self._share = float(share_of(share))
 
     def after(self, rounds: Sequence[Round]) -> Stop | None:
         votes = rounds[-1].votes
@@ -150,7 +151,7 @@ class Bayes(StopPolicy):
     every_round = True
 
     def __init__(self, probability: float) -> None:
-        self._least = _probability(probability)
+        self._least = share_of(probability)
 
     def after(self, rounds: Sequence[Round]) -> Stop | None:
         counts = [vote.count for vote in rounds[-1].votes]
@@ -161,8 +162,18 @@ class Bayes(StopPolicy):
         return Stop("end", {"probability": float(sure)}) if sure >= self._least else None
 
 
-def _probability(given: float) -> Fraction:
-    """As it is written: .95 is 95 of 100, not the float nearest to it."""
-    if not 0 < given <= 1:
-        raise ValueError(f"{given:g} is no share: more than 0, at most 1")
-    return Fraction(repr(given))
+class Copying(StopPolicy):
+    """The run ends after a round that copies: its mean reasoning is shorter than this part of round 0's
+    (`rsa.policies.thinking`). Nothing is read after it but copies."""
+
+    every_round = True
+
+    def __init__(self, ratio: float = RATIO) -> None:
+        self._ratio = float(share_of(ratio))
+
+    def after(self, rounds: Sequence[Round]) -> Stop | None:
+        first, last = rounds[0], rounds[-1]
+        mean, before = reasoning_of(last), reasoning_of(first)
+        if last is first or mean is None or before is None or not copies(last, first, self._ratio):
+            return None
+        return Stop("end", {"reasoning": mean, "reasoning of round 0": before})

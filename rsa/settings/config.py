@@ -122,8 +122,9 @@ class RSAConfig(_Settings):
                        `rsa.settings.suitability` knows; the records of a run hold what that came to.
     seed               of the run: every subset and every candidate's noise follow from it.
     select             the one answer: `vote` (majority of the final round, ties to the earliest candidate), `weighted`
-                       (by confidence), `pooled` (majority of all rounds), `tournament` (answers compared in pairs),
-                       `aggregate` (one more aggregation, at low temperature), `first`; see
+                       (by confidence), `pooled` (majority of all rounds), `sound` (majority of the latest round that
+                       thinks), `tournament` (answers compared in pairs), `aggregate` (one more aggregation, at low
+                       temperature), `first`; see
                        `rsa.policies.selecting`.
     stop               when a round or the run may end before it is whole: policies, or one text with commas between
                        them; see `rsa.policies.stopping`. None of them: the plain method.
@@ -221,9 +222,11 @@ class RSAConfig(_Settings):
         return self.replace(task=VISION_TASK if images else TOOLS_TASK)
 
     def changed(self, settings: Mapping[str, Any]) -> Self:
-        """A copy with these settings, limits changed one by one. Checked as a whole; raises ConfigError."""
+        """A copy with these settings, limits of a mapping changed one by one. Checked as a whole; raises
+        ConfigError."""
         limits = settings.get("limits")
-        return self.replace(**{**settings, **({"limits": self.limits.replace(**limits)} if limits else {})})
+        merged = {"limits": self.limits.replace(**limits)} if isinstance(limits, Mapping) else {}
+        return self.replace(**{**settings, **merged})
 
     def differences(self, other: RSAConfig) -> dict[str, str]:
         """Settings that differ, by name, with both values for people; limits one by one, called by their own names."""
@@ -273,6 +276,6 @@ class RSAConfig(_Settings):
             self.answers == "every"
             or self.limits.can_end_early
             or any(registry.stop_policy(spec).every_round for spec in self.stop)
-            or registry.select_policy(self.select).pools
+            or registry.select_policy(self.select).every_round
             or registry.parents_policy(self.parents).answers
         )

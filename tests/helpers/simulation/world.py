@@ -39,6 +39,7 @@ _CHOOSING: tuple[dict[str, Any], ...] = (
     {"select": "aggregate"},
     {"select": "first"},
     {"select": "pooled"},
+    {"select": "sound", "stop": ("copying",)},
     {"select": "vote", "parents": "distinct"},
     {"select": "tournament", "n": 4, "answer_budget": 24},  # else answers hardly ever differ
 )
