@@ -119,6 +119,7 @@ class ScriptedEngine:
     conclude         False: it cannot be made to answer in the midst of its reasoning.
     logprobs         False: it does not say how likely its tokens were.
     sampling         what the makers of the model recommend, if they say.
+    aggregates       whether rounds of aggregation help it, among `ModelInfo.details`; None: nobody has vouched.
 
     What tests look at: `requests` (all it ever got, in order), `cancelled` and `concluded` (request ids),
     `active`, `max_active` (requests at once, over all streams), `steps`.
@@ -138,6 +139,7 @@ class ScriptedEngine:
         conclude: bool = True,
         logprobs: bool = True,
         sampling: RecommendedSampling | None = None,
+        aggregates: bool | None = True,
         name: str = "scripted",
         fingerprint: str = "scripted-1",
     ) -> None:
@@ -159,6 +161,7 @@ class ScriptedEngine:
             tools=tools,
             conclude=conclude,
             logprobs=logprobs,
+            details={} if aggregates is None else {"aggregates": aggregates},
         )
         self._tokenizer = ByteTokenizer(thinks=thinks)
         self.requests: list[GenerationRequest] = []
@@ -265,7 +268,7 @@ def open_scripted(name: str) -> ScriptedEngine:
             "ScriptedEngine"
         )
     engine = found if isinstance(found, ScriptedEngine) else ScriptedEngine(found)
-    facts: dict[str, object] = {"details": {"source": f"scripted:{path or where}:{attribute}"}}
+    facts: dict[str, object] = {"details": {**engine.model.details, "source": f"scripted:{path or where}:{attribute}"}}
     if path is not None:  # another script is another model
         facts["fingerprint"] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     engine._model = engine.model.model_copy(update=facts)

@@ -27,13 +27,13 @@ from evals.budget_flags import (
 )
 from rsa.command.options import (
     DEFAULT_METHOD,
-    MethodFlag,
     ModelFlag,
     ProfileFlag,
     TrustFlag,
     flag_of,
     folder_argument,
     folder_flag,
+    method_flag,
     one_of,
     with_servers,
     with_settings,
@@ -75,7 +75,7 @@ def evaluate(
         ),
     ] = None,
     *,
-    method: MethodFlag = None,
+    method: Annotated[str | None, method_flag(DEFAULT_METHOD)] = None,
     model: ModelFlag = None,
     data: Annotated[
         Path | None,

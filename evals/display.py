@@ -299,7 +299,7 @@ def number(figure: Estimate, *, signed: bool = False) -> str:
 
 def result_lines(results: EvalResults) -> list[str]:
     """The headline, a table of the rounds, how candidates ended, what it cost, and what a reader should know."""
-    what = {"candidates": "final candidates", "vote": "final vote"}[results.headline]
+    what = {"candidates": "final candidates", "vote": "final vote", "answer": "the runs' answers"}[results.headline]
     tokens = results.usage.completion_tokens
     each = mean_of([problem.tokens for problem in results.problems])
     statuses = ", ".join(f"{count} {status}" for status, count in results.statuses.items()) or "none"

@@ -6,10 +6,12 @@ from typing import Literal
 
 from rsa.settings.methods import Method
 
-Headline = Literal["candidates", "vote"]
-"""The basis of the headline number: all candidates of the final round, or their majority vote."""
+Headline = Literal["candidates", "vote", "answer"]
+"""The basis of the headline number: all candidates of the final round, their majority vote, or the one answer that a
+run gave."""
 
 
 def headline_of(method: Method) -> Headline:
     """What the headline number of a method is of."""
-    return "vote" if method == "vote" else "candidates"
+    basis: dict[Method, Headline] = {"vote": "vote", "auto": "answer"}
+    return basis.get(method, "candidates")

@@ -33,8 +33,7 @@ from rsa.answers.math_pool import MathWorkers
 from rsa.errors import ConfigError, check_argument, is_options
 from rsa.prompts import load_prompts
 from rsa.settings.config import RSAConfig, in_plain_words
-from rsa.settings.methods import Method, check_method, method_settings
-from rsa.settings.profiles import load_config
+from rsa.settings.methods import Method, check_method, load_method
 from rsa.settings.suitability import suited
 from rsa.words import shown
 
@@ -195,8 +194,8 @@ class EvalJob:
         for name, value, most in (("epochs", epochs, MOST_EPOCHS), ("in_flight", in_flight, MOST_IN_FLIGHT)):
             if (value is not None or name == "epochs") and not (isinstance(value, int) and 1 <= value <= most):
                 raise ConfigError(f"{name} = {shown(value)}: should be 1 to {most}")
-        wanted = method_settings(method, {"task": known.task, **settings}, measured=True)
-        config = load_config(profile, wanted, defaults=model_settings(model) if model else {})
+        brought = model_settings(model) if model else {}
+        config = load_method(method, profile, {"task": known.task, **settings}, defaults=brought, measured=True)
         if budget is not None:
             config = budget.settings_for(config, shard)
         return cls(
@@ -244,8 +243,8 @@ class EvalJob:
         }
         config = record.config
         if "profile" in asked:
-            wanted = method_settings(record.method, {"task": benchmark.task, **settings}, measured=True)
-            wanted_now = load_config(str(asked["profile"]), wanted)
+            wanted = {"task": benchmark.task, **settings}
+            wanted_now = load_method(record.method, str(asked["profile"]), wanted, measured=True)
             if record.budget is not None:
                 wanted_now = record.budget.settings_for(wanted_now)
             differing |= config.differences(suited(wanted_now, record.model))

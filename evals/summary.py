@@ -75,14 +75,16 @@ class Summary:
         means = tuple(self._rounds[number].means[problem_id] for number in range(max(map(len, played))))
         final_mean = mean_of([row.score.value for rounds in played if rounds for row in rounds[-1]])
         final_vote = mean_of([each[-1] if each else None for each in votes])
+        answer = mean_of([run.answer.value if run.answer else None for run in runs])
+        values = {"candidates": final_mean, "vote": final_vote, "answer": answer}
         self._problems.append(
             ProblemStats(
                 id=problem_id,
                 cluster=runs[0].cluster,
-                value=final_vote if headline_of(self._record.method) == "vote" else final_mean,
+                value=values[headline_of(self._record.method)],
                 final_mean=final_mean,
                 final_vote=final_vote,
-                answer=mean_of([run.answer.value if run.answer else None for run in runs]),
+                answer=answer,
                 means=means,
                 votes=tuple(self._rounds[number].votes[problem_id] for number in range(len(means))),
                 tokens=mean_of([run.usage.completion_tokens if run.candidates else None for run in runs]),
@@ -197,9 +199,13 @@ def headline_value(record: EvalRecord, run: RunScores) -> float | None:
     rounds = run.rounds()
     if not rounds:
         return None
-    if headline_of(record.method) == "vote":
-        return _votes(run, rounds)[-1]
-    return mean_of([row.score.value for row in rounds[-1]])
+    match headline_of(record.method):
+        case "vote":
+            return _votes(run, rounds)[-1]
+        case "answer":
+            return run.answer.value if run.answer else None
+        case "candidates":
+            return mean_of([row.score.value for row in rounds[-1]])
 
 
 def protocol(record: EvalRecord) -> str:
@@ -210,6 +216,7 @@ def protocol(record: EvalRecord) -> str:
     counts = {
         "candidates": "the share of the final round's scored candidates that are right, mean over problems",
         "vote": "the answer that most of the final round's candidates agree on, ties shared, mean over problems",
+        "answer": "the one answer that each run gave, mean over problems",
     }[headline_of(record.method)]
     times = f", {record.epochs} times with seeds of their own" if record.epochs > 1 else ""
     sampling = ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in sampling_of(c).items())

@@ -49,6 +49,7 @@ class ModelSpec(Record):
     description  one line for people.
     note         what people should know before they trust its answers, told when a run starts.
     checker      the name of what checks its answers; see `rsa.answers.checking`.
+    aggregates   whether rounds of aggregation help it; None: nobody has vouched for it.
     smoke        problems by name that show whether it is in order, for `rsa doctor --smoke`; the checker judges them.
     rsa          settings that suit the model, keys as in `RSAConfig`; they count where no profile is asked for.
     """
@@ -58,6 +59,7 @@ class ModelSpec(Record):
     description: str = ""
     note: str = ""
     checker: str = ""
+    aggregates: bool | None = None
     smoke: dict[str, str] = Field(default_factory=dict)
     rsa: dict[str, Any] = Field(default_factory=dict)
 
@@ -141,17 +143,18 @@ def model_settings(model: str) -> Mapping[str, Any]:
 def checker_of(model: ModelInfo) -> Checker | None:
     """What checks the answers of a model that an engine runs; None for one that is not in configs/models, or has no
     checker."""
-    spec = _spec_of(model)
+    spec = card_of(model)
     return find_checker(spec.checker) if spec is not None and spec.checker else None
 
 
 def smoke_problems(model: ModelInfo) -> Mapping[str, str]:
     """Problems by name on which a model that an engine runs is to be judged; none for most."""
-    spec = _spec_of(model)
+    spec = card_of(model)
     return {} if spec is None else spec.smoke
 
 
-def _spec_of(model: ModelInfo) -> ModelSpec | None:
+def card_of(model: ModelInfo) -> ModelSpec | None:
+    """What configs/models says of a model that an engine runs; None for one that is not there."""
     if model.name not in model_names():
         return None
     spec = model_spec(model.name)

@@ -42,8 +42,7 @@ from rsa.run import Run
 from rsa.run_record import RunRecord
 from rsa.runlog import RunLog, Sync
 from rsa.settings.config import RSAConfig
-from rsa.settings.methods import method_settings
-from rsa.settings.profiles import load_config
+from rsa.settings.methods import load_method, with_method
 from rsa.settings.suitability import suited
 from rsa.telling import Send
 
@@ -74,9 +73,10 @@ class MarkovianRSA:
                       `rsa.compose.open_engine`), opened on first use and closed by `aclose`.
     config            settings; or `profile` (a name or TOML file) and single settings as keywords:
                       `MarkovianRSA("nano", profile="light", t=1)`. Keywords also change a given config.
-    method            the settings that go by a name: `vote`, `rsa`, ...; see `rsa.settings.methods`. Rounds of
-                      aggregation help models that were trained to aggregate (`rsa.settings.suitability`); others may do
-                      better with `vote`.
+    method            the settings that go by a name: `vote`, `rsa`, ...; see `rsa.settings.methods`. Without one, and
+                      unless `config`, `profile`, `t`, `stop` or `select` is given, it is `auto`: rounds of aggregation
+                      help models that were trained to aggregate (`rsa.settings.suitability`), and of others it finds
+                      out.
     engine_options    what opens an engine given by its model's name takes besides: `{"base_url": "http://..."}` for a
                       model behind a server; see `engine.openai.opening.open_openai`.
     progress_every_s  how often a candidate reports progress in `stream`, at most.
@@ -124,8 +124,7 @@ class MarkovianRSA:
         self._math_workers = math_workers
         self._sync: Sync = sync
         self._prompts: dict[str, PromptSet] = {}
-        named = method_settings(method, settings) if method is not None else settings
-        self.config = _config(config, profile, named, self._model_name)
+        self.config = _config(config, method, profile, settings, self._model_name)
 
     async def solve(
         self,
@@ -238,7 +237,7 @@ class MarkovianRSA:
         misplaced = [name for name in settings if name in _OF_THE_PROBLEM]
         if misplaced:
             raise ConfigError(f"{misplaced[0]} is no setting but part of the problem: give Problem(text, ...)")
-        config = self.config.replace(**settings) if settings else self.config
+        config = with_method(self.config, None, settings) if settings else self.config
         return _Order(
             problem,
             config.for_problem(images=bool(problem.images), tools=problem.takes_tools),
@@ -363,16 +362,20 @@ def _is_seconds(given: object) -> bool:
 
 
 def _config(
-    config: RSAConfig | None, profile: str | Path | None, settings: Mapping[str, Any], model: str | None
+    config: RSAConfig | None,
+    method: str | None,
+    profile: str | Path | None,
+    settings: Mapping[str, Any],
+    model: str | None,
 ) -> RSAConfig:
     if config is not None:
-        return config.replace(**settings) if settings else config
+        return with_method(config, method, settings)
     defaults: Mapping[str, Any] = {}
     if model is not None:
         from rsa.compose import model_settings
 
         defaults = model_settings(model)
-    return load_config(profile, settings, defaults=defaults)
+    return load_method(method, profile, settings, defaults=defaults)
 
 
 def _in_event_loop() -> bool:

@@ -139,7 +139,7 @@ def _figures(evaluation: Finished) -> Iterator[_Figure]:
     results = evaluation.results
     rounds = results.rounds
     last = rounds[-1].round
-    found = [_Figure("answer", results.answer, {})]
+    found = [] if results.headline == "answer" else [_Figure("answer", results.answer, {})]
     for stats in rounds:
         found += [
             _Figure("candidates", stats.mean, {"round": stats.round, "n": results.config.n}),

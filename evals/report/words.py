@@ -18,13 +18,18 @@ from rsa.settings.suitability import sampling_of
 from rsa.words import plural
 
 METHODS: dict[Method, str] = {
+    "auto": "Markovian RSA while its rounds think",
     "single": "Independent rollouts",
     "vote": "Majority vote of independent rollouts",
     "rsa": "Markovian RSA",
     "markovian": "Markovian continuation, each candidate from its own tail",
     "full-rsa": "Recursive self-aggregation with whole traces",
 }
-_SCORER = {"candidates": "a candidate of the final round", "vote": "the majority vote of the final round"}
+_SCORER = {
+    "candidates": "a candidate of the final round",
+    "vote": "the majority vote of the final round",
+    "answer": "the answer of a run",
+}
 _BECAME: dict[tuple[Tone, bool], str] = {
     ("right", False): "became right",
     ("wrong", False): "became wrong",
@@ -122,7 +127,7 @@ def at_a_glance(results: EvalResults, timings: EvalTimings | None) -> list[tuple
     shown = [("Final answer", percent(results.answer.value), interval(results.answer))]
     if results.rounds:
         final = results.rounds[-1]
-        if results.headline == "candidates":
+        if results.headline != "vote":
             shown.append(("Majority vote", percent(final.vote.value), interval(final.vote)))
         else:
             shown.append(("Mean of candidates", percent(final.mean.value), interval(final.mean)))

@@ -108,18 +108,16 @@ def solve(
     with errors_for_people(), ExitStack() as stack:
         from rsa.command.job import SolveJob
         from rsa.errors import ConfigError
-        from rsa.settings.methods import method_settings
 
         if trust and resume is None:
             raise ConfigError("`trust` is for what a folder holds already: it goes with --resume")
-        settings = method_settings(method, settings) if method is not None else settings
         if resume is not None:
             # RSA_MODEL is for new runs: a run goes on with the model it was started with.
             asked = model if typed(context, "model") else None
-            job = SolveJob.resumed(resume, file, image, asked, servers, profile, settings, out, trust=trust)
+            job = SolveJob.resumed(resume, file, image, asked, servers, method, profile, settings, out, trust=trust)
         else:
             folder = out or stack.enter_context(new_folder())
-            job = SolveJob.new(file, image, model or DEFAULT_MODEL, servers, profile, settings, folder)
+            job = SolveJob.new(file, image, model or DEFAULT_MODEL, servers, method, profile, settings, folder)
         result = _run(job, quiet=quiet)
         _print_answer(result, as_json=json_, quiet=quiet)
     raise typer.Exit(EXIT_ANSWERED if result.answer is not None else EXIT_NO_ANSWER)

@@ -23,7 +23,7 @@ from rsa.problem import Problem
 from rsa.results import RunResult
 from rsa.runlog import RUN, read_run
 from rsa.settings.config import RSAConfig
-from rsa.settings.profiles import load_config
+from rsa.settings.methods import load_method, with_method
 from rsa.settings.suitability import suited
 from rsa.words import shortened
 
@@ -61,6 +61,7 @@ class SolveJob:
         images: list[Path] | None,
         model: str,
         options: Mapping[str, Any],
+        method: str | None,
         profile: str | None,
         settings: Mapping[str, Any],
         folder: Path,
@@ -68,7 +69,7 @@ class SolveJob:
         """A run from the start. Raises ConfigError, ProblemError."""
         from rsa.compose import model_settings
 
-        config = load_config(profile, settings, defaults=model_settings(model))
+        config = load_method(method, profile, settings, defaults=model_settings(model))
         problem = Problem(read_problem(file), images=images or ())
         return cls(problem, model, options, config, folder, resume=False)
 
@@ -80,6 +81,7 @@ class SolveJob:
         images: list[Path] | None,
         model: str | None,
         options: Mapping[str, Any],
+        method: str | None,
         profile: str | None,
         settings: Mapping[str, Any],
         out: Path | None,
@@ -97,8 +99,8 @@ class SolveJob:
             raise ConfigError("--resume takes the images from its folder: leave out --image")
         record, problem = read_run(folder, trust=trust)
         config = record.config
-        if settings or profile:
-            asked = load_config(profile, settings) if profile else config.changed(settings)
+        if settings or profile or method:
+            asked = load_method(method, profile, settings) if profile else with_method(config, method, settings)
             asked = asked.for_problem(images=bool(problem.images), tools=problem.takes_tools)
             asked = suited(asked, record.model)
             differing = config.differences(asked)

@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -81,14 +81,23 @@ HostsFlag = Annotated[
     ),
 ]
 DEFAULT_METHOD = "rsa"
-MethodFlag = Annotated[
-    str | None,
-    typer.Option(
-        help="single, vote, rsa, markovian or full-rsa.",
-        show_default=DEFAULT_METHOD,
-        autocompletion=lambda: ["single", "vote", "rsa", "markovian", "full-rsa"],
-    ),
-]
+"""The method of a measurement, unless another one is asked for."""
+
+
+def _methods() -> list[str]:
+    from rsa.settings.methods import Method
+
+    return list(get_args(Method))
+
+
+def method_flag(default: str) -> Any:
+    """The option of a method, of which nobody has to be given."""
+    return typer.Option(
+        help="auto, single, vote, rsa, markovian or full-rsa.", show_default=default, autocompletion=_methods
+    )
+
+
+MethodFlag = Annotated[str | None, method_flag("auto, unless a profile, t, stop or select is given")]
 ProfileFlag = Annotated[
     str | None,
     typer.Option(
@@ -142,7 +151,7 @@ class SettingFlags:
         _flag(
             default="vote",
             metavar="POLICY",
-            help="The one answer: vote, weighted[:TEMPERATURE], pooled, tournament[:ROUNDS], aggregate or first.",
+            help="The one answer: vote, weighted[:TEMPERATURE], pooled, sound, tournament[:ROUNDS], aggregate, first.",
             autocompletion=_policies("select"),
         ),
     ]
@@ -170,7 +179,7 @@ class SettingFlags:
         _flag(
             default="never early",
             metavar="POLICY[,...]",
-            help="End a round (decided, beta:P, quorum:K) or the run (consensus:SHARE, bayes:P) early.",
+            help="End a round (decided, beta:P, quorum:K) or the run (consensus:SHARE, bayes:P, copying[:R]) early.",
             autocompletion=_policies("stop"),
         ),
     ]

@@ -11,8 +11,7 @@ from engine.paths import path_named
 from rsa.errors import ConfigError
 from rsa.results import RunResult
 from rsa.settings.config import Limits, RSAConfig
-from rsa.settings.methods import method_settings
-from rsa.settings.profiles import load_config
+from rsa.settings.methods import load_method
 
 _OPTIONS = ("base_url", "tokenizer", "api_key_env", "max_rows")
 """Options of a model behind a server, as hosts may give them: see `engine.openai.opening.open_openai`."""
@@ -45,10 +44,9 @@ class Wanted:
         limits = {name: rest.pop(name) for name in Limits.model_fields if name in rest}
         profile, method, runs = (rest.pop(name, None) for name in ("profile", "method", "runs"))
         settings = {**rest, **({"limits": limits} if limits else {})}
-        if method is not None:
-            settings = method_settings(str(method), settings)
+        method, profile = (None if name is None else str(name) for name in (method, profile))
         return cls(
-            config=load_config(None if profile is None else str(profile), settings, defaults=model_settings(model)),
+            config=load_method(method, profile, settings, defaults=model_settings(model)),
             options=options,
             runs=None if runs is None else path_named(str(runs), ConfigError),
         )

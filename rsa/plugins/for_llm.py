@@ -34,7 +34,7 @@ class RunOptions(llm.Options):
     """Settings of a run, as `llm -o NAME VALUE` gives them; what is not given comes from the profile or the model."""
 
     profile: str | None = Field(None, description="Settings by name: paper-8k, light, ...")
-    method: str | None = Field(None, description="single, vote, rsa, markovian or full-rsa")
+    method: str | None = Field(None, description="auto, single, vote, rsa, markovian or full-rsa")
     n: int | None = Field(None, description="Candidates a round")
     c: int | None = Field(None, description="Tails in an aggregation prompt")
     t: int | None = Field(None, description="Aggregation rounds after round 0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rsa.answers.checking import mark_of
 from rsa.policies import registry, selecting
 from rsa.results import Decision, RunResult, Vote
+from rsa.settings.methods import is_ruled
 from rsa.words import shortened
 
 _SHOWN_CHARACTERS = 80
@@ -12,7 +13,7 @@ _SHOWN_CHARACTERS = 80
 
 def in_words(decision: Decision) -> str:
     """A decision in a line: what ends, by which policy, and the numbers that say why."""
-    numbers = ", ".join(f"{name} {value:.3g}" for name, value in decision.numbers.items())
+    numbers = ", ".join(f"{name} {_short(value)}" for name, value in decision.numbers.items())
     why = f"{decision.policy}{f' ({numbers})' if numbers else ''}"
     if decision.action == "end":
         return f"the run ends after round {decision.round} by {why}{_led_by(decision.vote)}"
@@ -26,7 +27,12 @@ def chosen(result: RunResult) -> str:
     if played is None or (result.selection is not None and result.selection.votes):
         return ""
     why = registry.select_policy(result.config.select).why(played)
-    return f"chosen by {result.config.select}: {why}" if why else ""
+    who = "auto" if is_ruled(result.config) else f"chosen by {result.config.select}"
+    return f"{who}: {why}" if why else ""
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _led_by(vote: Vote | None) -> str:

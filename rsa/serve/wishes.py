@@ -17,9 +17,9 @@ from rsa.serve.errors import ApiError
 from rsa.serve.models import Route, Served
 from rsa.settings import resources
 from rsa.settings.config import Limits, RSAConfig
-from rsa.settings.methods import Method, method_settings
-from rsa.settings.profiles import load_config, profile_names
-from rsa.settings.suitability import AS_TRAINED, CHAT, trained_to_aggregate
+from rsa.settings.methods import Method, load_method
+from rsa.settings.profiles import profile_names
+from rsa.settings.suitability import AS_TRAINED, CHAT, of_the_method
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 """How hard to think, as OpenAI's interfaces say it."""
@@ -84,7 +84,7 @@ def routed(route: Route, wishes: Wishes) -> Route:
 
 def samplings(wishes: Wishes, model: ModelInfo) -> tuple[SamplingParams, ...]:
     """How each completion of the model itself is drawn."""
-    best = (AS_TRAINED if trained_to_aggregate(model) else model.sampling or CHAT).model_dump()
+    best = (AS_TRAINED if of_the_method(model) else model.sampling or CHAT).model_dump()
     asked = {name: value for name in _SAMPLING if (value := getattr(wishes, name)) is not None}
     seed = secrets.randbits(63) if wishes.seed is None else wishes.seed
     return tuple(
@@ -110,11 +110,11 @@ def run_config(wishes: Wishes, route: Route, served: Served) -> RSAConfig:
     asked = _asked(wishes)
     method = asked.pop("method", None)
     if method is not None:
-        asked = method_settings(_one_of(method, get_args(Method), "rsa.method"), asked)
+        _one_of(method, get_args(Method), "rsa.method")
     asked.setdefault("seed", secrets.randbits(63))
     profile = _profile(wishes, route, asked)
     _check_most(asked)
-    config = load_config(profile, asked, defaults=served.settings_of(route.model))
+    config = load_method(method, profile, asked, defaults=served.settings_of(route.model))
     _check_most(config.values())
     return config
 

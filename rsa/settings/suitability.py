@@ -1,39 +1,55 @@
 """What suits a model: how its candidates are sampled, and whether rounds of aggregation help it.
 
+Who says whether they help: its card in configs/models, what opened it (`aggregates` among `ModelInfo.details`), its
+architecture, which was made and trained for the method. Of others nobody knows, and `auto` finds out.
+
 Who decides on sampling, the first that says something: the settings that were asked for (a flag, a keyword, a profile),
 `[rsa]` in configs/models, how the method's own models were trained, the model's makers (`ModelInfo.sampling`), `CHAT`.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from engine.api import ModelInfo, RecommendedSampling
 from rsa.errors import ConfigError
 from rsa.policies import registry
 from rsa.settings.config import RSAConfig
+from rsa.settings.methods import is_ruled, without_rule
 
 CHAT = RecommendedSampling(temperature=0.7, top_p=0.95)
 """Sampling for a model whose makers say nothing: at temperature 1 and nothing cut off, small chat models write
 gibberish."""
 AS_TRAINED = RecommendedSampling()
 """The paper's sampling: models that were trained to aggregate were trained, and measured, on unaltered samples."""
-_TRAINED_TO_AGGREGATE = "zaya"
-"""The beginning of the architecture of models that were trained to aggregate: ZAYA1, and nano, which has its
-architecture and its training."""
+_OF_THE_METHOD = "zaya"
+"""The beginning of the architecture of the method's own models: ZAYA1, and nano, which has its architecture and its
+training."""
 
 
-def trained_to_aggregate(model: ModelInfo) -> bool:
-    """Whether a model has learned to make one better attempt out of several tails."""
-    return str(model.details.get("architecture") or "").startswith(_TRAINED_TO_AGGREGATE)
+def of_the_method(model: ModelInfo) -> bool:
+    """Whether a model is of the architecture that was trained by the method's recipe."""
+    return str(model.details.get("architecture") or "").startswith(_OF_THE_METHOD)
+
+
+def aggregates(model: ModelInfo) -> bool | None:
+    """Whether a model makes one better attempt out of several tails; None: nobody has vouched for it, nor against."""
+    from rsa.compose import card_of
+
+    card = card_of(model)
+    said = model.details.get("aggregates") if card is None or card.aggregates is None else card.aggregates
+    return said if isinstance(said, bool) else of_the_method(model) or None
 
 
 def suited(config: RSAConfig, model: ModelInfo) -> RSAConfig:
-    """`config` with sampling and confidence settled for a model, without defaults that its engine cannot do; what it
-    says already stays.
+    """`config` with sampling and confidence settled for a model, and whether `auto` has anything to decide, without
+    defaults that its engine cannot do; what it says already stays.
 
     Raises ConfigError for a setting that was asked for and that the engine cannot do.
     """
-    best = AS_TRAINED if trained_to_aggregate(model) else model.sampling or CHAT
-    changes = {name: value for name, value in best.model_dump().items() if getattr(config, name) is None}
+    best = AS_TRAINED if of_the_method(model) else model.sampling or CHAT
+    sampling: dict[str, Any] = best.model_dump()
+    changes = {name: value for name, value in sampling.items() if getattr(config, name) is None}
     if config.force_answer and (why := model.lacks("conclude")) is not None:
         if "force_answer" in config.model_fields_set:
             raise ConfigError(f"force_answer cannot be had: {why}, or leave it out")
@@ -41,7 +57,16 @@ def suited(config: RSAConfig, model: ModelInfo) -> RSAConfig:
     _check_confidence(config, model)
     if config.confidence is None or not model.logprobs:
         changes["confidence"] = "summary" if model.logprobs else "none"
-    return config.with_defaults(**changes) if changes else config
+    config = config.with_defaults(**changes) if changes else config
+    return _with_rounds(config, model) if is_ruled(config) else config
+
+
+def _with_rounds(config: RSAConfig, model: ModelInfo) -> RSAConfig:
+    """What `auto` comes to: `rsa` for a model whose rounds help, `vote` for one whose rounds do not, else the rule."""
+    helped = aggregates(model)
+    if helped is None and config.t > 0:
+        return config
+    return without_rule(config, **({"t": 0} if helped is False else {}))
 
 
 def _check_confidence(config: RSAConfig, model: ModelInfo) -> None:
@@ -59,12 +84,12 @@ def _check_confidence(config: RSAConfig, model: ModelInfo) -> None:
 
 
 def rounds_may_harm(config: RSAConfig, model: ModelInfo) -> bool:
-    """Whether rounds of aggregation are played by a model that is not known to have learned to aggregate.
+    """Whether rounds of aggregation are played, and trusted, by a model for which nobody has vouched.
 
     Such a model may copy an attempt instead of thinking: Qwen2.5-Coder-0.5B on 40 problems of GSM8K, majority vote of
     16 candidates, had 37.5% right after round 0 and 25.8% after round 2.
     """
-    return config.t > 0 and not trained_to_aggregate(model)
+    return config.t > 0 and not is_ruled(config) and not aggregates(model)
 
 
 def sampling_of(config: RSAConfig) -> dict[str, float]:

@@ -50,3 +50,5 @@ def _asks(request: GenerationRequest, number: int) -> bool:
 
 tiny = ScriptedEngine(script, context_tokens=200)
 """An engine with a context that a long problem does not fit into."""
+unvouched = ScriptedEngine(script, aggregates=None)
+"""An engine of a model for whose rounds nobody has vouched."""

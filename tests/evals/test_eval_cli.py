@@ -62,7 +62,7 @@ def evaluated(*words: object, out: str = "out") -> Outcome:
 
 
 def test_the_number_alone_on_standard_output() -> None:
-    done = evaluated()
+    done = evaluated("--model", f"{MODEL}:unvouched")
     assert done.code == 0, done.err
     results = read_results("out")
     assert results.mean.value is not None
@@ -74,6 +74,19 @@ def test_the_number_alone_on_standard_output() -> None:
     assert lines[2].startswith("  1 of 5 · ")
     assert f"aime25, rsa: {results.mean.value:.3f} [" in done.err
     assert lines[-1] == "results folder: out"
+
+
+def test_what_counts_of_auto_is_the_one_answer_of_a_run() -> None:
+    done = evaluated("--model", f"{MODEL}:unvouched", "--method", "auto")
+    assert done.code == 0, done.err
+    results = read_results("out")
+    assert (results.method, results.headline, results.mean) == ("auto", "answer", results.answer)
+    assert [problem.value for problem in results.problems] == [problem.answer for problem in results.problems]
+    assert (results.config.stop, results.config.select) == (("copying",), "sound")
+    assert f"aime25, auto: {results.mean.value:.3f} [" in done.err
+    assert "(the runs' answers, 95% interval)" in done.err
+    assert "note:" not in done.err
+    assert "the one answer that each run gave" in results.protocol
 
 
 def test_json_is_the_results_and_quiet_is_silent() -> None:
@@ -328,8 +341,8 @@ def test_what_cannot_be_compared() -> None:
     [
         ([], "no benchmark given: rsa eval BENCHMARK. There are ai2d, aime24"),
         (["countdwn"], "no benchmark is called 'countdwn'; did you mean 'countdown'?"),
-        (["countdown", "--method", "vite"], "no method is called 'vite'; did you mean 'vote'? There are single,"),
-        (["countdown", "--method", "x"], "no method is called 'x'. There are single,"),
+        (["countdown", "--method", "vite"], "no method is called 'vite'; did you mean 'vote'? There are auto, single,"),
+        (["countdown", "--method", "x"], "no method is called 'x'. There are auto, single,"),
         (["countdown", "--method", "single", "--t", "2"], "t = 2 contradicts method = single"),
         (["countdown", "--epochs", "0"], "epochs = 0: should be 1 to 10000"),
         (["countdown", "--limit", "0"], "--limit 0 leaves no problem"),

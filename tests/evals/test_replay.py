@@ -125,6 +125,9 @@ LIVE: list[dict[str, Any]] = [
     {"t": 0, "stop": ("beta:.8",)},
     {"t": 0, "stop": ("decided", "beta:.95")},
     {"t": 0, "stop": ("beta:.9",), "select": "first"},
+    {"method": "auto"},
+    {"select": "sound:.9", "stop": ("copying:.8",)},
+    {"select": "sound:1"},
 ]
 
 

@@ -15,7 +15,7 @@ from rsa.errors import ConfigError
 from rsa.runlog import read_events, read_run
 from rsa.settings.config import RSAConfig
 from rsa.settings.profiles import load_config
-from rsa.settings.suitability import sampling_of, suited, trained_to_aggregate
+from rsa.settings.suitability import aggregates, sampling_of, suited
 
 pytestmark = pytest.mark.anyio
 MAKERS = RecommendedSampling(temperature=0.6, top_p=0.9, top_k=20)
@@ -81,9 +81,15 @@ def test_confidence_is_had_where_it_can_be(asked: Any, able: bool) -> None:
 
 
 def test_only_models_of_our_architecture_are_known_to_aggregate() -> None:
-    assert trained_to_aggregate(ModelInfo(name="m", details=OURS))
-    assert not trained_to_aggregate(ModelInfo(name="zaya", details={"architecture": "qwen2"}))
-    assert not trained_to_aggregate(ModelInfo(name="m"))
+    """Of others nobody knows, unless their card or what opened them says so."""
+    for details, known in (
+        (OURS, True),
+        ({"architecture": "qwen2"}, None),
+        ({}, None),
+        ({"architecture": "qwen2", "aggregates": True}, True),
+        ({**OURS, "aggregates": False}, False),
+    ):
+        assert aggregates(ModelInfo(name="zaya", details=details)) is known
 
 
 def test_what_cuts_nothing_off_is_not_named() -> None:

@@ -15,6 +15,7 @@ from rsa.serve.errors import ApiError
 from rsa.serve.models import Served
 from rsa.serve.settings import ServedModel
 from rsa.serve.wishes import MOST, PROFILES, REASONING_TOKENS, Effort, Wishes, routed, run_config, samplings
+from rsa.settings.methods import load_method
 
 SERVED = Served([ServedModel(name="nano", opens="nano"), ServedModel(name="other", opens="openai:x")])
 MODEL = ModelInfo(name="m", sampling=RecommendedSampling(temperature=0.6, top_k=20))
@@ -36,7 +37,7 @@ def test_fields_are_settings_by_another_way(fields: dict[str, Any], model: str) 
     seed = {"seed": 3, **fields}
     said = config_of(Wishes(**seed), f"{model}:rsa")
     assert said == config_of(Wishes(rsa=seed), f"{model}:rsa") == config_of(Wishes(**seed, rsa=seed), f"{model}:rsa")
-    assert said == load_config(None, seed, defaults=SERVED.settings_of(model)).values()
+    assert said == load_method(None, None, seed, defaults=SERVED.settings_of(model)).values()
 
 
 @given(st.data(), st.sampled_from(sorted(FIELDS)))

@@ -49,7 +49,7 @@ def timeless(value: Any) -> Any:
 
 def _gone_on_with(folder: Path, trust: bool) -> Any:
     """As `rsa solve --resume` goes on."""
-    job = SolveJob.resumed(folder, None, None, None, {}, None, {}, None, trust=trust)
+    job = SolveJob.resumed(folder, None, None, None, {}, None, None, {}, None, trust=trust)
     try:
         return timeless(job.run(lambda event: None).model_dump(mode="json"))
     except NoCandidatesError as error:
