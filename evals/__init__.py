@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from evals.folder import read_results
     from evals.job import evaluate
     from evals.merging import merge
+    from evals.replay.replaying import replay_folders
+    from evals.replay.variants import Variant
     from evals.report import write_report
     from evals.rescoring import rescore
     from evals.results import EvalResults
@@ -37,12 +39,14 @@ __all__ = [
     "ResultsError",
     "Score",
     "Scorer",
+    "Variant",
     "benchmark_names",
     "compare",
     "evaluate",
     "load_benchmark",
     "merge",
     "read_results",
+    "replay_folders",
     "rescore",
     "write_report",
 ]
@@ -53,6 +57,8 @@ _HOME = {
     "evaluate": "evals.job",
     "rescore": "evals.rescoring",
     "merge": "evals.merging",
+    "replay_folders": "evals.replay.replaying",
+    "Variant": "evals.replay.variants",
     "Question": "evals.data.question",
     **dict.fromkeys(("Score", "Scorer"), "evals.scorers.protocol"),
     "EvalResults": "evals.results",

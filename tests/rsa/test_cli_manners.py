@@ -219,6 +219,7 @@ PLACES = [
     f"compare {NOBODY} problem.txt",
     f"merge {NOBODY} problem.txt",
     f"report {NOBODY}",
+    f"replay {NOBODY}",
     f"score --metric math {NOBODY}",
 ]
 

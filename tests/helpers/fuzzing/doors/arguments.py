@@ -28,6 +28,7 @@ LINES: tuple[list[str], ...] = (
     ["compare", "results", "results"],
     ["merge", "results", "--no-report"],
     ["report", "run"],
+    ["replay", "results", "run", "--stop", "decided", "--t", "0"],
     ["score", "answers.jsonl", "--metric", "choice"],
     ["models", "list"],
     ["models", "info", "nano"],
@@ -48,7 +49,7 @@ FLAGS = (
     *("--stop", "--parents", "--profile", "--out", "--resume", "--limit", "--ids", "--epochs", "--data-seed"),
     *("--revision", "--shard", "--in-flight", "--executor", "--devices", "--column", "--metric", "--format", "--by"),
     *("--relation", "--url", "--max-rows", "--kv-bits", "--tokenizer", "--image", "--data"),
-    *("--tokens-per-problem", "--seconds-per-problem"),
+    *("--tokens-per-problem", "--seconds-per-problem", "--draws"),
 )
 SWITCHES = ("--strict", "--json", "--quiet", "-q", "--no-force-answer", "--help", "--version", "--rescore", "--", "-")
 VALUES = (

@@ -18,6 +18,7 @@ from hypothesis.strategies import SearchStrategy
 
 from evals import compare, evaluate, load_benchmark, merge, read_results, rescore, write_report
 from evals.export.writing import export
+from evals.replay.replaying import replay_folders
 from evals.score_file import score_file
 from rsa import MarkovianRSA, Problem, load_config, open_engine, read_events, read_run
 
@@ -93,6 +94,7 @@ COMMANDS: dict[str, list[str]] = {
     "eval --resume": ["eval", "--resume", "@"],
     "eval --rescore": ["eval", "--rescore", "@"],
     "report": ["report", "@"],
+    "replay": ["replay", "@", "--t", "0", "--report"],
     "compare": ["compare", "@", "@"],
     "merge": ["merge", "@", "@", "--out", "out"],
     "merge --out": ["merge", "there", "--out", "@"],
@@ -148,6 +150,7 @@ CALLS: dict[str, Call] = {
     "evaluate, out": lambda name: _evaluated(out=name),
     "rescore": lambda name: anyio.run(rescore, name),
     "compare": lambda name: compare(name, name),
+    "replay_folders": lambda name: anyio.run(replay_folders, [name]),
     "merge": lambda name: merge([name], "out"),
     "merge, out": lambda name: merge(["there"], name),
     "export": lambda name: export(Path(name), by="us"),

@@ -1,4 +1,4 @@
-"""Results folders, harmed, then gone on with, scored again, reported, compared, merged and exported."""
+"""Results folders, harmed, then gone on with, scored again, reported, compared, replayed, merged, exported."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from evals import compare, evaluate, merge, rescore, write_report
 from evals.export.writing import export
 from evals.folder import CANDIDATES, RESULTS, read_eval
 from evals.job import EvalJob
+from evals.replay.replaying import replay_folders
+from evals.replay.variants import Variant
 from rsa.compose import model_to_open
 
 BENCHMARK = """
@@ -61,6 +63,7 @@ class Results(Door):
             "rescore": self._scored_again,
             "report": lambda folder, trust: write_report(folder, trust=trust).read_bytes(),
             "compare": lambda folder, trust: compare(folder, self._whole / "all", trust=trust).model_dump(mode="json"),
+            "replay": self._replayed,
             "merge": self._merged,
             "export": self._exported,
         }
@@ -73,7 +76,7 @@ class Results(Door):
 
     @staticmethod
     def _pairs() -> list[tuple[str, str]]:
-        readers = ("resume", "rescore", "compare", "export")
+        readers = ("resume", "rescore", "compare", "replay", "export")
         cheap = [*(("all", reader) for reader in readers), ("broken", "resume"), ("one", "merge"), ("one", "resume")]
         return [*cheap, *cheap, ("all", "report")]  # whose plots take longer than all others together
 
@@ -105,6 +108,11 @@ class Results(Door):
     def _merged(self, folder: Path, trust: bool) -> Any:
         merge([folder, self._whole / "two"], self.scratch / "merged", trust=trust)
         return _figures(self.scratch / "merged")
+
+    def _replayed(self, folder: Path, trust: bool) -> Any:
+        variants = [Variant(stop=("decided",)), Variant(t=0, n=2)]
+        found = anyio.run(lambda: replay_folders([folder], variants, trust=trust))
+        return found.model_dump(mode="json", exclude={"replays": {"__all__": {"folders"}}})
 
     def _exported(self, folder: Path, trust: bool) -> Any:
         return CLOCKS.sub(b"", export(folder, by="us", trust=trust).read_bytes())

@@ -1,0 +1,104 @@
+"""`rsa replay`: what goes where, what a mistake is told, and the page it leaves."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from evals import display
+from evals.folder import read_results
+from evals.replay.command import replay
+from evals.replay.drawing import DRAWS
+from evals.replay.figures import Replays
+from evals.replay.keeping import REPLAY
+from rsa.command.cli import app
+
+MODEL = f"scripted:{Path(__file__).with_name('answers_by_seed.py')}"
+SIZES = ["--n", "4", "--c", "2", "--t", "1", "--beta", "64", "--tau", "16", "--answer-budget", "32"]
+
+
+def rsa(*words: object) -> Any:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    return result
+
+
+@pytest.fixture(autouse=True)
+def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of its own, with an evaluation in `out`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RSA_MODEL", MODEL)
+    monkeypatch.setattr(display, "QUIET_S", 3600.0)
+    rows = [{"problem": f"what is number {i}?", "answer": str(i % 3), "problem_idx": i + 1} for i in range(5)]
+    Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = rsa("eval", "aime25", "--data", "data.jsonl", *SIZES, "--out", "out", "--no-report", "--quiet")
+    assert done.exit_code == 0, done.stderr
+
+
+def test_a_table_on_standard_output() -> None:
+    done = rsa("replay", "out", "--stop", "decided", "--stop", "none", "--t", "0", "--t", "1")
+    assert (done.exit_code, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    answer = read_results("out").answer
+    assert lines[0].startswith("aime25, rsa, in out: 5 problems; the runs' answers, scored by integer; 95% intervals")
+    assert lines[1] == "as recorded: reproduced 5 of 5"
+    assert lines[2].split() == ["answer", "difference", "tokens", "x", "steps", "x"]
+    assert lines[3].startswith(f"as recorded        {answer.value:.3f} [{answer.low:.3f}, {answer.high:.3f}]  -")
+    names = ["t 0, stop decided", "t 0, stop none", "t 1, stop decided", "t 1, stop none"]
+    assert [line[:17].strip() for line in lines[4:8]] == names
+    assert lines[8].startswith("note: steps: ")
+
+
+def test_the_help_says_how_often_it_draws() -> None:
+    assert inspect.signature(replay).parameters["draws"].default == DRAWS
+
+
+def test_json_is_one_object() -> None:
+    done = rsa("replay", "out", "out/runs", "--json")
+    assert (done.exit_code, done.stdout) == (2, "")
+    done = rsa("replay", "out", *sorted(Path("out/runs").iterdir()), "--method", "vote", "--json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    found = Replays.model_validate_json(done.stdout)
+    assert [each.kind for each in found.replays] == ["evaluation", "runs"]
+    assert found.replays[0].recorded.answer == read_results("out").answer
+
+
+def test_the_report_has_it() -> None:
+    done = rsa("replay", "out", "--n", "1", "--n", "2", "--t", "0", "--report")
+    assert (done.exit_code, done.stderr) == (0, "report: out/report.html\n")
+    assert Path("out", REPLAY).is_file()
+    page = Path("out/report.html").read_text()
+    assert all(f'<th scope="row">{name}</th>' in page for name in ("as recorded", "n 1, t 0", "n 2, t 0"))
+    done = rsa("replay", next(Path("out/runs").iterdir()), "--report")
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "error: runs have no report that a replay could be part of: that is for evaluations\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nowhere"], "there is no folder nowhere"),
+        (["out", "--stop", "often"], "stop = 'often': no policy is called so"),
+        (["out", "--select", "aggregate"], "select = aggregate needs the model"),
+        (
+            ["out", "--n", "2"],
+            "n = 2 of 4 is for round 0 alone: later rounds read tails of candidates that would not be",
+        ),
+        (["out", "--t", "2"], "t = 2 is more than was generated, which is t = 1"),
+        (["out", "--draws", "0"], "draws = 0: at least 1"),
+        (["out", "--method", "rza"], "no method is called 'rza'; did you mean 'rsa'?"),
+        (["data.jsonl"], "there is no folder data.jsonl"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(words: list[str], says: str) -> None:
+    done = rsa("replay", *words)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {says}")
+    assert done.stderr.count("\n") == 1
