@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evals.stats import CONFIDENCE, DIFFERENCES, Estimate, estimate, mean_of
+from rsa.errors import ConfigError
 
 MOST_LOSS = 0.1
 """What cheaper settings may cost of the accuracy, at most, to be chosen: the interval says that it is no more."""
@@ -57,11 +58,28 @@ class Choice:
     gain: Estimate
 
 
-def choose(options: Sequence[Option], start: Option, clusters: Mapping[str, str | None] | None = None) -> Choice:
-    """The choice among options; `start` is one of them."""
-    best = min(options, key=lambda option: (-option.accuracy, option.cost))
-    able = [option for option in options if _may_be_chosen(option, best, start, clusters)]
-    same = [option for option in options if option.answers == start.answers]
+def choose(
+    options: Sequence[Option],
+    start: Option,
+    clusters: Mapping[str, str | None] | None = None,
+    most_tokens: int | None = None,
+) -> Choice:
+    """The choice among options; `start` is one of them.
+
+    most_tokens  that they may cost a problem. Where the start costs more, it is no measure of what may be lost.
+
+    Raises ConfigError if none costs so little.
+    """
+    affordable = [option for option in options if most_tokens is None or option.cost <= most_tokens]
+    if not affordable:
+        least = min(option.cost for option in options)
+        raise ConfigError(
+            f"`tokens_per_problem` = {most_tokens}: the cheapest settings that were tried take {least:,.0f}"
+        )
+    best = min(affordable, key=lambda option: (-option.accuracy, option.cost))
+    against = start if start in affordable else best
+    able = [option for option in affordable if _may_be_chosen(option, best, against, clusters)]
+    same = [option for option in affordable if option.answers == start.answers]
     chosen = min(able or same, key=lambda option: (option.cost, -option.accuracy))
     return Choice(
         chosen=chosen,

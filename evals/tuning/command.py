@@ -16,7 +16,7 @@ from rsa.command.terminal import bars, errors_for_people, interrupted, new_folde
 if TYPE_CHECKING:
     from evals.tuning.records import Asked
 
-_OWN_FLAGS = ("budget", "data", "metric", "data_seed")
+_OWN_FLAGS = ("budget", "data", "metric", "data_seed", "tokens_per_problem")
 _TRIED = {"rich_help_panel": "What is tried", "show_default": "the model's, and half of it"}
 
 
@@ -57,6 +57,10 @@ def tune(
     ] = None,
     budget: Annotated[
         str | None, typer.Option(metavar="TOKENS", help="Generated tokens in all.", show_default="2M")
+    ] = None,
+    tokens_per_problem: Annotated[
+        str | None,
+        typer.Option(metavar="TOKENS", help="Choose settings that take no more.", show_default="no limit"),
     ] = None,
     n: Annotated[
         list[int] | None,
@@ -112,6 +116,7 @@ def tune(
         "metric": metric,
         "column": column or None,
         "data_seed": data_seed,
+        "tokens_per_problem": tokens_per_problem,
         "profile": profile,
         "n": n or None,
         "c": c or None,
@@ -154,6 +159,7 @@ def _asked(model: str | None, given: dict[str, Any], settings: dict[str, Any], b
         axes={name: given[name] for name in ("n", "c", "beta", "tau") if name in given},
         stops=[policies_of(written) for written in given["stop"]] if "stop" in given else None,
         selects=given.get("select"),
+        tokens_per_problem=given.get("tokens_per_problem"),
     )
 
 

@@ -49,6 +49,7 @@ class Asked(Record):
     profile, settings   of what is not tried.
     axes      values of n, c, beta and tau to be tried, by name; of an axis that is not there, the usual ones.
     stops, selects      policies to be tried; none: the usual ones.
+    tokens_per_problem  the most that the chosen settings may take; None: no limit.
     """
 
     format: int = FORMAT
@@ -63,6 +64,7 @@ class Asked(Record):
     axes: dict[str, tuple[Tokens, ...]] = Field(default_factory=dict)
     stops: tuple[tuple[str, ...], ...] = ()
     selects: tuple[str, ...] = ()
+    tokens_per_problem: Tokens | None = Field(None, ge=1, lt=2**63)
 
     @classmethod
     def of(

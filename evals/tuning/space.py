@@ -79,6 +79,8 @@ def variants(
     config          that it was recorded with.
     stops, selects  policies to try; without any, the usual ones.
     confidence      of the candidates is recorded.
+
+    Raises ConfigError for a policy that is asked for and fits nowhere.
     """
     found: list[Variant] = []
     for t in range(config.t + 1):
@@ -90,7 +92,18 @@ def variants(
             found.append(Variant(t=t, select=select, stop=stop))
     fewer = [2**power for power in range(config.n.bit_length()) if 2**power < config.n]
     found += [Variant(t=0, n=n, select="vote", stop=()) for n in fewer]
-    return [variant for variant in dict.fromkeys(found) if _fits(variant, config)]
+    fitting = [variant for variant in dict.fromkeys(found) if _fits(variant, config)]
+    for name, wanted, there in (
+        ("select", selects, {each.select for each in fitting}),
+        ("stop", [",".join(stop) for stop in stops], {",".join(each.stop or ()) for each in fitting}),
+    ):
+        for spec in wanted:
+            if spec not in there:
+                raise ConfigError(
+                    f"{name} = {spec} cannot be tried: it needs the model, or what is not recorded, or goes with "
+                    "nothing else that is tried"
+                )
+    return fitting
 
 
 def _fits(variant: Variant, config: RSAConfig) -> bool:

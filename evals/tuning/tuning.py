@@ -82,10 +82,11 @@ async def tune(
 
             engine = await open_in_thread(asked.model, **(engine_options or {}))
             stack.push_async_callback(engine.aclose)
+        tried = steps.variants(asked, engine.model.lacks("logprobs") is None)
         stack.enter_context(_begun(path, asked))
         recorder = Recorder(asked, source_of(asked, path), engine, show)
         math = await stack.enter_async_context(MathWorkers())
-        tuned = await _Tuning(asked, path, steps, recorder, math, say).run()
+        tuned = await _Tuning(asked, path, steps, tried, recorder, math, say).run()
         await anyio.to_thread.run_sync(write, path, TUNED, tuned)
         return tuned
 
@@ -148,6 +149,25 @@ class _Steps:
             )
         return cls(benchmark, base, ids, found)
 
+    @property
+    def start(self) -> Variant:
+        """Of the first family: where tuning starts from."""
+        return Variant(t=self.base.t, select="vote", stop=())
+
+    def variants(self, asked: Asked, confidence: bool) -> dict[str, list[Variant]]:
+        """What is decided on the record of each family. Raises ConfigError.
+
+        confidence  the engine says how sure candidates are.
+        """
+        known = confidence and self.base.confidence != "none"
+        return {
+            family.name: list(
+                dict.fromkeys([self.start, *variants(config, asked.stops, asked.selects, confidence=known)])
+            )
+            for family in self.families
+            for config in [self.base.replace(**family.model_dump(), select="vote", stop=())]
+        }
+
 
 class _Tuning:
     """A tuning while it runs."""
@@ -157,6 +177,7 @@ class _Tuning:
         asked: Asked,
         folder: Path,
         steps: _Steps,
+        tried: Mapping[str, list[Variant]],
         recorder: Recorder,
         math: MathWorkers,
         say: Callable[[str], None],
@@ -167,20 +188,9 @@ class _Tuning:
         self._recorder = recorder
         self._math = math
         self._say = say
-        self._start = Variant(t=steps.base.t, select="vote", stop=())
-        self._decided = {family.name: Decided(self._variants(family)) for family in steps.families}
+        self._decided = {family.name: Decided(tried[family.name]) for family in steps.families}
         self._rungs: list[Rung] = []
         self._notes: list[str] = []
-
-    def _variants(self, family: Family) -> list[Variant]:
-        config = self._steps.base.replace(**family.model_dump(), select="vote", stop=())
-        tried = variants(
-            config,
-            self._asked.stops,
-            self._asked.selects,
-            confidence=self._recorder.engine.model.lacks("logprobs") is None,
-        )
-        return list(dict.fromkeys([self._start, *tried]))
 
     async def run(self) -> Tuned:
         """All of it."""
@@ -188,7 +198,9 @@ class _Tuning:
         ids = self._steps.choosing[:done]
         last = [place.family for place in self._rungs[-1].families]
         options, start = self._options(last, ids)
-        choice = choose([option for option, _ in options.values()], start, self._clusters())
+        choice = choose(
+            [option for option, _ in options.values()], start, self._clusters(), self._asked.tokens_per_problem
+        )
         settings = options[choice.chosen.name][1]
         checked = await self._check(choice, settings)
         trials = self._trials(last, ids)
@@ -268,7 +280,7 @@ class _Tuning:
     def _best(self, family: Family, ids: Sequence[str]) -> tuple[Variant, float, float]:
         """The best variant of a family, its accuracy and its cost."""
         every = list(self._decided[family.name].means(ids))
-        return min(every, key=lambda each: (-each[1], each[2]), default=(self._start, 0.0, 0.0))
+        return min(every, key=lambda each: (-each[1], each[2]), default=(self._steps.start, 0.0, 0.0))
 
     def _ranked(self, standing: Sequence[Family], done: int) -> list[Family]:
         """Who goes on, after a rung that is noted."""
@@ -310,7 +322,7 @@ class _Tuning:
                     {key: run.tokens for key, run in there.items()},
                 )
                 found.setdefault(name, (option, settings_of(family, variant)))
-        return found, found[label(self._steps.families[0], self._start)][0]
+        return found, found[label(self._steps.families[0], self._steps.start)][0]
 
     def _trials(self, last: Sequence[str], ids: Sequence[str]) -> list[Trial]:
         """Everything that was tried, what could be chosen first."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import runpy
 import shutil
 from collections.abc import Callable
 from functools import partial
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,25 @@ def helped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tunings") / "helped"
     tuned(asked(rows(folder.parent)), folder, HELPS)
     return folder
+
+
+class Balanced(HTMLParser):
+    """Reads a page; `open` are the tags that nobody closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag not in ("meta", "link", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: object) -> None:
+        """It is closed."""
 
 
 # ---- what comes out
@@ -189,6 +210,8 @@ def test_the_page_and_the_table_say_what_was_chosen(helped: Path, tmp_path: Path
     assert all(sentence.split(":")[0] in page for sentence in found.conclusion)
     assert page.count("<tr><th") >= len(found.trials)
     assert "<script" not in page
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+    assert Balanced(page).open == []
     assert page == write_page(folder, found).read_text()
     lines = tuned_lines(found)
     assert any(line.startswith("chosen") and found.chosen in line for line in lines)
@@ -261,6 +284,8 @@ def test_another_tuning_does_not_go_on_in_its_folder(helped: Path, tmp_path: Pat
         (80, {"settings": {"limits": {"total_tokens": 500}}}, "would end what is recorded early"),
         (80, {"stops": (("often",),)}, "stop = 'often': no policy is called so"),
         (80, {"selects": ("vot",)}, "select = 'vot': no policy is called so"),
+        (80, {"selects": ("aggregate",)}, "select = aggregate cannot be tried"),
+        (80, {"tokens_per_problem": "x"}, "'x' is no size"),
         (80, {"metric": "maths"}, "metric"),
         (80, {"benchmark": "chain", "metric": "math"}, "the benchmark says how"),
         (80, {"profile": "papr-8k"}, "papr-8k"),

@@ -74,6 +74,19 @@ def test_wishes_take_the_place_of_the_usual_policies() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("stops", "selects", "says"),
+    [
+        ((), ("aggregate",), "select = aggregate cannot be tried: it needs the model"),
+        ((("decided",),), ("first",), "select = first cannot be tried"),
+        ((), ("tournament",), "select = tournament cannot be tried"),
+    ],
+)
+def test_wishes_that_fit_nowhere(stops: tuple[tuple[str, ...], ...], selects: tuple[str, ...], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        variants(BASE, stops, selects, confidence=True)
+
+
 def test_settings_of_fewer_candidates_are_settings_of_a_run() -> None:
     told = settings_of(Family(n=8, c=4, t=2, beta=128, tau=64), Variant(t=0, n=2, select="vote", stop=()))
     assert RSAConfig(**told) == RSAConfig(n=2, c=2, t=0, beta=128, tau=64)
@@ -159,6 +172,7 @@ def chosen(*options: Option) -> Choice:
 
 
 GOOD, BAD = [1.0] * 54 + [0.0] * 6, [1.0] * 20 + [0.0] * 40
+MIDDLING = [1.0] * 40 + [0.0] * 20
 NEARLY = [1.0] * 7 + [0.0]
 CHOICES: dict[str, tuple[list[Option], str, bool]] = {
     "what is better and cheaper": ([option("start", 9, BAD), option("new", 3, GOOD)], "new", True),
@@ -207,6 +221,20 @@ def test_a_choice_costs_no_more_than_the_best_and_loses_little_that_can_be_measu
         assert most(found.loss) <= MOST_LOSS
     cheaper = [each for each in options if each.cost < found.chosen.cost]
     assert all(each.accuracy <= found.best.accuracy for each in cheaper)
+
+
+@pytest.mark.parametrize(
+    ("most_tokens", "expected"), [(None, "dear"), (9, "dear"), (8, "cheap"), (5, "cheap"), (4, "bad"), (1, "bad")]
+)
+def test_what_costs_too_much_is_not_chosen(most_tokens: int | None, expected: str) -> None:
+    options = [option("start", 20, BAD), option("dear", 9, GOOD), option("cheap", 5, MIDDLING), option("bad", 1, BAD)]
+    found = choose(options, options[0], most_tokens=most_tokens)
+    assert (found.chosen.name, found.decided) == (expected, True)
+
+
+def test_all_of_them_may_cost_too_much() -> None:
+    with pytest.raises(ConfigError, match="`tokens_per_problem` = 4: the cheapest settings that were tried take 5"):
+        choose([option("start", 5, GOOD)], option("start", 5, GOOD), most_tokens=4)
 
 
 def test_an_interval_without_width_says_less_the_fewer_problems_it_is_of() -> None:

@@ -27,6 +27,8 @@ LINES: tuple[list[str], ...] = (
     ["eval", "export", "results", "--by", "us"],
     ["compare", "results", "results"],
     ["merge", "results", "--no-report"],
+    ["tune", "scripted:play.py", "--data", "rows.jsonl", *SMALL],
+    ["tune", "--resume", "results"],
     ["report", "run"],
     ["replay", "results", "run", "--stop", "decided", "--t", "0"],
     ["score", "answers.jsonl", "--metric", "choice"],
@@ -49,7 +51,7 @@ FLAGS = (
     *("--stop", "--parents", "--profile", "--out", "--resume", "--limit", "--ids", "--epochs", "--data-seed"),
     *("--revision", "--shard", "--in-flight", "--executor", "--devices", "--column", "--metric", "--format", "--by"),
     *("--relation", "--url", "--max-rows", "--kv-bits", "--tokenizer", "--image", "--data"),
-    *("--tokens-per-problem", "--seconds-per-problem", "--draws"),
+    *("--tokens-per-problem", "--seconds-per-problem", "--draws", "--budget", "--benchmark"),
 )
 SWITCHES = ("--strict", "--json", "--quiet", "-q", "--no-force-answer", "--help", "--version", "--rescore", "--", "-")
 VALUES = (
