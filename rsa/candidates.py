@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from engine.api import Completion
 from rsa.answers.calls import Answered, answered
@@ -155,7 +156,14 @@ def over(candidate: Candidate, at: int) -> bool:
     if completion is None:
         return candidate.status != "cut"
     if candidate.status == "degenerate":
-        monitor = DegenerationMonitor()
-        monitor.feed(completion.token_ids)
-        return monitor.after is None or monitor.after <= at
+        after = _loops_after(completion.token_ids)
+        return after is None or after <= at
     return candidate.status != "cut" and (candidate.status != "ok" or completion.usage.completion_tokens <= at)
+
+
+@lru_cache(maxsize=32)
+def _loops_after(token_ids: tuple[int, ...]) -> int | None:
+    """When it was found that a candidate repeats itself. Kept for a few, since that is asked at every level."""
+    monitor = DegenerationMonitor()
+    monitor.feed(token_ids)
+    return monitor.after

@@ -23,6 +23,9 @@ def replay(
     t: Annotated[
         list[int] | None, typer.Option("--t", help="Fewer rounds of aggregation than were played. Repeatable.")
     ] = None,
+    waves: Annotated[
+        list[str] | None, typer.Option(metavar="N[,...]", help="As of rsa solve, or none. Repeatable.")
+    ] = None,
     n: Annotated[
         list[int] | None, typer.Option("--n", help="Fewer candidates than there were, with --t 0. Repeatable.")
     ] = None,
@@ -48,11 +51,17 @@ def replay(
         from evals.replay.keeping import keep
         from evals.replay.replaying import replay_folders
         from evals.replay.table import replay_lines
-        from evals.replay.variants import grid, policies_of
+        from evals.replay.variants import grid, policies_of, sizes_in
         from evals.report import write_report as write
 
-        stops = [policies_of(given) for given in stop or ()]
-        variants = grid(stop=stops, select=select or (), t=t or (), n=n or (), method=method or ())
+        variants = grid(
+            stop=[policies_of(written) for written in stop or ()],
+            select=select or (),
+            t=t or (),
+            waves=[sizes_in(written) for written in waves or ()],
+            n=n or (),
+            method=method or (),
+        )
         replays = anyio.run(partial(replay_folders, folders, variants, draws=draws, trust=trust))
         typer.echo(replays.model_dump_json(indent=2) if json_ else "\n".join(replay_lines(replays)))
         for replayed in replays.replays if write_report else ():

@@ -29,6 +29,7 @@ class Outcome:
     choice      who answers for it; None: nobody gave an answer.
     rounds      as they were left: candidates of one that was cut have the tokens that they had then.
     decisions   of its policies, in their order.
+    waves       in which the candidates of its rounds were begun.
     failed      nobody of its last round was well: it has no value.
     muted       candidates that would have been made to answer: what they would have said was not generated, so that
                 they count as without an answer.
@@ -39,6 +40,7 @@ class Outcome:
     selection: Round | None
     matches: tuple[Round, ...]
     decisions: tuple[Decision, ...]
+    waves: tuple[range, ...]
     failed: bool = False
     muted: int = 0
 
@@ -58,8 +60,11 @@ class Outcome:
 
     @property
     def steps(self) -> int:
-        """Of an engine that decodes a whole round at once: the longest candidate of each round, added up."""
-        return sum(max(map(_tokens, played.candidates)) for played in self.played)
+        """Of an engine that decodes at once what is begun together: the longest candidate of each round, or of each
+        wave of it, added up."""
+        together = [played.candidates[wave.start : wave.stop] for played in self.rounds for wave in self.waves]
+        together += [played.candidates for played in self.played[len(self.rounds) :]]
+        return sum(max(map(_tokens, candidates)) for candidates in together)
 
 
 class Remembering(AnswerMatcher):
@@ -128,6 +133,7 @@ class _Again:
             selection=selection,
             matches=matches,
             decisions=tuple(self.decisions),
+            waves=self.config.wave_ranges,
             failed=ended == "failed",
             muted=self.muted,
         )
@@ -152,23 +158,30 @@ class _Again:
     async def _within(self, played: Round) -> Round:
         """A round as the policies leave it."""
         recorded = self._recorded_within(played)
+        if recorded is not None and self.config.waves != self.recorded.config.waves:
+            raise ReplayError(f"round {played.round} was ended early, and not all of it was generated for other waves")
         for wave in self.config.wave_ranges if _wants_answers(self.config, played.round) else ():
             ruling = await self._ruled(played, wave, recorded)
             if ruling is not None:
                 return await self._obeyed(played, wave, ruling, recorded)
         if recorded is not None:
+            done = "was cut" if recorded.action == "cut" else "had its candidates answer"
             raise ReplayError(
-                f"round {played.round} was cut at {recorded.at} tokens by {recorded.policy}: what came after was never "
+                f"round {played.round} {done} at {recorded.at} tokens by {recorded.policy}: what came after was never "
                 "generated"
             )
         return played
 
     async def _ruled(self, played: Round, wave: range, recorded: Decision | None) -> Ruling | None:
-        """What the policies say while the candidates of a wave are at work."""
+        """What the policies say while the candidates of a wave are at work, as far as these wrote on undisturbed."""
         size, at_work = len(played.candidates), played.candidates[wave.start : wave.stop]
-        for level in levels(at_work) if self.config.stop else ():
-            if recorded is None and wave.stop == size and all(over(candidate, level) for candidate in at_work):
-                continue  # there is nobody left to end
+        found = levels(at_work) if self.config.stop else []
+        for level in found:
+            if recorded is not None and recorded.wave == (wave.start, wave.stop) and level > (recorded.at or 0):
+                return None
+            at_last = recorded is None and wave.stop == size and level == found[-1]
+            if at_last and all(over(candidate, level) for candidate in at_work):
+                return None  # there is nobody left to end
             standing = await standing_at(
                 level,
                 played.candidates[: wave.stop],

@@ -10,7 +10,7 @@ from rsa.words import plural, shortened
 
 _ANSWER_CHARACTERS = 40
 STEPS = (
-    "steps: of an engine that decodes a whole round at once, the longest candidate of each round, added up; no seconds"
+    "steps: the longest candidate of each round, or wave, added up: of an engine that decodes these at once; no seconds"
 )
 
 

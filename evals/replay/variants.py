@@ -7,11 +7,12 @@ from itertools import product
 from typing import Any
 
 from evals.errors import ReplayError
+from rsa.errors import ConfigError
 from rsa.policies import registry
 from rsa.results import Record
 from rsa.settings.config import RSAConfig
 from rsa.settings.methods import method_settings
-from rsa.words import plural
+from rsa.words import plural, shown
 
 AS_RECORDED = "as recorded"
 
@@ -19,7 +20,7 @@ AS_RECORDED = "as recorded"
 class Variant(Record):
     """What differs from the record; None: as recorded.
 
-    stop, select, t   as of `RSAConfig`.
+    stop, select, t, waves   as of `RSAConfig`.
     n                 of so many candidates of round 0, drawn from those that there are.
     method            as of `rsa.settings.methods`.
     """
@@ -27,6 +28,7 @@ class Variant(Record):
     stop: tuple[str, ...] | None = None
     select: str | None = None
     t: int | None = None
+    waves: tuple[int, ...] | None = None
     n: int | None = None
     method: str | None = None
 
@@ -34,7 +36,8 @@ class Variant(Record):
     def name(self) -> str:
         """What differs, in words."""
         stop = None if self.stop is None else ",".join(self.stop) or "none"
-        given = {"method": self.method, "n": self.n, "t": self.t, "stop": stop, "select": self.select}
+        waves = None if self.waves is None else ",".join(map(str, self.waves)) or "none"
+        given = {"method": self.method, "n": self.n, "t": self.t, "waves": waves, "stop": stop, "select": self.select}
         return ", ".join(f"{key} {value}" for key, value in given.items() if value is not None) or AS_RECORDED
 
     def settings(self, recorded: RSAConfig) -> RSAConfig:
@@ -51,6 +54,8 @@ class Variant(Record):
             given = {**given, "c": min(recorded.c, n), "carry": recorded.carry}
         else:
             self._check_tails(given, recorded, n=n)
+        if n != recorded.n:
+            given = {"waves": (), **given}  # those that were recorded are of all
         config = recorded.replace(**given)
         self._check_selection(config, recorded)
         return config
@@ -90,16 +95,25 @@ def policies_of(written: str) -> tuple[str, ...]:
     return () if written.strip() == "none" else tuple(filter(None, map(str.strip, written.split(","))))
 
 
+def sizes_in(written: str) -> tuple[int, ...]:
+    """The waves in such a text. Raises ConfigError for what are no numbers."""
+    try:
+        return tuple(map(int, policies_of(written)))
+    except ValueError:
+        raise ConfigError(f"waves = {shown(written)}: should be numbers with commas between them") from None
+
+
 def grid(
     *,
     stop: Sequence[tuple[str, ...]] = (),
     select: Sequence[str] = (),
     t: Sequence[int] = (),
+    waves: Sequence[tuple[int, ...]] = (),
     n: Sequence[int] = (),
     method: Sequence[str] = (),
 ) -> list[Variant]:
     """Every combination of what is given; nothing given: none."""
-    axes = {"method": method, "n": n, "t": t, "stop": stop, "select": select}
+    axes = {"method": method, "n": n, "t": t, "waves": waves, "stop": stop, "select": select}
     given = {key: values for key, values in axes.items() if values}
     if not given:
         return []

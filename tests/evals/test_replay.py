@@ -125,6 +125,9 @@ LIVE: list[dict[str, Any]] = [
     {"t": 0, "stop": ("beta:.8",)},
     {"t": 0, "stop": ("decided", "beta:.95")},
     {"t": 0, "stop": ("beta:.9",), "select": "first"},
+    {"waves": (2, 2, 4), "stop": ("decided",)},
+    {"waves": (3, 5), "t": 0, "stop": ("beta:.8",)},
+    {"waves": (1, 1, 1, 5), "t": 1},
     {"method": "auto"},
     {"select": "sound:.9", "stop": ("copying:.8",)},
     {"select": "sound:1"},
@@ -313,6 +316,27 @@ def test_what_came_after_a_cut_was_never_generated(plain: Path, tmp_path: Path) 
             replayed(folder, variant)
     with pytest.raises(ReplayError, match=r"n = 4: round 0 was ended early by beta:.9, for all 8 candidates"):
         replayed(folder, Variant(n=4))
+
+
+def test_waves_begin_one_after_the_other(plain: Path) -> None:
+    """An engine takes longer for them; policies may spare the later ones."""
+    whole, waves = Variant(t=0, stop=("beta:.8",)), Variant(t=0, stop=("beta:.8",), waves=(2, 3, 3))
+    at_once, after_each_other = figures(plain, whole), figures(plain, waves)
+    assert after_each_other.tokens < at_once.tokens
+    assert figures(plain, Variant(t=0, waves=(2, 3, 3))).steps > figures(plain, Variant(t=0)).steps
+    assert figures(plain, Variant(t=0, waves=(8,))).steps == figures(plain, Variant(t=0)).steps
+    with pytest.raises(RSAError, match="waves = 4,5 are 9 candidates, not n = 8"):
+        replayed(plain, Variant(waves=(4, 5)))
+
+
+def test_other_waves_of_a_round_that_was_cut_were_never_generated(tmp_path: Path) -> None:
+    folder = evaluated(tmp_path / "out", t=0, stop="beta:.8", waves="2,3,3")
+    assert any(
+        candidate.completion is None for result in results_of(folder) for candidate in result.rounds[0].candidates
+    )
+    assert replayed(folder).reproduced == 6
+    with pytest.raises(ReplayError, match="round 0 was ended early, and not all of it was generated for other waves"):
+        replayed(folder, Variant(waves=(4, 4)))
 
 
 def test_rounds_that_were_cut_before_others_decide_again_as_they_did(tmp_path: Path) -> None:

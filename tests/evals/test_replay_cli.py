@@ -92,6 +92,8 @@ def test_the_report_has_it() -> None:
             "n = 2 of 4 is for round 0 alone: later rounds read tails of candidates that would not be",
         ),
         (["out", "--t", "2"], "t = 2 is more than was generated, which is t = 1"),
+        (["out", "--waves", "2,x"], "waves = '2,x': should be numbers with commas between them"),
+        (["out", "--waves", "2,3"], "waves = 2,3 are 5 candidates, not n = 4"),
         (["out", "--draws", "0"], "draws = 0: at least 1"),
         (["out", "--method", "rza"], "no method is called 'rza'; did you mean 'rsa'?"),
         (["data.jsonl"], "there is no folder data.jsonl"),
