@@ -111,13 +111,13 @@ def _measurable(found: Estimate) -> bool:
 
 
 def most(found: Estimate) -> float:
-    """What a difference is at most, at 95%: the end of its interval.
-
-    Where all problems are alike that has no width, and feigns certainty; then as many as may still hide among P
-    problems of which none showed a difference, 1 - 0.05^(1/P), count as lost.
-    """
+    """What a difference is at most, at 95%: the end of its interval, or where that has no width what may hide there."""
     if found.high is None:
         return DIFFERENCES[1]
-    if found.se == 0:
-        return float((found.value or 0.0) + 1 - (1 - CONFIDENCE) ** (1 / found.clusters))
-    return found.high
+    return (found.value or 0.0) + unseen(found) if found.se == 0 else found.high
+
+
+def unseen(found: Estimate) -> float:
+    """The share of problems that may be otherwise, at 95%, where all that were seen are alike: 1 - 0.05^(1/P) of P. The
+    interval has no width there, and feigns certainty."""
+    return float(1 - (1 - CONFIDENCE) ** (1 / found.clusters))

@@ -95,6 +95,8 @@ class Asked(Record):
                 data_seed=data_seed,
                 revision=revision,
             )
+            if str(given.get("profile", "")).endswith(".toml"):  # it may go on from another folder
+                given["profile"] = absolute(given["profile"])
             return cls(model=model, source=source, **given)
         except ValidationError as error:
             raise ConfigError(in_plain_words(error)) from None

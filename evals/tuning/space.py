@@ -47,13 +47,10 @@ def families(base: RSAConfig, axes: Mapping[str, Sequence[int]]) -> list[Family]
     Raises ConfigError for more than MOST_FAMILIES.
     """
     values = {name: tuple(dict.fromkeys(axes.get(name) or _usual(base, name))) for name in AXES}
+    combinations = [dict(zip(AXES, chosen, strict=True)) for chosen in product(*values.values())]
     if base.t == 0:  # nobody reads a tail
-        values |= {name: values[name][:1] for name in ("c", "tau")}
-    found = [
-        Family(t=base.t, **dict(zip(AXES, chosen, strict=True)))
-        for chosen in product(*values.values())
-        if _makes_sense(dict(zip(AXES, chosen, strict=True)))
-    ]
+        combinations = [{**each, "c": 1, "tau": 1} for each in combinations]
+    found = list(dict.fromkeys(Family(t=base.t, **each) for each in combinations if _makes_sense(each)))
     if len(found) > MOST_FAMILIES:
         raise ConfigError(
             f"n, c, beta and tau have {len(found)} combinations, each of which would be recorded: {MOST_FAMILIES} at "

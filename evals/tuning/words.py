@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evals.display import number
-from evals.tuning.choosing import most
+from evals.tuning.choosing import most, unseen
 from evals.tuning.records import Tuned
 from evals.tuning.space import Family
 from rsa.words import plural
@@ -65,7 +65,8 @@ def _ratio(now: float, was: float) -> str:
 
 
 def _worth(tuned: Tuned) -> str:
-    expected = f"Expected accuracy: {number(tuned.expected)} for {tuned.tokens:,.0f} tokens a problem"
+    hidden = f", which may hide {100 * unseen(tuned.expected):.0f} points" if tuned.expected.se == 0 else ""
+    expected = f"Expected accuracy: {number(tuned.expected)}{hidden}, for {tuned.tokens:,.0f} tokens a problem"
     if tuned.checked is None:
         return (
             f"{expected}, by the problems that it was chosen by, and so probably too high: the budget did not suffice "

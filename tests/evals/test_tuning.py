@@ -302,6 +302,17 @@ def test_mistakes_are_told_before_anything_is_generated(
     assert engine.requests == []
 
 
+def test_a_profile_says_what_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the tuning goes on."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text("n = 2\nc = 1\nt = 0\nbeta = 48\ntau = 32\nanswer_budget = 24\ntemperature = 0.5\n")
+    wish = asked(rows(tmp_path), profile="mine.toml", settings={}, axes={})
+    monkeypatch.chdir("/")
+    found = tuned(wish, tmp_path / "out", HELPS)
+    assert [(each.n, each.beta) for each in found.families] == [(2, 48), (2, 24)]
+    assert (found.profile["answer_budget"], found.profile["temperature"]) == (24, 0.5)
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no file"):
         tuned(asked(tmp_path / "none.jsonl"), tmp_path / "out", HELPS)

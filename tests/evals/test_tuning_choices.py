@@ -36,7 +36,7 @@ def test_without_wishes_each_axis_has_its_own_and_half_of_it() -> None:
         ({}, {"c": (2,), "beta": (128, 32), "tau": (64,)}, ["n8-c2-beta128-tau64"]),
         ({}, {"n": (8, 2), "c": (4,), "beta": (64,), "tau": (64,)}, ["n8-c4-beta64-tau64"]),
         # Without rounds nobody reads a tail: c and tau change nothing.
-        ({"t": 0}, {}, ["n8-c4-beta128-tau64", "n8-c4-beta64-tau64"]),
+        ({"t": 0}, {}, ["n8-c1-beta128-tau1", "n8-c1-beta64-tau1"]),
         ({"c": 1}, {"beta": (64,), "tau": (1,)}, ["n8-c1-beta64-tau1"]),
         ({}, {"c": (2, 2), "beta": (64,), "tau": (64,)}, ["n8-c2-beta64-tau64"]),
     ],
