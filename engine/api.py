@@ -254,9 +254,10 @@ class GenerationStream(Protocol):
     def cancel(self, request_id: str) -> None:
         """End a request now; its `Completion` (`cancelled`) still comes. Unknown or finished: no effect."""
 
-    def conclude(self, request_id: str) -> None:
-        """Treat the reasoning budget as used up now, or at the token that is being drawn: the request answers, or ends
-        with `budget`. In the answer section, unknown or finished: no effect."""
+    def conclude(self, request_id: str, at: int = 0) -> None:
+        """As if the reasoning budget were `at` tokens, or as many as have been drawn, if these are more, one that is
+        being drawn among them: the request answers then, or ends with `budget`. A server may obey later. In the answer
+        section, unknown or finished: no effect."""
 
 
 class Tokenizer(Protocol):

@@ -99,9 +99,9 @@ class ScriptedStream:
             self._engine.cancelled.append(request_id)
             self._engine._wake()
 
-    def conclude(self, request_id: str) -> None:
+    def conclude(self, request_id: str, at: int = 0) -> None:
         if request_id in self._rows:
-            self._rows[request_id].conclude()
+            self._rows[request_id].conclude(at)
             self._engine.concluded.append(request_id)
             self._engine._wake()
 

@@ -137,7 +137,7 @@ class Sequence:
         token_ids      what was generated, forced tokens included.
         finish_reason  None while it runs.
         cached_tokens  how much of the prompt had been computed before.
-        concluding     its reasoning ends with the next token: see `conclude`.
+        concludes_at   the reasoning tokens with which it is to answer at the latest: see `conclude`.
 
     `accept` takes the next token. If `forced` is not empty afterwards, its first token must be fed as the next one
     instead of what the model draws.
@@ -159,7 +159,7 @@ class Sequence:
         self.forced: deque[int] = deque()
         self.finish_reason: FinishReason | None = None
         self.cached_tokens = 0
-        self.concluding = False
+        self.concludes_at: int | None = None
         self._tokenizer = tokenizer
         self._limit = _max_new_tokens(request.sampling, prompt_tokens, len(tokenizer.think_close), context_tokens)
         self._opened = opened
@@ -222,9 +222,14 @@ class Sequence:
         if self.finish_reason is None and self._limit is not None and len(self.token_ids) >= self._limit:
             self.finish("length")
 
-    def conclude(self) -> None:
-        """Treat the reasoning budget as used up from the next token on."""
-        self.concluding = True
+    @property
+    def concluding(self) -> bool:
+        """Somebody wants it to answer before its reasoning budget is used up."""
+        return self.concludes_at is not None
+
+    def conclude(self, at: int = 0) -> None:
+        """Treat the reasoning budget as used up at so many tokens, at the next one if there are more."""
+        self.concludes_at = at if self.concludes_at is None else min(at, self.concludes_at)
 
     def end_reasoning(self) -> None:
         """End the reasoning here, as at its budget: sets `finish_reason`, or fills `forced`. Nothing in the answer."""
@@ -299,7 +304,8 @@ class Sequence:
                 self._end_reasoning()
 
     def _reasoning_is_over(self, budget: int | None) -> bool:
-        return self.concluding or (budget is not None and self._reasoning_tokens + len(self._tag) >= budget)
+        written = self._reasoning_tokens + len(self._tag)
+        return any(bound is not None and written >= bound for bound in (budget, self.concludes_at))
 
     def _end_reasoning(self) -> None:
         sampling = self.request.sampling

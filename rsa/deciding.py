@@ -19,7 +19,7 @@ from rsa.events import PolicyDecided
 from rsa.limits import Meter
 from rsa.policies import registry
 from rsa.policies.levels import ended_with, levels, rule, standing_at
-from rsa.policies.stopping import Quorum, Stop, StopPolicy
+from rsa.policies.stopping import Stop
 from rsa.results import Candidate, Decision, Round, RoundKind, Vote
 from rsa.runlog import RunLog
 from rsa.telling import Teller
@@ -53,7 +53,7 @@ class Inside:
         ruling = rule(self.policies, standing)
         if ruling is None:
             return None
-        place = {"at": level, "wave": (wave.start, wave.stop)}
+        place = {"at": ruling.at, "wave": (wave.start, wave.stop)}
         return _decision(self.number, ruling.policy, ruling.stop, standing.votes, **place)
 
     async def again(self, played: Sequence[Candidate], *, decided: bool) -> Decision | None:
@@ -184,7 +184,7 @@ class Deciding:
 
     def _asked_in(self, number: int) -> Inside:
         asked = self._config.stop if self._candidates.requests.wants_answers(number) else ()
-        policies = tuple(spec for spec in asked if _cuts(registry.stop_policy(spec)))
+        policies = tuple(spec for spec in asked if registry.stop_policy(spec).inside)
         return Inside(number, policies, self._candidates, self._matcher)
 
     def _has_ended(self, number: int) -> bool:
@@ -192,10 +192,6 @@ class Deciding:
 
     def _forget_levels(self) -> None:
         self._levels, self.pending = [], None
-
-
-def _cuts(policy: StopPolicy) -> bool:
-    return policy.inside and not isinstance(policy, Quorum)
 
 
 def _by_chance(played: Round, model: ModelInfo) -> bool:

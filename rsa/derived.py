@@ -104,7 +104,8 @@ class Replay:
 
     def decided(self, number: int, logged: Decision | None, derived: Decision | None) -> None:
         """What policies decided inside a round, or, for a round that had finished, that they decided nothing."""
-        self._same(("policy_decided", number, "cut"), f"what was decided in round {number}", logged, derived)
+        action = decided.action if (decided := logged or derived) is not None else ""
+        self._same(("policy_decided", number, action), f"what was decided in round {number}", logged, derived)
 
     def result(self, found: RunResult, derived: RunResult) -> None:
         """The result of a run that had ended; `derived` is what its rounds come to."""

@@ -11,7 +11,7 @@ from rsa.answers.extract import CUES
 from rsa.answers.verdicts import CUE
 from rsa.problem import Problem
 from rsa.prompts import Prompt, PromptSet
-from rsa.results import Budgets, Candidate, RoundKind, Tail
+from rsa.results import Budgets, Candidate, Decision, RoundKind, Tail
 from rsa.settings.config import RSAConfig
 from rsa.tails import aggregation_prompt, match_prompt, shown_answer
 
@@ -32,11 +32,17 @@ class Requests:
     budgets: Budgets
 
     def of(
-        self, number: int, kind: RoundKind, index: int, read: Sequence[Candidate], *, most: int | None = None
+        self,
+        number: int,
+        kind: RoundKind,
+        index: int,
+        read: Sequence[Candidate],
+        *,
+        decision: Decision | None = None,
     ) -> tuple[GenerationRequest, int]:
         """The request of a candidate that reads these, none in round 0; and how many tokens its prompt has.
 
-        most  tokens that are wanted of it at most, where its end is known; None: it ends as its budgets say.
+        decision  what was decided of its round, if it had not ended then.
 
         Its id is for people who read an engine's messages: `r0-c01` (round 0, candidate 1), `select`, or `m3-c01` (a
         match).
@@ -52,7 +58,9 @@ class Requests:
             prompt = self.prompts.initial(self.problem)
             length = tokenizer.prompt_tokens(prompt, tools=self.problem.tools)
         name = "select" if kind == "selection" else f"{'m' if kind == 'match' else 'r'}{number}-c{index:02}"
-        sampling = self.sampling(number, kind, index).model_copy(update={"max_tokens": most})
+        sampling = self.sampling(number, kind, index)
+        if decision is not None and decision.at is not None:
+            sampling = sampling.model_copy(update=self._ended_by(decision, sampling))
         asked = GenerationRequest(
             id=name,
             messages=prompt,
@@ -61,6 +69,13 @@ class Requests:
             likelihoods=self.config.confidence not in (None, "none"),
         )
         return asked, length
+
+    @staticmethod
+    def _ended_by(decision: Decision, sampling: SamplingParams) -> dict[str, int | None]:
+        """What of its budgets is left where it is known how it ends."""
+        if decision.action == "cut":
+            return {"max_tokens": decision.at}
+        return {"reasoning_budget": min(filter(None, (decision.at, sampling.reasoning_budget)))}
 
     def uncut(self, kind: RoundKind, read: Sequence[Candidate]) -> Prompt:
         """The prompt of a candidate that reads these, as it is unless it has to be cut: without measuring it."""

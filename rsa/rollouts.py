@@ -198,7 +198,7 @@ class _Stage:
             running = any(rollout.status is None and not rollout.loops_within(level) for rollout in rows)
             decision = await self.deciding.settle(running=running)
             if decision is not None and not self._limited:  # a limit may have come first
-                self._cut(stream, decision)
+                self._obey(stream, decision)
                 await self.deciding.decide(decision)
 
     @property
@@ -206,11 +206,14 @@ class _Stage:
         """A limit says how the rollouts end."""
         return self.concluded or self.cancelled
 
-    def _cut(self, stream: GenerationStream, decision: Decision) -> None:
-        self.cut = True
+    def _obey(self, stream: GenerationStream, decision: Decision) -> None:
+        self.cut = decision.action == "cut"
         for rollout in self._unfinished():
-            rollout.cut = decision.at
-            stream.cancel(rollout.request.id)
+            if self.cut:
+                rollout.cut = decision.at
+                stream.cancel(rollout.request.id)
+            else:
+                stream.conclude(rollout.request.id, decision.at or 0)
 
     async def _obey_token_limit(self, stream: GenerationStream) -> None:
         if not self.meter.limits_tokens or self.cut:

@@ -43,6 +43,7 @@ from rsa.requests import Requests
 from rsa.results import (
     Budgets,
     Candidate,
+    Decision,
     LimitName,
     PooledVote,
     Round,
@@ -201,7 +202,7 @@ class Run:
     async def _play_wave(self, number: int, kind: RoundKind, wave: range, subsets: tuple[Subset, ...]) -> None:
         """Those of a round that begin together, unless the round ended before."""
         decision, left = self.deciding.within(number), self._leaves_out(number, wave)
-        cut = decision.at if decision is not None and decision.wave == (wave.start, wave.stop) else None
+        met = decision if decision is not None and decision.wave == (wave.start, wave.stop) else None
         self.deciding.begin_wave(wave)
         waiting: list[Rollout] = []
         for index in wave:
@@ -215,7 +216,7 @@ class Run:
                 read, now = self._read(subsets[index]), self.meter.elapsed_s()
                 await self._record(self.candidates.not_begun(number, index, read, left, now), kind)
             else:
-                waiting.append(await self._prepare(number, kind, index, subsets[index], cut))
+                waiting.append(await self._prepare(number, kind, index, subsets[index], met))
         await rollouts.play(
             self.engine,
             waiting,
@@ -229,7 +230,7 @@ class Run:
     def _leaves_out(self, number: int, wave: range) -> Status | None:
         """How candidates of a wave end that is not begun any more; None if it is."""
         decision = self.deciding.within(number)
-        if decision is not None and decision.wave is not None and wave.start >= decision.wave[1]:
+        if decision is not None and decision.action == "cut" and decision.wave and wave.start >= decision.wave[1]:
             return "cut"
         return "cancelled" if wave.start > 0 and self.teller.limited_in(number) else None
 
@@ -311,9 +312,11 @@ class Run:
         """Whom a candidate reads: members of the last round."""
         return [self.rounds[-1].candidates[parent] for parent in parents]
 
-    async def _prepare(self, number: int, kind: RoundKind, index: int, parents: Subset, cut: int | None) -> Rollout:
-        """cut: the tokens at which its round was cut, when it had not ended."""
-        request, length = self.requests.of(number, kind, index, self._read(parents), most=cut)
+    async def _prepare(
+        self, number: int, kind: RoundKind, index: int, parents: Subset, decision: Decision | None
+    ) -> Rollout:
+        """decision: what was decided of its round, when it had not ended."""
+        request, length = self.requests.of(number, kind, index, self._read(parents), decision=decision)
         rollout = Rollout(
             round=number,
             kind=kind,
@@ -321,7 +324,7 @@ class Run:
             parents=parents,
             request=request,
             started_s=self.meter.elapsed_s(),
-            cut=cut,
+            cut=decision.at if decision is not None and decision.action == "cut" else None,
         )
         await self.teller.emit(
             CandidateStarted(

@@ -199,8 +199,8 @@ class RunLog:
 
     def decided(self, number: int) -> Decision | None:
         """What a policy decided inside a round, as it is logged."""
-        event = self.logged.get(("policy_decided", number, "cut"))
-        return event.decision if isinstance(event, PolicyDecided) else None
+        found = (self.logged.get(("policy_decided", number, action)) for action in ("cut", "conclude"))
+        return next((event.decision for event in found if isinstance(event, PolicyDecided)), None)
 
     def has_ended(self, number: int) -> bool:
         """Whether a round had finished."""

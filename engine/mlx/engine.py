@@ -316,9 +316,9 @@ class MLXStream:
         """End a request now; its `Completion` (`cancelled`) still comes. Unknown or finished: no effect."""
         self._tell(request_id, lambda row: row.finish("cancelled"))
 
-    def conclude(self, request_id: str) -> None:
-        """Treat the reasoning budget as used up now: the request answers, or ends with `budget`."""
-        self._tell(request_id, Row.conclude)
+    def conclude(self, request_id: str, at: int = 0) -> None:
+        """Treat the reasoning budget as used up at so many tokens: the request answers, or ends with `budget`."""
+        self._tell(request_id, partial(Row.conclude, at=at))
 
     def _submit(self, scheduler: Scheduler) -> None:
         """On the worker: check the requests and queue them, or say what is wrong."""

@@ -166,10 +166,11 @@ class OpenAIStream:
         if request_id in self._generations:
             self._generations[request_id].cancel()
 
-    def conclude(self, request_id: str) -> None:
-        """Treat the reasoning budget as used up at the next token: the request answers, or ends with `budget`."""
+    def conclude(self, request_id: str, at: int = 0) -> None:
+        """Treat the reasoning budget as used up at so many tokens, or at those that the server has sent by then, if
+        these are more: the request answers, or ends with `budget`."""
         if request_id in self._generations:
-            self._generations[request_id].conclude()
+            self._generations[request_id].conclude(at)
 
     def _put(self, event: EngineEvent) -> None:
         self._events.append(event)

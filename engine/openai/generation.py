@@ -93,9 +93,9 @@ class Generation:
             self._sequence.finish("cancelled")
             self.scope.cancel()
 
-    def conclude(self) -> None:
-        """Treat its reasoning budget as used up at the next token."""
-        self._sequence.conclude()
+    def conclude(self, at: int = 0) -> None:
+        """Treat its reasoning budget as used up at so many tokens, at the next one if there are more."""
+        self._sequence.conclude(at)
 
     def fail(self, error: EngineError) -> None:
         """End it with an error, and stop the work."""
@@ -200,9 +200,9 @@ class Generation:
             self._interruptions.append(Interruption(action=action, after_tokens=tokens, error=error))
             return
         self._interruptions.append(Interruption(action="restarted", after_tokens=tokens, error=error))
-        concluding = self._sequence.concluding
+        concludes_at = self._sequence.concludes_at
         self._begin()
-        self._sequence.concluding = concluding
+        self._sequence.concludes_at = concludes_at
         self._emit(Restarted(self.request.id))
 
     # ---- one answer

@@ -206,7 +206,7 @@ class _Again:
             round=played.round,
             policy=ruling.policy,
             action=ruling.stop.action,
-            at=standing.at,
+            at=ruling.at,
             numbers=dict(ruling.stop.numbers),
             vote=standing.votes[0] if standing.votes else None,
             wave=(wave.start, wave.stop),
@@ -214,7 +214,11 @@ class _Again:
         self.decisions.append(decision)
         if decision == recorded:
             return played
-        candidates = tuple(_cut(each, wave, standing.at) for each in played.candidates)
+        if decision.action == "conclude":  # nobody knows what those who wrote on would have answered
+            wave = range(wave.start, len(played.candidates))
+        candidates = tuple(_cut(each, wave, ruling.at) for each in played.candidates)
+        if decision.action == "conclude":
+            self.muted += sum(one.status != was.status for one, was in zip(candidates, played.candidates, strict=True))
         counted = await count_votes(candidates, self.matcher, self.config.uncompared)
         return played.model_copy(update={"candidates": candidates, "votes": counted})
 

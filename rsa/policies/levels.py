@@ -16,6 +16,10 @@ from rsa.policies.stopping import Standing, Stop
 from rsa.results import Candidate
 from rsa.votes import count_votes
 
+ANSWERS_AFTER = 64
+"""Tokens between a level and the place at which candidates are made to answer, at least: rows of a batch are a few
+steps apart when the level is settled, and none of them has passed the place by then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
@@ -24,6 +28,12 @@ class Ruling:
     policy: str
     stop: Stop
     standing: Standing
+
+    @property
+    def at(self) -> int:
+        """The tokens at which it takes effect."""
+        level = self.standing.at
+        return level if self.stop.action == "cut" else -(-level // ANSWERS_AFTER) * ANSWERS_AFTER + ANSWERS_AFTER
 
 
 def ended_with(candidate: Candidate) -> int | None:

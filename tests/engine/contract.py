@@ -292,6 +292,20 @@ async def what_is_concluded_answers(subject: Subject) -> None:
 
 
 @promise
+async def what_is_concluded_at_a_place_is_as_if_that_were_its_budget(subject: Subject) -> None:
+    place, asked = 7, request(reasoning_budget=ENDLESS_TOKENS, answer_budget=4)
+    with anyio.fail_after(subject.patience_s):
+        async with subject.endless.generate([asked]) as stream:
+            stream.conclude("a", at=ENDLESS_TOKENS)
+            stream.conclude("a", at=place)
+            _, concluded = split([event async for event in stream], "a")
+        async with subject.endless.generate([request(reasoning_budget=place, answer_budget=4)]) as stream:
+            _, budgeted = split([event async for event in stream], "a")
+    assert concluded.usage.reasoning_tokens == place
+    assert (concluded.token_ids, concluded.forced) == (budgeted.token_ids, budgeted.forced)
+
+
+@promise
 async def what_is_concluded_where_no_answer_is_wanted_ends(subject: Subject) -> None:
     asked = request(reasoning_budget=ENDLESS_TOKENS, answer_budget=0)
     with anyio.fail_after(subject.patience_s):

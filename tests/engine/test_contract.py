@@ -147,8 +147,8 @@ class DeviantStream:
     def cancel(self, request_id: str) -> None:
         self.stream.cancel(request_id)
 
-    def conclude(self, request_id: str) -> None:
-        self.stream.conclude(request_id)
+    def conclude(self, request_id: str, at: int = 0) -> None:
+        self.stream.conclude(request_id, at)
 
 
 class OverBudget(Deviant):
@@ -225,7 +225,7 @@ class NeverConcludes(Deviant):
 
 
 class Deaf(DeviantStream):
-    def conclude(self, request_id: str) -> None:
+    def conclude(self, request_id: str, at: int = 0) -> None:
         pass
 
 

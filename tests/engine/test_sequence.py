@@ -150,6 +150,18 @@ def test_conclude_ends_the_reasoning_at_the_next_token() -> None:
     assert list(sequence.forced) == [CLOSE]
 
 
+@pytest.mark.parametrize(("places", "thought"), [((3,), 3), ((5, 3), 3), ((3, 5), 3), ((1,), 2), ((200,), 100)])
+def test_concluded_at_a_place_it_answers_there_or_at_the_next_token(places: tuple[int, ...], thought: int) -> None:
+    request = GenerationRequest(id="r", messages=(Message(role="user", text="?"),), sampling=budgets(100, 5))
+    sequence = Sequence(request, LetterTokenizer(), prompt_tokens=1, opened=True)
+    sequence.accept(ord("a"))
+    for place in places:
+        sequence.conclude(place)
+    while not sequence.forced:
+        sequence.accept(ord("b"))
+    assert len(sequence.token_ids) == thought
+
+
 def test_a_forced_close_may_be_more_than_the_tag() -> None:
     """The blank line after the tag is the answer's, and its budget's."""
     tokenizer = LetterTokenizer()

@@ -173,6 +173,39 @@ async def test_rows_of_a_model_that_run_together_or_in_a_queue_are_cut_to_the_sa
         assert (one.status, one.answer, one.tail) == (other.status, other.answer, other.tail)
 
 
+# ---- quorum
+
+
+def in_step(request: GenerationRequest) -> Script:
+    """Longer the higher its index; the last two for ever."""
+    words = " ".join(str(dice(request, 10**6, f"word {at}")) for at in range(80))
+    return Script(words[: 20 + 15 * number(request)], r"\boxed{7}", never_ends=number(request) >= 4)
+
+
+@pytest.mark.parametrize("step", [1, 7, 16])
+def test_at_a_quorum_the_others_answer_at_a_place_that_all_have_before_them(step: int) -> None:
+    result = solve(ScriptedEngine(in_step, tokens_per_step=step), stop="quorum:2")
+    (decision,) = result.decisions
+    assert (decision.action, decision.at, decision.numbers) == ("conclude", 128, {"ended": 2}), "level 46, 64, 64 more"
+    assert outcome(result) == outcome(solve(ScriptedEngine(in_step), stop="quorum:2"))
+    ends = [each.completion for each in result.rounds[0].candidates if each.completion]
+    assert [(each.forced, each.usage.reasoning_tokens) for each in ends[2:]] == [
+        *((False, 50), (False, 65), (True, 128), (True, 128)),
+    ]
+    assert [vote.count for vote in result.votes] == [6], "who is made to answer votes"
+
+
+def test_resumed_at_any_line_a_quorum_has_the_same_answers(tmp_path: Path) -> None:
+    more: dict[str, Any] = {"stop": "quorum:2", "waves": "4,2"}
+
+    def go(folder: Path) -> Any:
+        return outcome(rsa(ScriptedEngine(in_step), **more).solve_sync("why?", out=folder, resume=True))
+
+    whole = go(tmp_path / "whole")
+    for lines in range(len(log_of(tmp_path / "whole"))):
+        assert go(broken_off(tmp_path / "whole", tmp_path / f"{lines}", lines)) == whole
+
+
 # ---- waves
 
 

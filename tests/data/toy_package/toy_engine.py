@@ -75,9 +75,9 @@ class ToyStream:
         if request_id in self.rows:
             self.rows[request_id].finish("cancelled")
 
-    def conclude(self, request_id: str) -> None:
+    def conclude(self, request_id: str, at: int = 0) -> None:
         if request_id in self.rows:
-            self.rows[request_id].conclude()
+            self.rows[request_id].conclude(at)
 
 
 def open_toy(name: str) -> ToyEngine:

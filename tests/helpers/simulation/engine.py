@@ -126,8 +126,8 @@ class SimulatedStream(ScriptedStream):
             self._tell(name, "starts again")
             again = ScriptedRow(row.request, row.script, engine.tokenizer, context_tokens=engine.model.context_tokens)
             engine._rows[engine._rows.index(row)] = self._rows[name] = again
-            if row.concluding:
-                again.conclude()
+            if row.concludes_at is not None:
+                again.conclude(row.concludes_at)
             self._ready.append(Restarted(name))
             return
         self._tell(name, "fails")

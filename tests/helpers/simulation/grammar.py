@@ -76,6 +76,8 @@ class _Reading:
                 self.close(event)
             case PolicyDecided(decision=Decision(action="cut")) as cut:
                 self.cut(cut.decision)
+            case PolicyDecided(decision=Decision(action="conclude") as decision):
+                assert self.open == ("population", decision.round), f"{decision} within {self.open}"
             case LimitHit():
                 hit = (event.limit, event.round, event.action)
                 assert hit not in self.limits, f"{hit} twice"

@@ -90,7 +90,7 @@ def the_same_candidate_is_the_same_request(story: Story, telling: Telling) -> No
     for process in telling.processes:
         for request in process.requests:
             same = first[request.id]
-            ours, first_asked = _unbounded(request), _unbounded(same)
+            ours, first_asked = _unbounded(request, story), _unbounded(same, story)
             assert ours.sampling == first_asked.sampling, f"{request.id} draws otherwise"
             assert ours == first_asked or story.world.limited or story.stage.faults, f"{request.id} is asked otherwise"
 
@@ -292,7 +292,7 @@ def records_say_what_happened(story: Story, telling: Telling) -> None:
                 if name not in asked:
                     continue
                 request = asked[name]
-                assert each.sampling == _unbounded(request).sampling, f"{name} was drawn otherwise"
+                assert _same_sampling(each, _unbounded(request, story)), f"{name} was drawn otherwise"
                 assert each.prompt_sha256 == prompt_sha256(request.messages) or story.world.limited, f"{name}'s prompt"
                 assert (each.error is not None) == (each.status == "failed") or _hung(each), f"{name}: {each.error}"
                 assert (each.completion is None) == (each.status == "failed") or _hung(each), f"{name}'s completion"
@@ -484,10 +484,18 @@ RULES: tuple[Callable[[Story, Telling], None], ...] = (
 # ---- what rules look things up with
 
 
-def _unbounded(request: GenerationRequest) -> GenerationRequest:
-    """As it was before it was known where its round was cut."""
-    sampling = request.sampling.model_copy(update={"max_tokens": None})
+def _unbounded(request: GenerationRequest, story: Story) -> GenerationRequest:
+    """As it was before it was known where its round was cut, or its candidates were to answer."""
+    more = {"reasoning_budget": None} if story.world.concludes else {}
+    sampling = request.sampling.model_copy(update={"max_tokens": None, **more})
     return request.model_copy(update={"sampling": sampling})
+
+
+def _same_sampling(candidate: Candidate, request: GenerationRequest) -> bool:
+    drawn = candidate.sampling
+    if drawn is not None and request.sampling.reasoning_budget is None:
+        drawn = drawn.model_copy(update={"reasoning_budget": None})
+    return drawn == request.sampling
 
 
 def _counted(candidate: Candidate | None) -> Any:

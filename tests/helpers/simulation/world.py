@@ -28,6 +28,7 @@ STOPS = (
     ("beta:.7",),
     ("beta:.8", "decided"),
     ("decided", "consensus:.5"),
+    ("quorum:2",),
 )
 SLOW_S = 4.0
 """Seconds that pass at most at once."""
@@ -67,8 +68,14 @@ class World:
 
     @property
     def limited(self) -> bool:
-        """A limit may end a run: which candidates it finds running is a matter of who was quick."""
-        return self.config.limits.can_end_early
+        """A limit may end a run, or a quorum have candidates answer: how far it finds those that run is a matter of who
+        was quick."""
+        return self.config.limits.can_end_early or self.concludes
+
+    @property
+    def concludes(self) -> bool:
+        """A policy may have candidates answer early."""
+        return any(policy.startswith("quorum") for policy in self.config.stop)
 
     @property
     def cuts(self) -> tuple[str, ...]:
