@@ -212,13 +212,12 @@ class _Again:
             wave=(wave.start, wave.stop),
         )
         self.decisions.append(decision)
-        if decision == recorded:
+        if recorded is not None and (recorded.action, recorded.at) == (decision.action, decision.at):
             return played
-        if decision.action == "conclude":  # nobody knows what those who wrote on would have answered
-            wave = range(wave.start, len(played.candidates))
-        candidates = tuple(_cut(each, wave, ruling.at) for each in played.candidates)
+        left = _cut if decision.action == "cut" else _muted
+        candidates = tuple(left(candidate, wave, ruling.at) for candidate in played.candidates)
         if decision.action == "conclude":
-            self.muted += sum(one.status != was.status for one, was in zip(candidates, played.candidates, strict=True))
+            self.muted += sum(now is not was for now, was in zip(candidates, played.candidates, strict=True))
         counted = await count_votes(candidates, self.matcher, self.config.uncompared)
         return played.model_copy(update={"candidates": candidates, "votes": counted})
 
@@ -302,6 +301,15 @@ def _wants_answers(config: RSAConfig, number: int) -> bool:
 
 def _tokens(candidate: Candidate) -> int:
     return candidate.completion.usage.completion_tokens if candidate.completion else 0
+
+
+def _muted(candidate: Candidate, wave: range, at: int) -> Candidate:
+    """What is known of a candidate whose reasoning would have been closed at so many tokens: nobody knows what it would
+    have answered then, but of one that had closed it by itself, or had ended before this wave."""
+    completion = candidate.completion
+    if candidate.index < wave.start or completion is None or completion.usage.reasoning_tokens <= at:
+        return candidate
+    return _cut(candidate, range(candidate.index, candidate.index + 1), at)
 
 
 def _cut(candidate: Candidate, wave: range, at: int) -> Candidate:

@@ -149,6 +149,35 @@ def test_a_replay_is_what_a_live_evaluation_comes_to(plain: Path, tmp_path: Path
     assert replayed(live).recorded.tokens == found.tokens
 
 
+@pytest.mark.parametrize(("ended", "known"), [(2, 0), (6, 2), (7, 5)])
+def test_a_quorum_is_replayed_as_far_as_anybody_knows_what_was_answered(
+    plain: Path, tmp_path: Path, ended: int, known: int
+) -> None:
+    variant = Variant(t=0, stop=(f"quorum:{ended}",))
+    live = evaluated(tmp_path / "live", epochs=2, t=0, stop=variant.stop)
+    assert replayed(live, variant).variants[0].same == 1
+    pairs = list(zip(outcomes(plain, variant), results_of(live), strict=True))
+    assert sum(not outcome.muted for outcome, _ in pairs) >= known
+    for outcome, result in pairs:
+        assert outcome.decisions == result.decisions
+        if not outcome.muted:
+            assert (outcome.answer, outcome.tokens) == (result.answer, result.usage.completion_tokens)
+        candidates = list(zip(outcome.rounds[0].candidates, result.rounds[0].candidates, strict=True))
+        for again, was in candidates:
+            if again.status == "ok":
+                assert (again.answer, again.completion.token_ids) == (was.answer, was.completion.token_ids)
+            else:
+                assert was.completion.forced
+        assert outcome.muted == sum(again.status == "cut" for again, _ in candidates)
+    found = figures(plain, variant)
+    assert found.muted == sum(outcome.muted for outcome, _ in pairs) / 12
+    if found.muted:
+        told = replay_lines(anyio.run(partial(replay_folders, [plain], [variant])))
+        assert any(line.startswith(f"note: {variant.name}: {found.muted:.1f} candidates a run") for line in told)
+    with pytest.raises(ReplayError, match=r"had its candidates answer at \d+ tokens by quorum.*was never generated"):
+        replayed(live, Variant(stop=()))
+
+
 @pytest.mark.parametrize("stop", [("decided",), ("beta:.7",)])
 def test_also_of_candidates_that_fail_or_repeat_themselves(tmp_path: Path, stop: tuple[str, ...]) -> None:
     def script(request: GenerationRequest) -> Script:
