@@ -22,8 +22,8 @@ class Figures(Record):
     same        share of the runs whose answer is the recorded one.
     answers     of each run, in order; None where candidates were drawn, and for an evaluation.
     tokens      generated, mean over problems; None if nothing was. `tokens_ratio`: to what was recorded.
-    steps       of an engine that decodes at once what is begun together: the longest candidate of each round, or of each
-                wave of it, added up; mean over problems. `steps_ratio`: to what was recorded.
+    steps       of an engine that decodes at once what is begun together: the longest candidate of each round, or of
+                each wave of it, added up; mean over problems. `steps_ratio`: to what was recorded.
     stopped     share of the runs that a policy ended early.
     muted       candidates a run, on average, that would have been made to answer; they count as without an answer.
     """
