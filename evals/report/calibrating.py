@@ -28,8 +28,11 @@ from rsa.results import Candidate, Confidence, Record, Round
 FEWEST_PROBLEMS: Final = 8
 """Problems below which nothing can be said of this."""
 MOST_PROBLEMS: Final = 1000
-"""Problems whose runs are read, spread evenly over all: with as many, no interval is wider than six points, and a
-report of thousands does not wait for the disk."""
+"""Problems whose runs are read, spread evenly over all: of as many, the interval of a mean is six points wide at most,
+and a report of thousands does not wait for the disk."""
+MOST_CANDIDATES: Final = 50_000
+"""Candidates that are read, about: a run of many takes long to decide again. Of `SOME_PROBLEMS` all are."""
+SOME_PROBLEMS: Final = 100
 STEPS, QUARTERS, TENTHS = 5, 4, 10
 Which = Literal["first", "final"]
 MEASURES: Final[Mapping[str, Callable[[Confidence], float | None]]] = {
@@ -149,7 +152,7 @@ class _Calibrating:
         self._runs = self._unread = 0
 
     async def all(self) -> Calibration:
-        problems = spread(self._results.problems, MOST_PROBLEMS)
+        problems = sample(self._results.problems, self._reader.survey.candidates)
         clusters = {problem.id: problem.cluster for problem in problems}
         async with MathWorkers() as math:
             trial = Trial(math)
@@ -205,7 +208,8 @@ def _claims(
             yield Claim(sure, worth, group)
 
 
-def spread(problems: Sequence[ProblemStats], most: int) -> Sequence[ProblemStats]:
-    """All problems; of more than `most` so many, evenly spread over them."""
+def sample(problems: Sequence[ProblemStats], candidates: int) -> Sequence[ProblemStats]:
+    """The problems that are read of those that have so many candidates together: all, or evenly spread over them."""
     total = len(problems)
+    most = min(MOST_PROBLEMS, max(SOME_PROBLEMS, MOST_CANDIDATES * total // max(1, candidates)))
     return problems if total <= most else [problems[place * total // most] for place in range(most)]

@@ -28,12 +28,12 @@ def right_by_share(rounds: Mapping[str, Sequence[Bin]]) -> Plot:
     axes.set_xticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], ["0", "20", "40", "60", "80", "100%"])
     axes.set_xlabel("candidates that agree on the leading answer")
     percent_axis(axes, "leading answer is right")
-    told = "; ".join(
-        f"{percent(bins[0].worth)} right where {percent(bins[0].sure)} agree, {percent(bins[-1].worth)} where "
-        f"{percent(bins[-1].sure)} do, in {name}"
+    told = (
+        ", ".join(f"{percent(each.worth)} right where {percent(each.sure)} agree" for each in _ends(bins))
+        + f", in {name}"
         for name, bins in rounds.items()
     )
-    text = f"{told}. On the dashed line the share is the chance of being right."
+    text = f"{'; '.join(told)}. On the dashed line the share is the chance of being right."
     return titled(figure, "shares", "Right by agreement", text, _round_legend(rounds))
 
 
@@ -83,5 +83,10 @@ def _round_legend(rounds: Mapping[str, Sequence[Bin]]) -> tuple[tuple[Colour, st
 def _risings(rounds: Mapping[str, Sequence[Bin]]) -> str:
     """`right 31.2% to 75.0% in the final round`, for each round."""
     return ", ".join(
-        f"{percent(bins[0].worth)} to {percent(bins[-1].worth)} right in {name}" for name, bins in rounds.items()
+        f"{' to '.join(percent(each.worth) for each in _ends(bins))} right in {name}" for name, bins in rounds.items()
     )
+
+
+def _ends(bins: Sequence[Bin]) -> Sequence[Bin]:
+    """The first and the last; one, if there is one."""
+    return bins if len(bins) == 1 else (bins[0], bins[-1])
