@@ -118,7 +118,7 @@ async def _within(most: int, run: Callable[[OnEvent], Any], tell: OnEvent | None
 
 @dataclass(slots=True)
 class Decided:
-    """What variants of one family come to, by variant and problem.
+    """What variants of one family come to, by variant and problem; the first is what all others are compared with.
 
     clusters  of the problems.
     tokens    that recording took, by problem.
@@ -130,32 +130,36 @@ class Decided:
     tokens: dict[str, float] = field(default_factory=dict)
 
     async def take(self, folder: Path, math: MathWorkers) -> list[str]:
-        """Decide on an evaluation. A variant that needs what was not generated is left out from now on; a line for each
-        says why. Raises as `evals.replay.recording.RecordedEval`."""
+        """Decide on an evaluation; lines about what should be known of variants. One that needs what was not generated
+        is left out from now on. Raises as `evals.replay.recording.RecordedEval`, and ReplayError for the first one."""
         recorded = RecordedEval(folder)
         self.clusters |= {problem.id: problem.cluster for problem in recorded.results.problems}
-        left_out: list[str] = []
+        said: list[str] = []
         problems = recorded.problems()
         while (runs := await anyio.to_thread.run_sync(next, problems, None)) is not None:
             for run in runs:
-                left_out += await self._decide(run, Remembering(run.result.config.task, math))
-        return left_out
+                said += await self._decide(run, Remembering(run.result.config.task, math, run.result.rounds))
+        return said
 
     async def _decide(self, run: RecordedRun, matcher: Remembering) -> list[str]:
         rerun = await Rerun.of(run, matcher, DRAWS)
         problem = run.result.problem_id
         self.tokens[problem] = rerun.own.tokens
-        left_out = []
+        said = []
         for variant in list(self.variants):
             try:
                 found = await rerun.by(variant)
             except ReplayError as error:
+                if variant == self.variants[0]:
+                    raise
                 self.variants.remove(variant)
                 self.runs.pop(variant, None)
-                left_out.append(str(error))
+                said.append(f"{variant.name} is left out: {error.why}")
                 continue
+            if found.muted:
+                said.append(f"{variant.name}: candidates that it would have made to answer count as without an answer")
             self.runs.setdefault(variant, {})[problem] = found
-        return left_out
+        return said
 
     def means(self, ids: Sequence[str]) -> Iterator[tuple[Variant, float, float]]:
         """Of each variant, what it is worth on these problems and what it costs."""

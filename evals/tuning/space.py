@@ -17,10 +17,23 @@ MOST_FAMILIES = 16
 """The most families of a tuning: each is recorded on the first problems."""
 AXES = ("n", "c", "beta", "tau")
 """The settings in which families differ."""
-SURE = ".95"
-_STOPS_WITHOUT_ROUNDS: tuple[tuple[str, ...], ...] = ((), ("decided",), (f"beta:{SURE}",))
-_STOPS: tuple[tuple[str, ...], ...] = ((), ("decided",), (f"bayes:{SURE}",), (f"bayes:{SURE}", "decided"))
-_SELECTS = ("vote", "weighted", "pooled")
+_SURE = ".95"
+_WITHOUT_ROUNDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("vote", ()),
+    ("vote", ("decided",)),
+    ("vote", (f"beta:{_SURE}",)),
+    ("weighted", ()),
+)
+_WITH_ROUNDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("vote", ()),
+    ("vote", ("decided",)),
+    ("vote", (f"bayes:{_SURE}",)),
+    ("vote", (f"bayes:{_SURE}", "decided")),
+    ("weighted", ()),
+    ("pooled", ()),
+    ("sound", ("copying",)),
+)
+"""What is tried unless somebody says: `select` and `stop`."""
 
 
 class Family(Record):
@@ -81,12 +94,13 @@ def variants(
     """
     found: list[Variant] = []
     for t in range(config.t + 1):
-        usual = _STOPS if t else _STOPS_WITHOUT_ROUNDS
-        for select, stop in product(selects or _SELECTS, stops or usual):
-            policy = registry.select_policy(select)
-            if (policy.pools and t == 0 and not selects) or (policy.confidence and not confidence):
-                continue
-            found.append(Variant(t=t, select=select, stop=stop))
+        usual = _WITH_ROUNDS if t else _WITHOUT_ROUNDS
+        selected = dict.fromkeys(selects or [select for select, _ in usual])
+        stopped = dict.fromkeys(stops or [stop for _, stop in usual])
+        pairs = product(selected, stopped) if selects or stops else usual
+        found += [Variant(t=t, select=select, stop=stop) for select, stop in pairs]
+    if not confidence:
+        found = [each for each in found if not registry.select_policy(each.select or "").confidence]
     fewer = [2**power for power in range(config.n.bit_length()) if 2**power < config.n]
     found += [Variant(t=0, n=n, select="vote", stop=()) for n in fewer]
     fitting = [variant for variant in dict.fromkeys(found) if _fits(variant, config)]

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 
-from engine.api import Engine
+from engine.api import Engine, ModelInfo
 from engine.paths import path_named
 from evals.data.benchmarks import Benchmark
 from evals.data.choice import rank
@@ -46,12 +47,15 @@ from rsa.errors import ConfigError
 from rsa.folders import lock_folder, make_folder
 from rsa.policies import registry
 from rsa.settings.config import RSAConfig
-from rsa.settings.methods import method_settings
+from rsa.settings.methods import RULE, method_settings
 from rsa.settings.profiles import load_config
+from rsa.settings.suitability import suited
 from rsa.words import plural
 
 LEAST_PROBLEMS = 2 * FIRST
 """The fewest problems that can be tuned on: half of them for the first rung, half to check the choice."""
+RECORDED: Mapping[str, Any] = {"select": "vote", "stop": ()}
+"""The policies that families are recorded with: nothing ends early, so that all others can be decided on it."""
 CERTAIN = 0.85
 """The share of what is left that a check is planned with: other problems may take longer than those before."""
 
@@ -82,7 +86,7 @@ async def tune(
 
             engine = await open_in_thread(asked.model, **(engine_options or {}))
             stack.push_async_callback(engine.aclose)
-        tried = steps.variants(asked, engine.model.lacks("logprobs") is None)
+        tried = steps.tried(asked, engine.model)
         stack.enter_context(_begun(path, asked))
         recorder = Recorder(asked, source_of(asked, path), engine, show)
         math = await stack.enter_async_context(MathWorkers())
@@ -149,24 +153,30 @@ class _Steps:
             )
         return cls(benchmark, base, ids, found)
 
-    @property
-    def start(self) -> Variant:
-        """Of the first family: where tuning starts from."""
-        return Variant(t=self.base.t, select="vote", stop=())
+    def tried(self, asked: Asked, model: ModelInfo) -> _Tried:
+        """What is decided on the record of each family. Raises ConfigError, ReplayError."""
+        start = self._start(asked, model)
+        confidence = model.lacks("logprobs") is None and self.base.confidence != "none"
+        found: dict[str, list[Variant]] = {}
+        for family in self.families:
+            config = self.base.replace(**family.model_dump(), **RECORDED)
+            start.settings(config)
+            every = variants(config, asked.stops, asked.selects, confidence=confidence)
+            found[family.name] = list(dict.fromkeys([start, *every]))
+        return _Tried(start, found)
 
-    def variants(self, asked: Asked, confidence: bool) -> dict[str, list[Variant]]:
-        """What is decided on the record of each family. Raises ConfigError.
+    def _start(self, asked: Asked, model: ModelInfo) -> Variant:
+        """What the profile says, or else what a run comes to if nobody says how rounds are to be played."""
+        config = self.base if asked.profile is not None else suited(self.base.with_defaults(**RULE), model)
+        return Variant(t=config.t, select=config.select, stop=config.stop)
 
-        confidence  the engine says how sure candidates are.
-        """
-        known = confidence and self.base.confidence != "none"
-        return {
-            family.name: list(
-                dict.fromkeys([self.start, *variants(config, asked.stops, asked.selects, confidence=known)])
-            )
-            for family in self.families
-            for config in [self.base.replace(**family.model_dump(), select="vote", stop=())]
-        }
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """Variants of each family, by its name; `start`, of the first one, is where tuning starts from."""
+
+    start: Variant
+    variants: dict[str, list[Variant]]
 
 
 class _Tuning:
@@ -177,7 +187,7 @@ class _Tuning:
         asked: Asked,
         folder: Path,
         steps: _Steps,
-        tried: Mapping[str, list[Variant]],
+        tried: _Tried,
         recorder: Recorder,
         math: MathWorkers,
         say: Callable[[str], None],
@@ -188,7 +198,8 @@ class _Tuning:
         self._recorder = recorder
         self._math = math
         self._say = say
-        self._decided = {family.name: Decided(tried[family.name]) for family in steps.families}
+        self._decided = {family.name: Decided(tried.variants[family.name]) for family in steps.families}
+        self._start = tried.start
         self._rungs: list[Rung] = []
         self._notes: list[str] = []
 
@@ -261,7 +272,7 @@ class _Tuning:
         return True
 
     def _recorded_with(self, family: Family) -> dict[str, Any]:
-        return {**family.model_dump(), "select": "vote", "stop": ()}
+        return {**family.model_dump(), **RECORDED}
 
     def _too_little(self, number: int, problems: int) -> str:
         whole = len(self._steps.families) * problems
@@ -280,7 +291,7 @@ class _Tuning:
     def _best(self, family: Family, ids: Sequence[str]) -> tuple[Variant, float, float]:
         """The best variant of a family, its accuracy and its cost."""
         every = list(self._decided[family.name].means(ids))
-        return min(every, key=lambda each: (-each[1], each[2]), default=(self._steps.start, 0.0, 0.0))
+        return min(every, key=lambda each: (-each[1], each[2]), default=(self._start, 0.0, 0.0))
 
     def _ranked(self, standing: Sequence[Family], done: int) -> list[Family]:
         """Who goes on, after a rung that is noted."""
@@ -322,7 +333,7 @@ class _Tuning:
                     {key: run.tokens for key, run in there.items()},
                 )
                 found.setdefault(name, (option, settings_of(family, variant)))
-        return found, found[label(self._steps.families[0], self._steps.start)][0]
+        return found, found[label(self._steps.families[0], self._start)][0]
 
     def _trials(self, last: Sequence[str], ids: Sequence[str]) -> list[Trial]:
         """Everything that was tried, what could be chosen first."""

@@ -29,7 +29,7 @@ from evals.replay.variants import Variant
 from evals.tuning.page import write_page
 from evals.tuning.profile import write_profile
 from evals.tuning.records import PROFILE, RECORDINGS, TUNED, Asked, Tuned, read_asked, read_tuned
-from evals.tuning.space import _STOPS_WITHOUT_ROUNDS
+from evals.tuning.space import _WITHOUT_ROUNDS
 from evals.tuning.table import tuned_lines, unbeaten
 from evals.tuning.tuning import tune
 from rsa.command.cli import app
@@ -188,7 +188,7 @@ def test_settings_that_are_the_same_run_are_told_once(helped: Path) -> None:
     names = [trial.name for trial in read_tuned(helped).trials]
     assert len(set(names)) == len(names)
     whole = [name for name in names if name.startswith("n 4, t 0")]  # not once for each c
-    assert len(whole) == len(_STOPS_WITHOUT_ROUNDS) + 2, "those that fit the vote, and two that fit weights"
+    assert len(whole) == len(_WITHOUT_ROUNDS)
 
 
 def test_a_line_joins_what_no_cheaper_settings_beat(helped: Path) -> None:
@@ -249,6 +249,16 @@ def test_a_larger_budget_goes_on_where_the_smaller_one_ended(helped: Path, tmp_p
     assert content(tmp_path / "out" / TUNED) == content(helped / TUNED)
 
 
+def test_what_a_policy_would_have_had_written_counts_as_nothing_and_is_told(tmp_path: Path) -> None:
+    def script(request: GenerationRequest) -> Script:
+        return Script(" ".join(["so"] * random.Random(request.sampling.seed).randint(1, 150)), r"\boxed{1}")
+
+    axes = {"n": (4,), "c": (2,), "beta": (512,), "tau": (32,)}
+    found = tuned(asked(rows(tmp_path, 16), axes=axes, stops=(("quorum:1",),)), tmp_path / "out", script)
+    assert any("stop quorum:1" in note and "count as without an answer" in note for note in found.notes)
+    assert len(set(found.notes)) == len(found.notes)
+
+
 def test_a_budget_that_ends_at_once_says_how_much_it_takes(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"`budget` = 4000 ended before 2 families .* give about [\d,]+, or fewer"):
         tuned(asked(rows(tmp_path), budget=4000), tmp_path / "out", HELPS)
@@ -300,6 +310,40 @@ def test_mistakes_are_told_before_anything_is_generated(
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert engine.requests == []
+
+
+STARTS: list[tuple[bool | None, str, str]] = [
+    (True, "", "n 4, c 2, t 1, beta 64, tau 32"),
+    (False, "", "n 4, t 0, beta 64"),
+    (None, "", "n 4, c 2, t 1, beta 64, tau 32, stop copying, select sound"),
+    (None, 'stop = "bayes:.9"', "n 4, c 2, t 1, beta 64, tau 32, stop bayes:.9"),
+    (False, 'select = "pooled"', "n 4, c 2, t 1, beta 64, tau 32, select pooled"),
+]
+
+
+@pytest.mark.parametrize(("aggregates", "profile", "start"), STARTS)
+def test_where_one_starts_from(tmp_path: Path, aggregates: bool | None, profile: str, start: str) -> None:
+    """From what a run comes to unless anybody says how rounds are to be played."""
+    engine = ScriptedEngine(HELPS, aggregates=aggregates)
+    (tmp_path / "mine.toml").write_text(profile)
+    changes = {"profile": str(tmp_path / "mine.toml")} if profile else {}
+    wish = asked(rows(tmp_path, 16), axes={"n": (4,), "c": (2,), "beta": (64,), "tau": (32,)}, **changes)
+    assert tuned(wish, tmp_path / "out", HELPS, engine).start == start
+
+
+def test_a_profile_that_needs_the_model_cannot_be_started_from(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('select = "aggregate"')
+    wish = asked(rows(tmp_path), profile=str(tmp_path / "mine.toml"))
+    with pytest.raises(EvalError, match="select = aggregate needs the model"):
+        tuned(wish, tmp_path / "out", HELPS)
+
+
+def test_a_profile_that_ends_rounds_early_cannot_be_started_from(tmp_path: Path) -> None:
+    """What the rounds after them would have read was never generated."""
+    (tmp_path / "mine.toml").write_text('stop = "beta:.6"')
+    wish = asked(rows(tmp_path), profile=str(tmp_path / "mine.toml"))
+    with pytest.raises(EvalError, match="was never generated"):
+        tuned(wish, tmp_path / "out", HELPS)
 
 
 def test_a_profile_says_what_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
