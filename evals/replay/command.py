@@ -17,19 +17,33 @@ def replay(
     *,
     stop: Annotated[
         list[str] | None,
-        typer.Option(metavar="POLICY[,...]", help="As of rsa solve, or none. Repeat it for several."),
+        typer.Option(
+            metavar="POLICY[,...]", help="As of rsa solve, or none. Repeat it for several.", show_default="as recorded"
+        ),
     ] = None,
-    select: Annotated[list[str] | None, typer.Option(metavar="POLICY", help="As of rsa solve. Repeatable.")] = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(metavar="POLICY", help="As of rsa solve. Repeatable.", show_default="as recorded"),
+    ] = None,
     t: Annotated[
-        list[int] | None, typer.Option("--t", help="Fewer rounds of aggregation than were played. Repeatable.")
+        list[int] | None,
+        typer.Option(
+            "--t", help="Fewer rounds of aggregation than were played. Repeatable.", show_default="as recorded"
+        ),
     ] = None,
     waves: Annotated[
-        list[str] | None, typer.Option(metavar="N[,...]", help="As of rsa solve, or none. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="N[,...]", help="As of rsa solve, or none. Repeatable.", show_default="as recorded"),
     ] = None,
     n: Annotated[
-        list[int] | None, typer.Option("--n", help="Fewer candidates than there were, with --t 0. Repeatable.")
+        list[int] | None,
+        typer.Option(
+            "--n", help="Fewer candidates than there were, with --t 0. Repeatable.", show_default="as recorded"
+        ),
     ] = None,
-    method: Annotated[list[str] | None, typer.Option(help="As of rsa solve: single, vote. Repeatable.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="As of rsa solve: single, vote. Repeatable.", show_default="as recorded")
+    ] = None,
     draws: Annotated[int, typer.Option(help="Of fewer candidates, from those of each run.")] = 200,
     write_report: Annotated[
         bool, typer.Option("--report", help="Keep it in DIR/replay.json, and write DIR/report.html with it.")
