@@ -35,9 +35,10 @@ _TOGETHER = 2
 _FEWEST_WORDS = 32
 """Words that any vocabulary has."""
 _TOLERANCE = {mx.float32: 1e-3}
-_TOLERANCE_16_BITS = 0.05
+_TOLERANCE_16_BITS = 0.08
 """How far logits may be off, root mean square over that of the logits: of models of mlx-lm that batch rightly at most
-1e-5 in float32. Fewer bits round more; one that reads wrong positions is off by a tenth and more."""
+1e-5 in float32. Fewer bits round more: Qwen2.5-Coder-0.5B in bfloat16, right on a CPU, was off by 0.053 on an H200,
+where a row in a batch takes another kernel than alone. One that reads wrong positions is off by a tenth and more."""
 
 
 @dataclass(frozen=True)
