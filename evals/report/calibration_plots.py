@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _ROUND_STYLES: tuple[tuple[Colour, str, str, Any], ...] = (("first", FIRST, "o", "-"), ("third", THIRD, "^", DASHED))
 """The final round, and round 0."""
+_INTERVALS = "Upright lines are 95% intervals."
 
 
 @styled
@@ -33,7 +34,7 @@ def right_by_share(rounds: Mapping[str, Sequence[Bin]]) -> Plot:
         + f", in {name}"
         for name, bins in rounds.items()
     )
-    text = f"{'; '.join(told)}. On the dashed line the share is the chance of being right."
+    text = f"{'; '.join(told)}. On the dashed line the share is the chance of being right. {_INTERVALS}"
     return titled(figure, "shares", "Right by agreement", text, _round_legend(rounds))
 
 
@@ -47,7 +48,7 @@ def right_by_quarter(rounds: Mapping[str, Sequence[Bin]]) -> Plot:
     axes.set_xticks([0.125, 0.375, 0.625, 0.875], ["least sure", "", "", "surest"])
     axes.set_xlabel("quarters of the answers to the same problem")
     percent_axis(axes, "answer is right")
-    text = f"From the least sure quarter to the surest: {_risings(rounds)}."
+    text = f"From the least sure quarter to the surest: {_risings(rounds)}. {_INTERVALS}"
     return titled(figure, "quarters", "Right by confidence, on one problem", text, _round_legend(rounds))
 
 
@@ -61,7 +62,7 @@ def right_by_tenth(rounds: Mapping[str, Sequence[Bin]]) -> Plot:
     axes.set_xticks([0.05, 0.5, 0.95], ["least sure", "", "surest"])
     axes.set_xlabel("tenths of the answers to all problems")
     percent_axis(axes, "answer is right")
-    text = f"From the least sure tenth to the surest: {_risings(rounds)}."
+    text = f"From the least sure tenth to the surest: {_risings(rounds)}. {_INTERVALS}"
     return titled(figure, "tenths", "Right by confidence, over all problems", text, _round_legend(rounds))
 
 
