@@ -159,6 +159,7 @@ def test_the_page_says_what_was_found(calibrated: Path) -> None:
     assert "nan" not in section
     saved = 1 - found.rules[1].figures.tokens_ratio
     assert f"<td>{100 * saved:.1f}%</td>" in section
+    assert "all alike" in section, "what is decided changes no answer, and no interval of nothing feigns to be sharp"
 
 
 def test_few_problems_are_a_sentence_and_their_runs_are_not_read(evaluation: Path, tmp_path: Path) -> None:
