@@ -5,8 +5,8 @@
     "hello.again" = "my_package.commands:again"
 
 An entry point is called as the command is, and its object is a function as typer takes them; `hello.again` is
-`rsa hello again`, whatever else may follow `rsa hello`. `evals` brings `eval`, `eval.export`, `compare`, `report` and
-`score` in this way, so that no room below it knows of them.
+`rsa hello again`, whatever else may follow `rsa hello`. `evals` brings `eval`, `eval.export`, `tune` and all others
+about measuring in this way, so that no room below it knows of them.
 """
 
 from __future__ import annotations
