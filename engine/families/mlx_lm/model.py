@@ -12,9 +12,10 @@ from typing import Any
 import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
-from mlx_lm.models.cache import BatchKVCache, KVCache, make_prompt_cache
+from mlx_lm.models.cache import KVCache, make_prompt_cache
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 
+from engine.families.mlx_lm.caches import PromptsCache, RowsCache
 from engine.mlx.model import StepWeights
 
 _CACHE_STEP = 256
@@ -90,11 +91,11 @@ class AdaptedModel:
         return [_copied(cache) for cache in caches] if all(type(cache) is KVCache for cache in caches) else None
 
     def batch_cache(self, caches: Sequence[Any], places: Sequence[int]) -> list[Any]:
-        """A batch by mlx-lm's own `merge`; one row of a model that does not batch keeps its kind of caches."""
+        """Usual caches in a batch, others by their `merge`; one row of a model that does not batch keeps its kind."""
         if self.max_rows == 1:
             return deepcopy(list(caches))
         if not isinstance(caches[0], PromptsCache):
-            return [type(cache).merge([cache] * len(places)) for cache in caches]
+            return [_rows_of(cache, len(places)) for cache in caches]
         for cache in caches:
             cache.filter(list(places))
         return list(caches)
@@ -126,17 +127,8 @@ class AdaptedModel:
         return sum(cache.nbytes for cache in caches)
 
 
-class PromptsCache(BatchKVCache):
-    """The memory of prompts that share a pass, from their first token on, and of their rows after it.
-
-    Their padding comes behind them, so that "causal" is all that the mask has to say: MLX then takes its fast way.
-    """
-
-    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array | str | None:
-        if self.keys is None and not return_array and window_size is None:
-            return "causal"
-        mask: mx.array = super().make_mask(n, return_array, window_size=window_size)
-        return mask
+def _rows_of(cache: Any, rows: int) -> Any:
+    return RowsCache.of(cache, rows) if type(cache) is KVCache else type(cache).merge([cache] * rows)
 
 
 def _nbytes(*modules: nn.Module) -> int:
