@@ -12,7 +12,6 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -53,7 +52,7 @@ def record_of(evaluation: Finished, source: Source, *, written_at_s: float) -> d
     record, results = evaluation.record, evaluation.results
     return {
         "schema_version": SCHEMA,
-        "evaluation_id": f"{results.benchmark}/{_model_id(evaluation)}/{_began_s(evaluation)}-{_digest(evaluation)}",
+        "evaluation_id": f"{results.benchmark}/{_model_id(evaluation)}/{evaluation.began_s:.0f}-{_digest(evaluation)}",
         "evaluation_timestamp": record.created_at,
         "retrieved_timestamp": f"{written_at_s:.0f}",
         "source_metadata": {
@@ -251,10 +250,6 @@ def _digest(evaluation: Finished) -> str:
     """Of all that makes the evaluation what it is, data and model included."""
     identity = json.dumps(evaluation.record.identity(), sort_keys=True, default=str)
     return hashlib.sha256(identity.encode()).hexdigest()[:12]
-
-
-def _began_s(evaluation: Finished) -> int:
-    return int(datetime.fromisoformat(evaluation.record.created_at).timestamp())
 
 
 def _safe(name: str) -> str:

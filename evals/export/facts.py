@@ -6,14 +6,15 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
 from evals.errors import ResultsError
-from evals.folder import EvalRecord, read_eval, read_results
+from evals.folder import EVAL, EvalRecord, read_eval, read_results
 from evals.results import EvalResults
 from evals.stats import Estimate
-from rsa.words import plural
+from rsa.words import plural, shown
 
 PROGRAM = "markovian-rsa"
 """What measured, as its package is called."""
@@ -24,18 +25,27 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 class Finished:
     """An evaluation that is finished and has a value.
 
-    record   what was evaluated, and when it began.
+    record   what was evaluated.
     results  its figures.
+    began_s  when it began, in seconds since 1970.
     """
 
     record: EvalRecord
     results: EvalResults
+    began_s: float
 
     @classmethod
     def read(cls, folder: Path, *, trust: bool = False) -> Self:
-        """The evaluation of a results folder. Raises ResultsError if it is not finished, nothing was scored, or it was
-        changed and is not taken on `trust`."""
-        found = cls(read_eval(folder, trust=trust), read_results(folder, trust=trust))
+        """The evaluation of a results folder. Raises ResultsError if it is not finished, nothing was scored, nobody can
+        say when it began, or it was changed and is not taken on `trust`."""
+        record, results = read_eval(folder, trust=trust), read_results(folder, trust=trust)
+        try:
+            began_s = datetime.fromisoformat(record.created_at).timestamp()
+        except (ValueError, OverflowError, OSError):
+            raise ResultsError(
+                f"{folder / EVAL}: created_at = {shown(record.created_at)}: should be a time of ISO 8601"
+            ) from None
+        found = cls(record, results, began_s)
         if found.results.mean.value is None:
             raise ResultsError(f"{folder} holds no value to export: none of its problems could be scored")
         return found
