@@ -75,8 +75,8 @@ class MarkovianRSA:
                       `MarkovianRSA("nano", profile="light", t=1)`. Keywords also change a given config.
     method            the settings that go by a name: `vote`, `rsa`, ...; see `rsa.settings.methods`. Without one, and
                       unless `config`, `profile`, `t`, `stop` or `select` is given, it is `auto`: rounds of aggregation
-                      help models that were trained to aggregate (`rsa.settings.suitability`), and of others it finds
-                      out.
+                      help models that were trained to aggregate (`rsa.settings.suitability`), and with others they are
+                      played only while nobody answers.
     engine_options    what opens an engine given by its model's name takes besides: `{"base_url": "http://..."}` for a
                       model behind a server; see `engine.openai.opening.open_openai`.
     progress_every_s  how often a candidate reports progress in `stream`, at most.

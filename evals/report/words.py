@@ -18,7 +18,7 @@ from rsa.settings.suitability import sampling_of
 from rsa.words import plural
 
 METHODS: dict[Method, str] = {
-    "auto": "Markovian RSA while its rounds think",
+    "auto": "Markovian RSA while nobody answers",
     "single": "Independent rollouts",
     "vote": "Majority vote of independent rollouts",
     "rsa": "Markovian RSA",

@@ -80,7 +80,7 @@ def tune(
         typer.Option(
             metavar="POLICY[,...]",
             help="As of rsa solve, or none. Repeatable.",
-            **{**_TRIED, "show_default": "none, decided, beta:.95, bayes:.95, copying"},
+            **{**_TRIED, "show_default": "none, decided, beta:.95, bayes:.95, answered"},
         ),
     ] = None,
     select: Annotated[
@@ -88,7 +88,7 @@ def tune(
         typer.Option(
             metavar="POLICY",
             help="As of rsa solve. Repeatable.",
-            **{**_TRIED, "show_default": "vote, weighted, pooled, sound"},
+            **{**_TRIED, "show_default": "vote, weighted, pooled"},
         ),
     ] = None,
     profile: ProfileFlag = None,

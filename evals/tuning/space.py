@@ -31,7 +31,7 @@ _WITH_ROUNDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("vote", (f"bayes:{_SURE}", "decided")),
     ("weighted", ()),
     ("pooled", ()),
-    ("sound", ("copying",)),
+    ("vote", ("answered",)),
 )
 """What is tried unless somebody says: `select` and `stop`."""
 

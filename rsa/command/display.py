@@ -40,7 +40,7 @@ from rsa.words import listed, plural, shortened
 
 _OF_ROUNDS = (
     "rounds of aggregation help models trained to aggregate, as nano and ZAYA1 are; they may make this one worse: "
-    "--method vote goes without, --method auto finds out"
+    "--method vote goes without, --method auto plays them while nobody answers"
 )
 _REFRESH_PER_S = 8
 _SHOWN_CHARACTERS = 80

@@ -151,7 +151,7 @@ class SettingFlags:
         _flag(
             default="vote",
             metavar="POLICY",
-            help="The one answer: vote, weighted[:TEMPERATURE], pooled, sound, tournament[:ROUNDS], aggregate, first.",
+            help="The one answer: vote, weighted[:TEMPERATURE], pooled, tournament[:ROUNDS], aggregate, first.",
             autocompletion=_policies("select"),
         ),
     ]
@@ -179,7 +179,7 @@ class SettingFlags:
         _flag(
             default="never early",
             metavar="POLICY[,...]",
-            help="End a round (decided, beta:P, quorum:K) or the run (consensus:SHARE, bayes:P, copying[:R]) early.",
+            help="End a round (decided, beta:P, quorum:K) or the run (consensus:SHARE, bayes:P, answered) early.",
             autocompletion=_policies("stop"),
         ),
     ]

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from rsa.policies import tournament
-from rsa.policies.shares import share_of
-from rsa.policies.thinking import RATIO, copies, latest_sound, reasoning_of
 from rsa.policies.tournament import Pair
 from rsa.policies.trust import ranks
 from rsa.words import listed, plural, shortened
@@ -144,34 +142,6 @@ class Pooled(SelectPolicy):
             return ""
         votes = [f"{_brief(vote.answer)} has {vote.count}" for vote in played.pooled]
         return f"of {played.pooled[0].of} votes of all rounds, {listed(votes, _SHOWN_ANSWERS)}"
-
-
-class Sound(SelectPolicy):
-    """The leader of the vote of the latest round that does not copy: whose mean reasoning is not shorter than this part
-    of round 0's (`rsa.policies.thinking`). Round 0 never does."""
-
-    every_round = True
-
-    def __init__(self, ratio: float = RATIO) -> None:
-        self._ratio = float(share_of(ratio))
-
-    def choose(self, played: Played) -> Candidate:
-        sound = latest_sound(played.rounds, self._ratio)
-        return leading(sound, sound.votes[0])
-
-    def why(self, played: Played) -> str:
-        first, last = played.rounds[0], played.rounds[-1]
-        sound = latest_sound(played.rounds, self._ratio)
-        if last is first:
-            return ""
-        mean, before = reasoning_of(last), reasoning_of(first)
-        if mean is None or before is None:
-            found = f"nobody can say whether round {last.round} thinks"
-        elif copies(last, first, self._ratio):
-            found = f"round {last.round} wrote {mean:,.0f} tokens where round 0 wrote {before:,.0f}, so it copies"
-        else:
-            found = f"rounds kept thinking ({mean:,.0f} of {before:,.0f} tokens)"
-        return f"{found}: the answer is the vote of round {sound.round}"
 
 
 class Tournament(SelectPolicy):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 
 from rsa.policies.posterior import leads_one, leads_two
 from rsa.policies.shares import share_of
-from rsa.policies.thinking import RATIO, copies, reasoning_of
 
 if TYPE_CHECKING:
     from rsa.results import Round, Vote
@@ -162,18 +161,11 @@ class Bayes(StopPolicy):
         return Stop("end", {"probability": float(sure)}) if sure >= self._least else None
 
 
-class Copying(StopPolicy):
-    """The run ends after a round that copies: its mean reasoning is shorter than this part of round 0's
-    (`rsa.policies.thinking`). Nothing is read after it but copies."""
+class Answered(StopPolicy):
+    """The run ends after the first round in which anybody answered: rounds are played while nobody can."""
 
     every_round = True
 
-    def __init__(self, ratio: float = RATIO) -> None:
-        self._ratio = float(share_of(ratio))
-
     def after(self, rounds: Sequence[Round]) -> Stop | None:
-        first, last = rounds[0], rounds[-1]
-        mean, before = reasoning_of(last), reasoning_of(first)
-        if last is first or mean is None or before is None or not copies(last, first, self._ratio):
-            return None
-        return Stop("end", {"reasoning": mean, "reasoning of round 0": before})
+        answered = sum(vote.count for vote in rounds[-1].votes)
+        return Stop("end", {"answered": answered}) if answered else None

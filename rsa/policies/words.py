@@ -6,7 +6,7 @@ from rsa.answers.checking import mark_of
 from rsa.policies import registry, selecting
 from rsa.results import Decision, RunResult, Vote
 from rsa.settings.methods import is_ruled
-from rsa.words import shortened
+from rsa.words import plural, shortened
 
 _SHOWN_CHARACTERS = 80
 
@@ -23,12 +23,26 @@ def in_words(decision: Decision) -> str:
 
 def chosen(result: RunResult) -> str:
     """How the answer was chosen, where the votes of its round do not say it; else the empty text."""
+    if is_ruled(result.config):
+        return _ruled(result)
     played = selecting.up_to_answers(selecting.Played.of(result))
     if played is None or (result.selection is not None and result.selection.votes):
         return ""
     why = registry.select_policy(result.config.select).why(played)
-    who = "auto" if is_ruled(result.config) else f"chosen by {result.config.select}"
-    return f"{who}: {why}" if why else ""
+    return f"chosen by {result.config.select}: {why}" if why else ""
+
+
+def _ruled(result: RunResult) -> str:
+    """What `auto` did, and why."""
+    number = result.answered_from_round
+    if number is None or result.config.t == 0:
+        return ""
+    if number > 0:
+        return f"auto: nobody answered before round {number}: the answer is the vote of round {number}"
+    answered = (
+        f"{sum(vote.count for vote in result.votes)} of {plural(result.config.n, 'candidate')} of round 0 answered"
+    )
+    return f"auto: {answered}, so no round followed: the answer is their vote"
 
 
 def _short(number: float) -> str:

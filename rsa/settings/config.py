@@ -122,10 +122,8 @@ class RSAConfig(_Settings):
                        `rsa.settings.suitability` knows; the records of a run hold what that came to.
     seed               of the run: every subset and every candidate's noise follow from it.
     select             the one answer: `vote` (majority of the final round, ties to the earliest candidate), `weighted`
-                       (by confidence), `pooled` (majority of all rounds), `sound` (majority of the latest round that
-                       thinks), `tournament` (answers compared in pairs), `aggregate` (one more aggregation, at low
-                       temperature), `first`; see
-                       `rsa.policies.selecting`.
+                       (by confidence), `pooled` (majority of all rounds), `tournament` (answers compared in pairs),
+                       `aggregate` (one more aggregation, at low temperature), `first`; see `rsa.policies.selecting`.
     stop               when a round or the run may end before it is whole: policies, or one text with commas between
                        them; see `rsa.policies.stopping`. None of them: the plain method.
     waves              how many candidates of a round are begun together, wave after wave, each when the one before has

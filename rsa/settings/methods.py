@@ -1,6 +1,6 @@
 """Methods by name, as settings of one run: a comparison of two is one flag.
 
-auto       as rsa, while rounds keep thinking; what it is for a model, `rsa.settings.suitability` knows
+auto       as rsa, while nobody answers; what it is for a model, `rsa.settings.suitability` knows
 single     one rollout (T = 0); in a measurement N independent ones, each of which counts by itself
 vote       N independent rollouts, T = 0; what counts is the answer that most of them agree on, or that `select` chooses
 rsa        Markovian RSA: T rounds of aggregation over C tails of tau tokens
@@ -21,7 +21,7 @@ from rsa.words import as_given, shown
 
 Method = Literal["auto", "single", "vote", "rsa", "markovian", "full-rsa"]
 
-RULE: Mapping[str, Any] = {"stop": ("copying",), "select": "sound"}
+RULE: Mapping[str, Any] = {"stop": ("answered",), "select": "vote"}
 """What `auto` does where nobody has vouched that rounds help: settings that count as asked for by nobody."""
 _OF_ROUNDS = frozenset({"t", *RULE})
 """Settings that say how rounds are played: who asks for one of them has chosen, and gets no rule."""
@@ -61,7 +61,9 @@ def method_settings(method: str, settings: Mapping[str, Any], *, measured: bool 
             given = as_given(_written(settings[key]))
             raise ConfigError(f"{key} = {given} contradicts method = {method}, which means {key} = {_written(value)}")
     if method == "auto" and settings.get("t") == 0:
-        raise ConfigError("t = 0 contradicts method = auto, which plays rounds while they help; method = vote has none")
+        raise ConfigError(
+            "t = 0 contradicts method = auto, which plays rounds while nobody answers; method = vote has none"
+        )
     return {**({"answers": "every"} if measured else {}), **settings, **fixed}
 
 

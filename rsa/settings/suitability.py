@@ -1,7 +1,8 @@
 """What suits a model: how its candidates are sampled, and whether rounds of aggregation help it.
 
 Who says whether they help: its card in configs/models, what opened it (`aggregates` among `ModelInfo.details`), its
-architecture, which was made and trained for the method. Of others nobody knows, and `auto` finds out.
+architecture, which was made and trained for the method. Of others nobody knows, and `auto`
+plays rounds with them only while nobody answers.
 
 Who decides on sampling, the first that says something: the settings that were asked for (a flag, a keyword, a profile),
 `[rsa]` in configs/models, how the method's own models were trained, the model's makers (`ModelInfo.sampling`), `CHAT`.

@@ -82,7 +82,7 @@ def test_what_counts_of_auto_is_the_one_answer_of_a_run() -> None:
     results = read_results("out")
     assert (results.method, results.headline, results.mean) == ("auto", "answer", results.answer)
     assert [problem.value for problem in results.problems] == [problem.answer for problem in results.problems]
-    assert (results.config.stop, results.config.select) == (("copying",), "sound")
+    assert (results.config.stop, results.config.select) == (("answered",), "vote")
     assert f"aime25, auto: {results.mean.value:.3f} [" in done.err
     assert "(the runs' answers, 95% interval)" in done.err
     assert "note:" not in done.err

@@ -315,7 +315,7 @@ def test_mistakes_are_told_before_anything_is_generated(
 STARTS: list[tuple[bool | None, str, str]] = [
     (True, "", "n 4, c 2, t 1, beta 64, tau 32"),
     (False, "", "n 4, t 0, beta 64"),
-    (None, "", "n 4, c 2, t 1, beta 64, tau 32, stop copying, select sound"),
+    (None, "", "n 4, c 2, t 1, beta 64, tau 32, stop answered"),
     (None, 'stop = "bayes:.9"', "n 4, c 2, t 1, beta 64, tau 32, stop bayes:.9"),
     (False, 'select = "pooled"', "n 4, c 2, t 1, beta 64, tau 32, select pooled"),
 ]

@@ -60,7 +60,7 @@ def test_variants_are_what_can_be_decided_on_a_record() -> None:
     assert not [variant for variant in found if variant.t and "beta:.95" in (variant.stop or ())]
     for variant in found:
         variant.settings(BASE)  # none contradicts another
-    assert {"weighted", "pooled", "sound"} == {each.select for each in found} - {"vote"}
+    assert {"weighted", "pooled"} == {each.select for each in found} - {"vote"}
     assert "weighted" not in {each.select for each in variants(BASE, confidence=False)}
 
 

@@ -1,4 +1,4 @@
-"""Whether to aggregate at all: what `auto` is for which model, and what it does where rounds copy."""
+"""Whether to aggregate at all: what `auto` is for which model, and what it does where nobody answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.api import Completion, GenerationRequest, ModelInfo, Usage
+from engine.api import GenerationRequest, ModelInfo
 from engine.scripted import Script, ScriptedEngine
 from rsa import MarkovianRSA, RSAConfig, RunResult, read_run
 from rsa.command.display import note_lines
@@ -26,70 +26,42 @@ pytestmark = pytest.mark.anyio
 _RESUMING = runpy.run_path(str(Path(__file__).with_name("test_resuming.py")))
 cut, outcome = _RESUMING["cut"], _RESUMING["outcome"]
 SMALL: dict[str, Any] = {"n": 6, "c": 2, "beta": 400, "tau": 16, "answer_budget": 32}
-LENGTHS = st.lists(st.one_of(st.none(), st.integers(0, 40)), min_size=1, max_size=6)
-"""Of a round: the reasoning tokens of each candidate; None: it did not run its course."""
+COUNTS = st.lists(st.integers(0, 3), max_size=3)
+"""Of a round: how many candidates gave each of its answers."""
 
 
-def told(number: int, lengths: list[int | None]) -> Round:
-    """A round whose candidates reasoned so long; those that ran their course answered with their round."""
-    candidates = []
-    for index, length in enumerate(lengths):
-        usage = Usage(completion_tokens=99, reasoning_tokens=3 if length is None else length)
-        completion = Completion(request_id="x", token_ids=(), reasoning="", text="", finish_reason="stop", usage=usage)
-        status: Any = "degenerate" if length is None else "ok"
-        answer = None if length is None else str(number)
-        candidates.append(
-            Candidate(round=number, index=index, seed=0, status=status, completion=completion, answer=answer)
-        )
-    members = tuple(index for index, length in enumerate(lengths) if length is not None)
-    votes = (Vote(answer=str(number), candidates=members, of=len(lengths)),) if members else ()
-    return Round(round=number, candidates=tuple(candidates), votes=votes)
+def told(number: int, counts: list[int]) -> Round:
+    """A round of which so many candidates gave each answer; one more gave none."""
+    answers = [None, *(f"{number}.{place}" for place, count in enumerate(counts) for _ in range(count))]
+    candidates = tuple(
+        Candidate(round=number, index=index, seed=0, status="ok", answer=answer) for index, answer in enumerate(answers)
+    )
+    members = {answer: tuple(at for at, each in enumerate(answers) if each == answer) for answer in answers if answer}
+    votes = [Vote(answer=answer, candidates=those, of=len(answers)) for answer, those in members.items()]
+    votes.sort(key=lambda vote: (-vote.count, vote.candidates[0]))
+    return Round(round=number, candidates=candidates, votes=tuple(votes))
 
 
-@pytest.mark.parametrize(
-    ("ratio", "rounds", "answered_from", "ends_after"),
-    [
-        ("", [[280, 280], [100, 100], [90]], 0, 1),
-        ("", [[280, 280], [140, 140], [139]], 1, 2),
-        (":.3", [[280, 280], [100, 100], [90]], 2, None),
-        (":1", [[280, 280], [279, 280]], 0, 1),
-        ("", [[280, None], [300, None, None], [None, 100]], 1, 2),  # those that were cut off say nothing
-        ("", [[280], [None, None]], 0, None),  # nobody can say, and nobody answered
-        ("", [[0, 0], [0, 5]], 1, None),  # it does not reason at all
-        ("", [[None], [200]], 1, None),
-        ("", [[280], [100], [280]], 2, 1),
-    ],
-)
-def test_a_round_copies_that_thinks_far_less_than_the_first(
-    ratio: str, rounds: list[list[int | None]], answered_from: int, ends_after: int | None
-) -> None:
-    played = [told(number, lengths) for number, lengths in enumerate(rounds)]
-    choice = choose(Played(tuple(played)), select_policy(f"sound{ratio}"))
-    assert choice is not None
-    assert choice.round.round == answered_from
-    stops = [stop_policy(f"copying{ratio}").after(played[: end + 1]) for end in range(len(played))]
-    assert next((end for end, stop in enumerate(stops) if stop is not None), None) == ends_after
-
-
-@given(st.lists(LENGTHS, min_size=1, max_size=4), st.sampled_from([0.1, 0.5, 0.9, 1.0]))
-def test_who_ends_at_a_copy_answers_from_before_it(lengths: list[list[int | None]], ratio: float) -> None:
-    """With both policies a run that ends early answers from a round before that one, if one has an answer."""
-    rounds = [told(number, each) for number, each in enumerate(lengths)]
-    stop, select = stop_policy(f"copying:{ratio}"), select_policy(f"sound:{ratio}")
+@given(st.lists(COUNTS, min_size=1, max_size=4))
+def test_the_answer_is_the_vote_of_the_first_round_that_has_one(counts: list[list[int]]) -> None:
+    rounds = [told(number, each) for number, each in enumerate(counts)]
+    stop = stop_policy("answered")
     ends = next((end for end in range(len(rounds)) if stop.after(rounds[: end + 1]) is not None), None)
-    played = rounds[: None if ends is None else ends + 1]
-    choice = choose(Played(tuple(played)), select)
-    if ends is not None and any(each.votes for each in played[:-1]):
-        assert choice is not None
-        assert choice.round.round < ends
-    if len(rounds) == 1 and rounds[0].votes:
-        assert choice is not None
-        assert select.why(Played(tuple(rounds))) == ""
+    first = next((each for each in rounds if each.votes), None)
+    assert ends == (None if first is None else first.round)
+    choice = choose(Played(tuple(rounds[: None if ends is None else ends + 1])), select_policy("vote"))
+    assert (choice and choice.candidate.answer) == (first and first.votes[0].answer)
+
+
+def test_it_says_how_many_answered() -> None:
+    stop = stop_policy("answered").after([told(0, []), told(1, [2, 3])])
+    assert stop is not None
+    assert (stop.action, stop.numbers) == ("end", {"answered": 5})
 
 
 # ---- what it is for which model
 
-RULED, PLAIN = (2, ("copying",), "sound"), (2, (), "vote")
+RULED, PLAIN = (2, ("answered",), "vote"), (2, (), "vote")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +73,7 @@ RULED, PLAIN = (2, ("copying",), "sound"), (2, (), "vote")
         ({"method": "auto"}, None, RULED),
         ({"method": "auto"}, True, PLAIN),
         ({"method": "auto"}, False, (0, (), "vote")),
-        ({"method": "auto", "t": 1}, None, (1, ("copying",), "sound")),
+        ({"method": "auto", "t": 1}, None, (1, ("answered",), "vote")),
         ({"method": "auto", "t": 1}, True, (1, (), "vote")),
         ({"method": "auto", "profile": "light"}, None, RULED),
         ({"method": "rsa"}, None, PLAIN),
@@ -112,7 +84,7 @@ RULED, PLAIN = (2, ("copying",), "sound"), (2, (), "vote")
         ({"t": 0}, None, (0, (), "vote")),
         ({"select": "pooled"}, None, (2, (), "pooled")),
         ({"stop": "bayes:.9"}, False, (2, ("bayes:.9",), "vote")),
-        ({"stop": "copying", "select": "sound"}, True, RULED),
+        ({"stop": "answered"}, True, RULED),
         ({"profile": "paper-16k"}, None, PLAIN),
         ({"profile": "light"}, False, PLAIN),
         ({"n": 3, "beta": "2k"}, None, RULED),
@@ -144,54 +116,63 @@ def test_who_asks_for_rounds_of_one_run_has_chosen() -> None:
 # ---- runs
 
 
-def script(copies: bool) -> Any:
-    """A model that thinks about a problem, and may copy what it reads, which is wrong more often."""
+def script(answering: int | None) -> Any:
+    """A model of which some candidates answer, from this round on; None: never."""
 
     def play(request: GenerationRequest) -> Script:
         rng = random.Random(request.sampling.seed)
-        first = request.id.startswith("r0")
-        words = rng.randint(40, 60) if first or not copies else rng.randint(2, 9)
-        answer = rng.choice("1112" if first else "2223")
-        return Script(" ".join(["so"] * words), rf"\boxed{{{answer}}}")
+        answers = answering is not None and int(request.id[1]) >= answering and rng.random() < 0.7
+        return Script("so " * rng.randint(5, 9), rf"\boxed{{{rng.choice('1112')}}}" if answers else "")
 
     return play
 
 
-async def solved(copies: bool, folder: Path | None = None, *, resume: bool = False, **settings: Any) -> RunResult:
-    engine = ScriptedEngine(script(copies), aggregates=None)
+async def solved(
+    answering: int | None, folder: Path | None = None, *, resume: bool = False, **settings: Any
+) -> RunResult:
+    engine = ScriptedEngine(script(answering), aggregates=None)
     return await MarkovianRSA(engine, **{**SMALL, **settings}).solve("why?", out=folder, resume=resume)
 
 
 @pytest.mark.parametrize("settings", [{}, {"method": "auto", "t": 1}])
-async def test_where_rounds_copy_the_answer_is_that_of_round_0(settings: dict[str, Any]) -> None:
-    result = await solved(True, **settings)
-    vote = await solved(True, t=0)
+async def test_where_round_0_answers_no_round_follows(settings: dict[str, Any]) -> None:
+    result = await solved(0, **settings)
+    vote = await solved(0, t=0)
     assert (result.answer, result.answered_from_round, result.votes) == (vote.answer, 0, vote.votes)
-    assert len(result.rounds) == 2
-    assert result.stopped_because == ("finished" if settings else "policy")
-    said = chosen(result)
-    assert said.startswith("auto: round 1 wrote ")
-    assert said.endswith(", so it copies: the answer is the vote of round 0")
+    assert (result.usage, result.stopped_because) == (vote.usage, "policy")
+    answered = sum(each.count for each in result.votes)
+    assert 0 < answered < SMALL["n"]
+    assert chosen(result) == (
+        f"auto: {answered} of {SMALL['n']} candidates of round 0 answered, so no round followed: "
+        "the answer is their vote"
+    )
 
 
-async def test_where_rounds_think_they_count() -> None:
-    result = await solved(False)
-    plain = await solved(False, method="rsa", answers="every")
-    assert (result.answer, result.answered_from_round, result.votes) == (plain.answer, 2, plain.votes)
-    assert result.usage == plain.usage
-    assert result.decisions == ()
-    assert chosen(result).startswith("auto: rounds kept thinking (")
-    assert chosen(result).endswith(" tokens): the answer is the vote of round 2")
-    assert chosen(plain) == ""
+@pytest.mark.parametrize("answering", [1, 2])
+async def test_where_nobody_answers_rounds_are_played(answering: int) -> None:
+    result = await solved(answering)
+    plain = await solved(answering, method="rsa", answers="every")
+    assert len(result.rounds) == answering + 1
+    for played, same in zip(result.rounds, plain.rounds, strict=False):
+        assert (played.votes, played.usage) == (same.votes, same.usage)
+    assert result.answered_from_round == answering
+    assert result.answer == result.rounds[-1].votes[0].answer
+    said = f"auto: nobody answered before round {answering}: the answer is the vote of round {answering}"
+    assert (chosen(result), chosen(plain)) == (said, "")
 
 
-@pytest.mark.parametrize("copies", [True, False])
-async def test_a_run_goes_on_to_the_same_wherever_it_was_cut(tmp_path: Path, copies: bool) -> None:
-    whole = await solved(copies, tmp_path / "run")
+async def test_where_nobody_ever_answers_there_is_nothing_to_say() -> None:
+    result = await solved(None)
+    assert (result.answer, len(result.rounds), chosen(result)) == (None, 3, "")
+
+
+@pytest.mark.parametrize("answering", [0, 1, 2])
+async def test_a_run_goes_on_to_the_same_wherever_it_was_cut(tmp_path: Path, answering: int) -> None:
+    whole = await solved(answering, tmp_path / "run")
     record, _ = read_run(tmp_path / "run")
     assert is_ruled(record.config)
-    assert await solved(copies, tmp_path / "run", resume=True) == whole
+    assert await solved(answering, tmp_path / "run", resume=True) == whole
     length = (tmp_path / "run" / "events.jsonl").stat().st_size
     for part in (0.2, 0.5, 0.8, 1.0):
         folder = cut(tmp_path / "run", tmp_path / f"cut-{part}", int(length * part))
-        assert outcome(await solved(copies, folder, resume=True)) == outcome(whole)
+        assert outcome(await solved(answering, folder, resume=True)) == outcome(whole)

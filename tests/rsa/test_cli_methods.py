@@ -56,10 +56,10 @@ def test_a_method_is_its_settings_and_a_run_goes_on_with_it(plain_model: Path) -
     [
         (["--method", "votes"], "no method is called 'votes'; did you mean 'vote'"),
         (["--method", "vote", "--t", "2"], "t = 2 contradicts method = vote, which means t = 0"),
-        (["--method", "auto", "--t", "0"], "t = 0 contradicts method = auto, which plays rounds while they help"),
+        (["--method", "auto", "--t", "0"], "t = 0 contradicts method = auto, which plays rounds while nobody answers"),
         (
-            ["--method", "auto", "--select", "vote"],
-            "select = vote contradicts method = auto, which means select = sound",
+            ["--method", "auto", "--select", "pooled"],
+            "select = pooled contradicts method = auto, which means select = vote",
         ),
         (["--method", "auto", "--stop", "bayes:.9"], "stop = bayes:.9 contradicts method = auto, which means stop"),
     ],

@@ -198,9 +198,6 @@ def _check_choice(result: RunResult) -> None:
         latest, wanted = result.rounds[-1], _ahead(result)
     elif result.config.select == "pooled":
         latest, wanted = _pooled(result)
-    elif result.config.select == "sound":
-        latest = next(played for played in (*_thinking(rounds), latest) if _votes(played))
-        wanted = _votes(latest)[0][0]
     else:
         leading = _votes(latest)[0][0]
         answers = [each.answer for each in latest.candidates if each.answer is not None]
@@ -241,22 +238,6 @@ def _ahead(result: RunResult) -> str:
         for answer in set(answers) - playing:
             points[answer] += 0.5
     return max(answers, key=lambda answer: (points[answer], -answers.index(answer)))
-
-
-def _thinking(rounds: list[Round]) -> Iterator[Round]:
-    """Rounds whose candidates reason half as long as those of round 0, or longer, the latest first; round 0 last."""
-    sums = [
-        [
-            each.completion.usage.reasoning_tokens
-            for each in played.candidates
-            if each.status == "ok" and each.completion
-        ]
-        for played in rounds
-    ]
-    for played, lengths in zip(rounds[:0:-1], sums[:0:-1], strict=True):
-        if lengths and 2 * sum(lengths) * len(sums[0]) >= sum(sums[0]) * len(lengths):
-            yield played
-    yield rounds[0]
 
 
 def _pooled(result: RunResult) -> tuple[Round, str]:

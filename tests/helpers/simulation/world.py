@@ -40,7 +40,7 @@ _CHOOSING: tuple[dict[str, Any], ...] = (
     {"select": "aggregate"},
     {"select": "first"},
     {"select": "pooled"},
-    {"select": "sound", "stop": ("copying",)},
+    {"select": "vote", "stop": ("answered",)},
     {"select": "vote", "parents": "distinct"},
     {"select": "tournament", "n": 4, "answer_budget": 24},  # else answers hardly ever differ
 )
