@@ -168,4 +168,4 @@ class Answered(StopPolicy):
 
     def after(self, rounds: Sequence[Round]) -> Stop | None:
         answered = sum(vote.count for vote in rounds[-1].votes)
-        return Stop("end", {"answered": answered}) if answered else None
+        return Stop("end", {"candidates": answered}) if answered else None

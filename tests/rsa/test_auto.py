@@ -56,7 +56,7 @@ def test_the_answer_is_the_vote_of_the_first_round_that_has_one(counts: list[lis
 def test_it_says_how_many_answered() -> None:
     stop = stop_policy("answered").after([told(0, []), told(1, [2, 3])])
     assert stop is not None
-    assert (stop.action, stop.numbers) == ("end", {"answered": 5})
+    assert (stop.action, stop.numbers) == ("end", {"candidates": 5})
 
 
 # ---- what it is for which model
