@@ -56,6 +56,8 @@ def test_a_phone_scrolls_down_only(page: Page, reports: dict[str, Path], name: s
         assert page.value("document.documentElement.scrollWidth") == size[0]
         wide = "[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, svg, pre, .unseen') && "
         assert page.value(f"{wide} e.getBoundingClientRect().right > {size[0]}).map(e => e.outerHTML)") == []
+    captions = "[...document.querySelectorAll('.scroll caption span')].filter(e => !e.closest('.unseen'))"
+    assert page.value(f"{captions}.filter(e => e.offsetWidth > e.closest('.scroll').clientWidth).length") == 0
     page.look("light", PHONE)
     smallest = "Math.min(...[...document.querySelectorAll('svg.plot text')].map(t => t.getBoundingClientRect().height))"
     assert page.value(smallest) >= 10, "the type in pictures can be read"
