@@ -20,7 +20,7 @@ from rsa.results import Record, Status
 from rsa.settings.config import RSAConfig
 from rsa.settings.methods import Method
 
-FORMAT = 2
+FORMAT = 3
 """The number of the format of results folders: raised when an older reader could not understand one."""
 
 

@@ -23,7 +23,7 @@ from rsa.run_record import IMAGES, LoggedTurn, keep_images, logged_problem
 from rsa.settings.config import RSAConfig
 from rsa.words import shortened
 
-FORMAT = 1
+FORMAT = 2
 ORDER, STATE = "order.json", "state.json"
 RunState = Literal["queued", "running", "finished", "failed", "cancelled", "interrupted"]
 """How a run stands.
