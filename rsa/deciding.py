@@ -183,7 +183,7 @@ class Deciding:
         return None
 
     def _asked_in(self, number: int) -> Inside:
-        asked = self._config.stop if self._candidates.requests.wants_answers(number) else ()
+        asked = self._config.stop if self._config.wants_answers(number) else ()
         policies = tuple(spec for spec in asked if registry.stop_policy(spec).inside)
         return Inside(number, policies, self._candidates, self._matcher)
 

@@ -87,7 +87,7 @@ class Requests:
     def sampling(self, number: int, kind: RoundKind, index: int) -> SamplingParams:
         """How a candidate is drawn."""
         config = self.config
-        answers_now = self.wants_answers(number)
+        answers_now = config.wants_answers(number)
         # A carry of answers takes those that come by themselves; forcing more would only cost tokens.
         may_answer = answers_now or config.carry == "answer_or_reasoning"
         match = kind == "match"
@@ -104,10 +104,6 @@ class Requests:
             **(SELECTION_SAMPLING if kind != "population" else {}),
         }
         return SamplingParams(**sampling)
-
-    def wants_answers(self, number: int) -> bool:
-        """Whether the candidates of a round are to write answers."""
-        return number >= self.config.t or self.config.answers_every_round
 
     def _answer_budget(self, *, match: bool) -> int:
         return min(self.budgets.answer_budget, MATCH_ANSWER) if match else self.budgets.answer_budget

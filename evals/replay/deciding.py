@@ -144,7 +144,7 @@ class _Again:
         needed_by = [f"stop = {spec}" for spec in self.config.stop if registry.stop_policy(spec).every_round]
         needed_by += [f"select = {self.config.select}"] if self.select.every_round else []
         for played in planned:
-            if _wants_answers(self.config, played.round) and not _wants_answers(self.recorded.config, played.round):
+            if self.config.wants_answers(played.round) and not self.recorded.config.wants_answers(played.round):
                 what = needed_by[0] if needed_by else f"t = {self.config.t}"
                 raise ReplayError(
                     f"{what} needs answers of round {played.round}, which wrote none: rsa eval records those of every "
@@ -160,7 +160,7 @@ class _Again:
         recorded = self._recorded_within(played)
         if recorded is not None and self.config.waves != self.recorded.config.waves:
             raise ReplayError(f"round {played.round} was ended early, and not all of it was generated for other waves")
-        for wave in self.config.wave_ranges if _wants_answers(self.config, played.round) else ():
+        for wave in self.config.wave_ranges if self.config.wants_answers(played.round) else ():
             ruling = await self._ruled(played, wave, recorded)
             if ruling is not None:
                 return await self._obeyed(played, wave, ruling, recorded)
@@ -292,11 +292,6 @@ def _voted(played: Round) -> dict[str, int]:
     answers = {candidate.index: candidate.answer for candidate in played.candidates if not candidate.calls}
     voted = ((answers.get(index), number) for number, vote in enumerate(played.votes) for index in vote.candidates)
     return {answer: number for answer, number in voted if answer is not None}
-
-
-def _wants_answers(config: RSAConfig, number: int) -> bool:
-    """Whether the candidates of a round are to write answers."""
-    return number >= config.t or config.answers_every_round
 
 
 def _tokens(candidate: Candidate) -> int:

@@ -267,6 +267,10 @@ class RSAConfig(_Settings):
         """How many tails a prompt holds at most."""
         return max(self.c if self.aggregates else 0, 2 if self.compares else 0)
 
+    def wants_answers(self, number: int) -> bool:
+        """Whether the candidates of a round are to write answers."""
+        return number >= self.t or self.answers_every_round
+
     @property
     def answers_every_round(self) -> bool:
         """Whether rounds before the last write answers too."""
