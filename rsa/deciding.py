@@ -1,4 +1,5 @@
-"""When the policies of `stop` are asked, and what they decide: inside a round (`rsa.policies.levels`), and after one.
+"""When the policies of `stop` are asked: inside a round (`rsa.policies.levels`), and after one. What they decide is in
+`rsa.policies.decisions`.
 
 A live run asks as it comes to each level. Of a run that is resumed, what it had decided stands, and is compared with
 what follows from its candidates.
@@ -9,7 +10,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from engine.api import ModelInfo
 from rsa.answers.equivalence import AnswerMatcher
@@ -17,10 +17,9 @@ from rsa.candidates import Candidates, over
 from rsa.derived import Replay
 from rsa.events import PolicyDecided
 from rsa.limits import Meter
-from rsa.policies import registry
-from rsa.policies.levels import ended_with, levels, rule, standing_at
-from rsa.policies.stopping import Stop
-from rsa.results import Candidate, Decision, Round, RoundKind, Vote
+from rsa.policies import decisions, registry
+from rsa.policies.levels import ended_with, levels, standing_at
+from rsa.results import Candidate, Decision, Round, RoundKind
 from rsa.runlog import RunLog
 from rsa.telling import Teller
 
@@ -50,11 +49,7 @@ class Inside:
             uncompared=config.uncompared,
             wave=wave.start,
         )
-        ruling = rule(self.policies, standing)
-        if ruling is None:
-            return None
-        place = {"at": ruling.at, "wave": (wave.start, wave.stop)}
-        return _decision(self.number, ruling.policy, ruling.stop, standing.votes, **place)
+        return decisions.within(self.policies, self.number, wave, standing)
 
     async def again(self, played: Sequence[Candidate], *, decided: bool) -> Decision | None:
         """What was to be decided in a round, by what is recorded of it.
@@ -156,7 +151,7 @@ class Deciding:
 
     async def ends_run(self, rounds: Sequence[Round]) -> bool:
         """Whether the run ends after a round, the last of these, that another one would follow."""
-        decision = self._after(rounds)
+        decision = decisions.after(self._config.stop, rounds)
         if decision is not None:
             await self.decide(decision)
         return decision is not None
@@ -173,14 +168,7 @@ class Deciding:
     def recorded(self, rounds: Sequence[Round], *, by_policy: bool) -> None:
         """Take up the decisions of a run that had ended, after these rounds; `by_policy`: because of one."""
         logged = [self._log.decided(played.round) for played in rounds] if self._log is not None else []
-        self.decisions += [*filter(None, [*logged, self._after(rounds) if by_policy else None])]
-
-    def _after(self, rounds: Sequence[Round]) -> Decision | None:
-        for spec in self._config.stop:
-            stop = registry.stop_policy(spec).after(rounds)
-            if stop is not None:
-                return _decision(rounds[-1].round, spec, stop, rounds[-1].votes)
-        return None
+        self.decisions += [*filter(None, [*logged, decisions.after(self._config.stop, rounds) if by_policy else None])]
 
     def _asked_in(self, number: int) -> Inside:
         asked = self._config.stop if self._config.wants_answers(number) else ()
@@ -201,14 +189,3 @@ def _by_chance(played: Round, model: ModelInfo) -> bool:
         return False
     completions = [candidate.completion for candidate in played.candidates if candidate.completion is not None]
     return any(each.action == "restarted" for completion in completions for each in completion.interruptions)
-
-
-def _decision(number: int, policy: str, stop: Stop, votes: Sequence[Vote], **place: Any) -> Decision:
-    return Decision(
-        round=number,
-        policy=policy,
-        action=stop.action,
-        numbers=dict(stop.numbers),
-        vote=votes[0] if votes else None,
-        **place,
-    )

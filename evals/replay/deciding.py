@@ -12,8 +12,8 @@ from evals.replay.variants import Variant
 from rsa.answers.equivalence import AnswerMatcher
 from rsa.answers.math_pool import MathWorkers
 from rsa.candidates import over
-from rsa.policies import registry, selecting
-from rsa.policies.levels import Ruling, levels, rule, standing_at
+from rsa.policies import decisions, registry, selecting
+from rsa.policies.levels import levels, standing_at
 from rsa.policies.selecting import Chosen
 from rsa.policies.trust import how_sure
 from rsa.prompts import load_prompts
@@ -161,9 +161,9 @@ class _Again:
         if recorded is not None and self.config.waves != self.recorded.config.waves:
             raise ReplayError(f"round {played.round} was ended early, and not all of it was generated for other waves")
         for wave in self.config.wave_ranges if self.config.wants_answers(played.round) else ():
-            ruling = await self._ruled(played, wave, recorded)
-            if ruling is not None:
-                return await self._obeyed(played, wave, ruling, recorded)
+            decision = await self._decided(played, wave, recorded)
+            if decision is not None:
+                return await self._obeyed(played, wave, decision, recorded)
         if recorded is not None:
             done = "was cut" if recorded.action == "cut" else "had its candidates answer"
             raise ReplayError(
@@ -172,7 +172,7 @@ class _Again:
             )
         return played
 
-    async def _ruled(self, played: Round, wave: range, recorded: Decision | None) -> Ruling | None:
+    async def _decided(self, played: Round, wave: range, recorded: Decision | None) -> Decision | None:
         """What the policies say while the candidates of a wave are at work, as far as these wrote on undisturbed."""
         size, at_work = len(played.candidates), played.candidates[wave.start : wave.stop]
         found = levels(at_work) if self.config.stop else []
@@ -191,31 +191,22 @@ class _Again:
                 uncompared=self.config.uncompared,
                 wave=wave.start,
             )
-            ruling = rule(self.config.stop, standing)
-            if ruling is not None:
-                return ruling
+            decision = decisions.within(self.config.stop, played.round, wave, standing)
+            if decision is not None:
+                return decision
         return None
 
     def _recorded_within(self, played: Round) -> Decision | None:
         found = [each for each in self.recorded.decisions if each.round == played.round and each.action != "end"]
         return found[0] if found else None
 
-    async def _obeyed(self, played: Round, wave: range, ruling: Ruling, recorded: Decision | None) -> Round:
-        standing = ruling.standing
-        decision = Decision(
-            round=played.round,
-            policy=ruling.policy,
-            action=ruling.stop.action,
-            at=ruling.at,
-            numbers=dict(ruling.stop.numbers),
-            vote=standing.votes[0] if standing.votes else None,
-            wave=(wave.start, wave.stop),
-        )
+    async def _obeyed(self, played: Round, wave: range, decision: Decision, recorded: Decision | None) -> Round:
+        assert decision.at is not None, "it is of a place in the round"
         self.decisions.append(decision)
         if recorded is not None and (recorded.action, recorded.at) == (decision.action, decision.at):
             return played
         left = _cut if decision.action == "cut" else _muted
-        candidates = tuple(left(candidate, wave, ruling.at) for candidate in played.candidates)
+        candidates = tuple(left(candidate, wave, decision.at) for candidate in played.candidates)
         if decision.action == "conclude":
             self.muted += sum(now is not was for now, was in zip(candidates, played.candidates, strict=True))
         counted = await count_votes(candidates, self.matcher, self.config.uncompared)
@@ -235,7 +226,7 @@ class _Again:
         if not played.parents:
             return "failed"
         more = played.round < self.config.t
-        if (more or self.select.goes_on) and self._ends_by_policy(played):
+        if (more or self.select.goes_on) and self._ends_by_policy():
             return "policy"
         if not more:
             return "finished"
@@ -246,21 +237,11 @@ class _Again:
             raise ReplayError(f"the run was ended after round {played.round}{by}: what came after was never generated")
         return None
 
-    def _ends_by_policy(self, played: Round) -> bool:
-        for spec in self.config.stop:
-            stop = registry.stop_policy(spec).after(self.rounds)
-            if stop is not None:
-                self.decisions.append(
-                    Decision(
-                        round=played.round,
-                        policy=spec,
-                        action="end",
-                        numbers=dict(stop.numbers),
-                        vote=played.votes[0] if played.votes else None,
-                    )
-                )
-                return True
-        return False
+    def _ends_by_policy(self) -> bool:
+        decision = decisions.after(self.config.stop, self.rounds)
+        if decision is not None:
+            self.decisions.append(decision)
+        return decision is not None
 
     def _selection(self) -> Round:
         """The one more aggregation that was recorded."""

@@ -1,4 +1,4 @@
-"""Levels: how a round stands inside, in tokens, and what the policies of `stop` say to it.
+"""Levels: how a round stands inside, in tokens, when the policies of `stop` are asked.
 
 A level is the number of tokens with which a candidate ended. At a level, those that ended with no more of them have
 ended, and the others run: so a round stands the same whoever was quick. A live run settles a level when every candidate
@@ -7,33 +7,12 @@ that still runs has passed it; a replay has the whole round. Both ask here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 
 from rsa.answers.equivalence import AnswerMatcher
-from rsa.policies import registry
-from rsa.policies.stopping import Standing, Stop
+from rsa.policies.stopping import Standing
 from rsa.results import Candidate
 from rsa.votes import count_votes
-
-ANSWERS_AFTER = 64
-"""Tokens between a level and the place at which candidates are made to answer, at least: rows of a batch are a few
-steps apart when the level is settled, and none of them has passed the place by then."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """What a policy decides of a round that stands so; `policy` as the settings have it."""
-
-    policy: str
-    stop: Stop
-    standing: Standing
-
-    @property
-    def at(self) -> int:
-        """The tokens at which it takes effect."""
-        level = self.standing.at
-        return level if self.stop.action == "cut" else -(-level // ANSWERS_AFTER) * ANSWERS_AFTER + ANSWERS_AFTER
 
 
 def ended_with(candidate: Candidate) -> int | None:
@@ -80,12 +59,3 @@ async def standing_at(
         running=tuple(index for index in range(n) if index not in gone),
         last=last,
     )
-
-
-def rule(policies: Sequence[str], standing: Standing) -> Ruling | None:
-    """What the first of these policies that has something to say decides, in their order; None: the round goes on."""
-    for policy in policies:
-        stop = registry.stop_policy(policy).within(standing)
-        if stop is not None:
-            return Ruling(policy, stop, standing)
-    return None

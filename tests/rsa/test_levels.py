@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from engine.api import Completion, Usage
 from rsa.answers.equivalence import AnswerMatcher
-from rsa.policies.levels import ended_with, levels, rule, standing_at
+from rsa.policies import decisions
+from rsa.policies.levels import ended_with, levels, standing_at
 from rsa.results import Candidate, Status
 from rsa.votes import count_votes
 
@@ -95,11 +96,11 @@ def test_at_its_last_level_a_round_is_whole(told: list[tuple[int, str | None]]) 
 async def test_the_first_policy_that_has_something_to_say_decides() -> None:
     async with AnswerMatcher() as matcher:
         standing = await standing_at(30, ROUND, 7, last=True, matcher=matcher)
-    found = rule(["beta:1", "quorum:3", "beta:.6"], standing)
+    found = decisions.within(["beta:1", "quorum:3", "beta:.6"], 2, range(7), standing)
     assert found is not None
-    assert (found.policy, found.stop.action, found.stop.numbers) == ("quorum:3", "conclude", {"ended": 4})
-    assert found.standing is standing
-    assert rule(["beta:.95"], standing) is None
+    assert (found.policy, found.action, found.numbers) == ("quorum:3", "conclude", {"ended": 4})
+    assert (found.round, found.wave, found.vote) == (2, (0, 7), standing.votes[0])
+    assert decisions.within(["beta:.95"], 2, range(7), standing) is None
 
 
 def _run(asked: Any) -> Any:
