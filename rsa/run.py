@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 
 from engine.api import Engine, Usage
-from rsa import rollouts, seeds, votes
+from rsa import rollouts, votes
 from rsa.answers.calls import calls_of
 from rsa.answers.checking import Checker
 from rsa.answers.equivalence import AnswerMatcher
@@ -37,6 +37,7 @@ from rsa.events import (
 )
 from rsa.limits import FREE, Hit, Leave, Meter
 from rsa.policies import registry, selecting
+from rsa.policies.parents import Subset
 from rsa.problem import Problem
 from rsa.prompts import PromptSet
 from rsa.requests import Requests
@@ -56,9 +57,8 @@ from rsa.results import (
 from rsa.rollouts import Rollout
 from rsa.runlog import CandidateKey, RunLog
 from rsa.settings.config import RSAConfig
+from rsa.subsets import Subsets
 from rsa.telling import Send, Teller
-
-Subset = tuple[int, ...]
 
 
 class Run:
@@ -94,7 +94,7 @@ class Run:
         )
         self.teller = Teller(self.meter, log, send)
         self.select = registry.select_policy(config.select)
-        self.parents = registry.parents_policy(config.parents)
+        self.subsets = Subsets(config, problem.id)
         self.matcher = AnswerMatcher(prompts.answer, workers=math_workers)
         self.deciding = Deciding(self.candidates, self.matcher, self.teller, self.meter, log)
         self.started_at = (log.created_at if log else "") or datetime.now(UTC).isoformat(timespec="seconds")
@@ -116,11 +116,11 @@ class Run:
                 return await self._announce(await self._recorded(self.log, self.log.result))
             reason: StopReason | None = None
             while reason is None:
-                subsets = self._draw_subsets(len(self.rounds))
+                subsets = self.subsets.of_round(self.rounds)
                 self.rounds.append(await self._play(len(self.rounds), "population", subsets))
                 reason = await self._reason_to_stop(self.rounds[-1])
             if reason == "finished" and self.select.aggregates:
-                self.selection = await self._play(len(self.rounds), "selection", (self._draw_last_subset(),))
+                self.selection = await self._play(len(self.rounds), "selection", self.subsets.of_selection(self.rounds))
                 reason = self._limit_within(self.selection) or reason
             while reason == "finished" and (pairs := self.select.meeting(self.rounds[-1], self.matches)):
                 self.matches.append(await self._play(len(self.rounds) + len(self.matches), "match", pairs))
@@ -145,22 +145,6 @@ class Run:
             self.teller.warnings.append(self.budgets.lowered)
             await self.teller.emit(BudgetsLowered(message=self.budgets.lowered))
         await self.teller.say_trusted()
-
-    def _draw_subsets(self, number: int) -> tuple[Subset, ...]:
-        """Parents of each candidate of a round: C members of the round before, without replacement."""
-        if number == 0:
-            return ((),) * self.config.n
-        return tuple(self._draw_subset(number, index, self.rounds[number - 1]) for index in range(self.config.n))
-
-    def _draw_last_subset(self) -> Subset:
-        """Parents of the one more aggregation of `select="aggregate"`."""
-        return self._draw_subset(len(self.rounds), 0, self.rounds[-1])
-
-    def _draw_subset(self, number: int, index: int, before: Round) -> Subset:
-        if self.config.c == 1 and number <= self.config.t and index in before.parents:
-            return (index,)  # Markovian continuation: its own tail
-        seed = seeds.derive(self.config.seed, self.problem.id, number, index, "subset")
-        return self.parents.draw(before, self.config.c, seed)
 
     async def _play(self, number: int, kind: RoundKind, subsets: tuple[Subset, ...]) -> Round:
         """Generate the candidates of a round, those apart that the log of a resumed run holds."""
@@ -285,12 +269,12 @@ class Run:
         """The result of a run that had ended, if it follows from its rounds; with what was taken on trust."""
         if self.replay is not None:
             for played in result.rounds:
-                self.replay.round(played, self._draw_subsets(played.round), self.rounds)
+                self.replay.round(played, self.subsets.of_round(self.rounds), self.rounds)
                 self.rounds.append(played)
                 await self.deciding.decide_again(self.replay, played)
             self.deciding.recorded(self.rounds, by_policy=result.stopped_because == "policy")
             if result.selection is not None:
-                self.replay.round(result.selection, (self._draw_last_subset(),), self.rounds)
+                self.replay.round(result.selection, self.subsets.of_selection(self.rounds), self.rounds)
                 self.selection = result.selection
             self.replay.matches(result, self.select)
             self.matches += result.matches

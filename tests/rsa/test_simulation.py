@@ -23,7 +23,7 @@ from rsa import candidates, requests, rollouts, seeds
 from rsa import votes as selection
 from rsa.limits import Meter
 from rsa.policies import tournament
-from rsa.results import Candidate, Round, Tail
+from rsa.results import Candidate, Round, RoundKind, Tail
 from rsa.run import Run
 from rsa.runlog import RunLog
 from rsa.tails import cut_tail
@@ -86,11 +86,17 @@ def failed_vote(patch: pytest.MonkeyPatch) -> None:
 
 
 def who_is_first_is_read_first(patch: pytest.MonkeyPatch) -> None:
-    def draw(self: Run, number: int, index: int, before: Round) -> tuple[int, ...]:
-        order = [at for kind, played, at in self._ended if (kind, played) == ("population", number - 1)]
-        return tuple(at for at in order if at in before.parents)[: self.config.c]
+    original: Any = Run._play
 
-    patch.setattr(Run, "_draw_subset", draw)
+    async def play(self: Run, number: int, kind: RoundKind, subsets: tuple[tuple[int, ...], ...]) -> Round:
+        if number and kind == "population":
+            order = [at for kind, played, at in self._ended if (kind, played) == ("population", number - 1)]
+            first = tuple(at for at in order if at in self.rounds[-1].parents)[: self.config.c]
+            subsets = (first,) * len(subsets)
+        played: Round = await original(self, number, kind, subsets)
+        return played
+
+    patch.setattr(Run, "_play", play)
 
 
 def noise_follows_the_order(patch: pytest.MonkeyPatch) -> None:
