@@ -76,7 +76,7 @@ class SelectPolicy:
 
     def meeting(self, last: Round, matches: Sequence[Round]) -> tuple[Pair, ...]:
         """After these rounds of matches, those of the next one: of each both candidates of the last round, by their
-        indices, in the order of the prompt. None if there is no further round."""
+        indices, in the order of the prompt. None of them if there is no further round."""
         return ()
 
     def why(self, played: Played) -> str:

@@ -52,7 +52,7 @@ def points(last: Round, matches: Sequence[Round]) -> list[float]:
 
 def meeting(last: Round, matches: Sequence[Round], rounds: int | None = None) -> tuple[Pair, ...]:
     """The matches of the next round: the indices of both candidates in the order of their prompt, each pair in both
-    orders. None if the tournament is over: after so many `rounds` (None: as `rounds_for` says), or if all have met."""
+    orders. None of them if it is over: after so many `rounds` (None: as `rounds_for` says), or if all have met."""
     contending = contenders(last)
     if len(matches) >= (rounds_for(len(contending)) if rounds is None else rounds):
         return ()
