@@ -15,7 +15,6 @@ from evals.replay.variants import Variant
 from rsa.answers.math_pool import MathWorkers
 from rsa.errors import ConfigError
 from rsa.policies import registry
-from rsa.policies.stopping import StopPolicy
 from rsa.results import Record
 from rsa.settings.config import RSAConfig
 
@@ -93,6 +92,6 @@ class Trial:
 def _check_rounds(variant: Variant, recorded: RSAConfig) -> None:
     """Raises ReplayError for a rule that has nothing to decide in a run of one round."""
     (rule,) = variant.stop or ("",)
-    between = type(registry.stop_policy(rule)).within is StopPolicy.within
-    if between and recorded.t == 0 and not registry.select_policy(recorded.select).goes_on:
+    inside = registry.stop_policy(rule).inside
+    if not inside and recorded.t == 0 and not registry.select_policy(recorded.select).goes_on:
         raise ReplayError("it ends runs between rounds, and there is only one")
