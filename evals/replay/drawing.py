@@ -49,6 +49,7 @@ async def _of(run: RecordedRun, played: Round, chosen: tuple[int, ...], matcher:
     changes = {
         "rounds": (played.model_copy(update={"candidates": candidates, "votes": votes}),),
         "selection": None,
+        "matches": (),
         "decisions": (),
         "stopped_because": "finished",
     }
