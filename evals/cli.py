@@ -155,8 +155,7 @@ def evaluate(
     named = model if typed(context, "model") else None
     with errors_for_people(*_OWN_FLAGS), ExitStack() as stack:
         from evals.data.columns import from_flags
-        from evals.folder import absolute
-        from evals.job import benchmark_source
+        from evals.eval_record import absolute, benchmark_source
         from evals.workers.executor import executor_named
         from rsa.errors import ConfigError
 
@@ -293,7 +292,7 @@ def _new(
 ) -> tuple[EvalJob, str]:
     from evals.budget import SetBudget
     from evals.data.benchmarks import benchmark_names
-    from evals.folder import DataSource
+    from evals.eval_record import DataSource
     from evals.job import EvalJob
     from rsa.errors import ConfigError
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from evals.folder import EvalRecord
+from evals.eval_record import EvalRecord
 from evals.meter import EngineLoad
 from evals.results import EvalResults
 from evals.run_scores import RunScores

@@ -22,19 +22,15 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Self, TypeVar
+from typing import IO, Self, TypeVar
 
-from pydantic import BaseModel, Field, FiniteFloat, JsonValue
+from pydantic import BaseModel, FiniteFloat, JsonValue
 
-from engine.api import ModelInfo
 from engine.paths import path_named
-from evals.budget import SetBudget
-from evals.data.choice import SHARD
-from evals.data.shard import Shard
-from evals.errors import DataError, OtherEvalError, ResultsError
-from evals.results import FORMAT, DataInfo, EvalResults, EvalTimings
+from evals.errors import OtherEvalError, ResultsError
+from evals.eval_record import EvalRecord
+from evals.results import FORMAT, EvalResults, EvalTimings
 from evals.run_scores import RunScores
 from rsa.digests import STRICT, Trust, seal
 from rsa.folders import (
@@ -42,7 +38,6 @@ from rsa.folders import (
     make_folder,
     read_record,
     read_versioned,
-    this_machine,
     what_differs,
     write_record,
     written_aside,
@@ -51,8 +46,6 @@ from rsa.results import Record, RunResult
 from rsa.runlog import EVENTS as RUN_EVENTS
 from rsa.runlog import RESULT as RUN_RESULT
 from rsa.runlog import read_result as read_run_result
-from rsa.settings.config import RSAConfig
-from rsa.settings.methods import Method
 
 EVAL, RUNS, CANDIDATES, RESULTS, TIMINGS = "eval.json", "runs", "candidates.jsonl", "results.json", "timings.json"
 SCORES, FAILED, PROGRESS = "scores.json", "failed.json", "progress.json"
@@ -61,84 +54,6 @@ PACKAGES = ("markovian-rsa", "math-verify", "mlx", "mlx-lm", "pydantic")
 MAX_NAME = 40
 """Characters of a problem's id in the name of its run folder; the digest behind them tells problems apart."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
-
-
-class DataSource(Record):
-    """How the problems were asked for, to open them again: arguments of `evals.data.open.open_data`, but for the shard,
-    which `EvalRecord.shard` knows.
-
-    benchmark  a name or the path of a file; None: a program gave the problems.
-    columns    names by what they hold; empty: as the benchmark says.
-
-    Paths are absolute: an evaluation may go on from another folder.
-    """
-
-    benchmark: str | None = None
-    data: str | None = None
-    columns: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    limit: int | None = None
-    ids: tuple[str, ...] | None = None
-    data_seed: int = 0
-    revision: str | None = None
-
-
-def absolute(path: str | Path) -> str:
-    """A path as it is kept; a name that is none stays as it is."""
-    path = path_named(path, DataError)
-    return str(path.resolve()) if path.exists() else str(path)
-
-
-class EvalRecord(Record):
-    """The content of eval.json."""
-
-    format: int = FORMAT
-    created_at: str
-    benchmark: str
-    metric: str
-    metric_settings: dict[str, JsonValue] = Field(default_factory=dict)
-    method: Method
-    config: RSAConfig
-    epochs: int
-    model: ModelInfo
-    prompt_sha256: str
-    data: DataInfo
-    data_warnings: tuple[str, ...] = ()
-    source: DataSource
-    budget: SetBudget | None = None
-    versions: dict[str, str]
-    machine: dict[str, str | int | None]
-
-    @classmethod
-    def now(cls, **fields: Any) -> Self:
-        """The record of an evaluation that starts now, on this machine."""
-        return cls(created_at=datetime.now(UTC).isoformat(timespec="seconds"), machine=this_machine(), **fields)
-
-    @property
-    def shard(self) -> Shard | None:
-        """The part of the problems that is evaluated here; None: all of them."""
-        text = self.data.options.get(SHARD)
-        return None if text is None else Shard.read(str(text))
-
-    def identity(self) -> dict[str, object]:
-        """What must be the same for an evaluation to be continued."""
-        return {
-            "benchmark": self.benchmark,
-            "metric": self.metric,
-            "metric settings": self.metric_settings,
-            "method": self.method,
-            "epochs": self.epochs,
-            "model fingerprint": self.model.fingerprint or self.model.name,
-            "prompts": self.prompt_sha256,
-            **{f"config.{key}": value for key, value in self.config.values().items()},
-            "budget": None if self.budget is None else self.budget.model_dump(),
-            **data_identity(self.data),
-        }
-
-
-def data_identity(data: DataInfo) -> dict[str, object]:
-    """What must be the same for problems to be the same ones, each option by its own name."""
-    fields = data.model_dump()
-    return {f"data.{key}": value for key, value in {**fields.pop("options"), **fields}.items()}
 
 
 class _TimeSpent(Record):

@@ -22,8 +22,9 @@ from evals.data.columns import Mapped, as_flags, names_of
 from evals.data.open import Data, open_data
 from evals.data.shard import Shard
 from evals.errors import OtherEvalError, ResultsError
+from evals.eval_record import DataSource, EvalRecord, absolute, benchmark_source
 from evals.events import OnEvent
-from evals.folder import EVAL, DataSource, EvalRecord, ResultsFolder, absolute, read_eval
+from evals.folder import EVAL, ResultsFolder, read_eval
 from evals.meter import EngineLoad
 from evals.results import EvalResults
 from evals.runner import Evaluation
@@ -352,11 +353,6 @@ class EvalJob:
         job = Job(engine, dict(options), self.benchmark.model_copy(update={"questions": None}), self.config, self.trust)
         channels = await stack.enter_async_context(executor.channels(engine))
         return await stack.enter_async_context(Crew(channels, job, meter=meter, in_flight=self.in_flight))
-
-
-def benchmark_source(benchmark: str | Path) -> str:
-    """What to keep of a benchmark that was given by its name or its file."""
-    return absolute(benchmark) if str(benchmark).endswith(".toml") else str(benchmark)
 
 
 def _named(key: str) -> str:

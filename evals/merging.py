@@ -11,7 +11,8 @@ from engine.paths import path_named
 from evals.data.choice import SHARD
 from evals.data.shard import Shard, interleaved
 from evals.errors import OtherEvalError, ResultsError
-from evals.folder import RESULTS, RUNS, EvalRecord, ResultsFolder, read_eval, read_results
+from evals.eval_record import EvalRecord
+from evals.folder import RESULTS, RUNS, ResultsFolder, read_eval, read_results
 from evals.results import EvalResults
 from evals.runner import write_figures
 from rsa.digests import TAKEN

@@ -9,8 +9,9 @@ import anyio.to_thread
 
 from evals.data.benchmarks import Benchmark, load_benchmark
 from evals.errors import OtherEvalError, ResultsError
+from evals.eval_record import data_identity
 from evals.events import OnEvent
-from evals.folder import ResultsFolder, data_identity
+from evals.folder import ResultsFolder
 from evals.job import make_scorer, metric_name, open_source
 from evals.queue import check_gold
 from evals.results import EvalResults

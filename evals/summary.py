@@ -14,7 +14,8 @@ from typing import get_args
 
 from engine.api import Usage
 from evals.budget import ENDS, BudgetSpent, Ended
-from evals.folder import RUNS, EvalRecord, run_name
+from evals.eval_record import EvalRecord
+from evals.folder import RUNS, run_name
 from evals.headline import headline_of
 from evals.results import CandidateRecord, EvalResults, ProblemStats, RoundStats
 from evals.run_scores import RunScores

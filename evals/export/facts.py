@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Self
 
 from evals.errors import ResultsError
-from evals.folder import EVAL, EvalRecord, read_eval, read_results
+from evals.eval_record import EvalRecord
+from evals.folder import EVAL, read_eval, read_results
 from evals.results import EvalResults
 from evals.stats import Estimate
 from rsa.words import plural, shown

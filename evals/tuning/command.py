@@ -138,7 +138,7 @@ def tune(
 
 def _asked(model: str | None, given: dict[str, Any], settings: dict[str, Any], budget: str | None) -> Asked:
     from evals.data.columns import from_flags
-    from evals.job import benchmark_source
+    from evals.eval_record import benchmark_source
     from evals.replay.variants import policies_of
     from evals.tuning.records import Asked
     from rsa.errors import ConfigError

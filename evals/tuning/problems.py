@@ -9,7 +9,7 @@ from engine.paths import path_named
 from evals.data.benchmarks import Benchmark, Columns, load_benchmark
 from evals.data.open import Data
 from evals.errors import DataError, ResultsError
-from evals.folder import DataSource
+from evals.eval_record import DataSource
 from evals.job import open_source
 from evals.tuning.records import Asked
 from rsa.folders import write_atomically

@@ -13,8 +13,8 @@ import anyio.to_thread
 
 from engine.api import Engine
 from evals.errors import ReplayError
+from evals.eval_record import DataSource
 from evals.events import EvalEvent, EvalStarted, OnEvent, RunEnded
-from evals.folder import DataSource
 from evals.job import EvalJob
 from evals.meter import EngineLoad
 from evals.replay.deciding import Remembering

@@ -11,7 +11,7 @@ from pydantic import Field, FiniteFloat, JsonValue, ValidationError
 
 from evals.data.columns import names_of
 from evals.errors import ResultsError
-from evals.folder import DataSource, absolute
+from evals.eval_record import DataSource, absolute
 from evals.stats import Estimate
 from evals.tuning.space import AXES, Family
 from rsa.errors import ConfigError

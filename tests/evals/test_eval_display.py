@@ -24,8 +24,8 @@ from evals.display import (
     result_lines,
     status_line,
 )
+from evals.eval_record import DataSource, EvalRecord
 from evals.events import EvalFinished, EvalStarted, PlaceLost, RunEnded
-from evals.folder import DataSource, EvalRecord
 from evals.meter import EngineLoad
 from evals.results import DataInfo
 from evals.run_scores import RunScores

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.api import ModelInfo, Usage
 from evals.display import result_lines
-from evals.folder import DataSource, EvalRecord
+from evals.eval_record import DataSource, EvalRecord
 from evals.results import CandidateRecord, DataInfo, EvalResults
 from evals.run_scores import RunScores
 from evals.scorers.protocol import UNSCORED, Score, ScoreStatus
