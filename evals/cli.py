@@ -7,9 +7,7 @@ at all.
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,19 +39,14 @@ from rsa.command.options import (
 from rsa.command.terminal import (
     DEFAULT_MODEL,
     EXIT_TROUBLE,
-    bars,
     errors_for_people,
-    interrupted,
     new_folder,
     say,
     typed,
 )
 
 if TYPE_CHECKING:
-    from evals.events import OnEvent
-    from evals.job import EvalJob
     from evals.results import EvalResults
-    from evals.workers.executor import Executor
 
 BENCHMARK = "BENCHMARK"
 _OWN_FLAGS = ("limit", "ids", "data", "shard", "devices", "address", *PER_PROBLEM)
@@ -156,6 +149,7 @@ def evaluate(
     with errors_for_people(*_OWN_FLAGS), ExitStack() as stack:
         from evals.data.columns import from_flags
         from evals.eval_record import absolute, benchmark_source
+        from evals.evaluating import new_job, rescored, resumed_job, run_job
         from evals.workers.executor import executor_named
         from rsa.errors import ConfigError
 
@@ -179,7 +173,7 @@ def evaluate(
             flags = {"model": named, "in_flight": in_flight, "out": out, "resume": resume}
             where = {"executor": executor, "devices": devices, "address": address}
             _refuse({**given, **settings, **servers, **flags, **where, **per_problem}, "--rescore")
-            folder, results = rescore, _rescored(rescore, metric, trust=trust, quiet=quiet)
+            folder, results = rescore, rescored(rescore, metric, trust=trust, quiet=quiet)
         else:
             if metric is not None:
                 raise ConfigError("--metric goes with --rescore only: the benchmark says how its answers are scored")
@@ -189,11 +183,11 @@ def evaluate(
             workers = executor_named(executor or "local", devices=devices, address=address)
             if resume is not None:
                 _refuse({"out": out}, "--resume")
-                job, opened, kept = _resumed(resume, given, settings, in_flight, named, trust=trust)
+                job, opened, kept = resumed_job(resume, given, settings, in_flight, named, trust=trust)
                 servers = {**kept, **servers}
             else:
-                job, opened = _new(given, settings, in_flight, model or DEFAULT_MODEL, out, stack)
-            folder, results = job.folder, _run(job, opened, servers, workers, quiet=quiet)
+                job, opened = new_job(given, settings, in_flight, model or DEFAULT_MODEL, out, stack)
+            folder, results = job.folder, run_job(job, opened, servers, workers, quiet=quiet)
         _finish(results, folder, with_report=write_report, as_json=json_, trust=trust, quiet=quiet)
 
 
@@ -282,63 +276,6 @@ def score(
 # ---- rsa eval
 
 
-def _new(
-    given: dict[str, Any],
-    settings: dict[str, Any],
-    in_flight: int | None,
-    model: str,
-    out: Path | None,
-    stack: ExitStack,
-) -> tuple[EvalJob, str]:
-    from evals.budget import SetBudget
-    from evals.data.benchmarks import benchmark_names
-    from evals.eval_record import DataSource
-    from evals.job import EvalJob
-    from rsa.errors import ConfigError
-
-    if "benchmark" not in given:
-        raise ConfigError(f"no benchmark given: rsa eval BENCHMARK. There are {', '.join(benchmark_names())}")
-    method = given.get("method", DEFAULT_METHOD)
-    source = DataSource(**{key: given[key] for key in DataSource.model_fields if key in given})
-    part = f"-{given['shard'].replace('/', 'of')}" if "shard" in given else ""
-    label = f"{Path(given['benchmark']).stem}-{method}{part}"
-    job = EvalJob.new(
-        given["benchmark"],
-        model=model,
-        method=method,
-        profile=given.get("profile"),
-        settings=settings,
-        source=source,
-        shard=given.get("shard"),
-        epochs=given.get("epochs", 1),
-        budget=SetBudget.of(given.get("total_tokens"), given.get("deadline_s")),
-        folder=out or stack.enter_context(new_folder(label)),
-        in_flight=in_flight,
-    )
-    return job, model
-
-
-def _resumed(
-    folder: Path,
-    given: dict[str, Any],
-    settings: dict[str, Any],
-    in_flight: int | None,
-    model: str | None,
-    *,
-    trust: bool,
-) -> tuple[EvalJob, str, dict[str, Any]]:
-    """The job, its model, and what opens that besides its name."""
-    from evals.folder import read_eval
-    from evals.job import EvalJob
-    from rsa.compose import model_to_open, options_to_open
-
-    job = EvalJob.resumed(folder, given, settings, in_flight, trust=trust)
-    if model is not None:
-        return job, model, {}
-    theirs = read_eval(folder, trust=trust).model
-    return job, model_to_open(theirs), options_to_open(theirs)
-
-
 def _refuse(flags: dict[str, Any], what: str) -> None:
     """Raises ConfigError for the first flag that was given and has no meaning here."""
     from rsa.errors import ConfigError
@@ -347,53 +284,6 @@ def _refuse(flags: dict[str, Any], what: str) -> None:
         if value is not None:
             flag = _NAMED_OTHERWISE.get(name) or flag_of(name, value)
             raise ConfigError(f"{what} does not go with {flag}: leave it out")
-
-
-def _run(job: EvalJob, model: str, options: dict[str, Any], executor: Executor | None, *, quiet: bool) -> EvalResults:
-    """Run a job with its display on standard error. Who leaves early is told the command that goes on."""
-    from engine.errors import EngineError
-    from evals.folder import EVAL
-    from rsa.compose import fetch_if_missing
-    from rsa.errors import RunWriteError
-
-    go_on = f"go on with: rsa eval --resume {shlex.quote(str(job.folder))}"
-
-    def begun() -> bool:
-        return (job.folder / EVAL).is_file()
-
-    try:
-        data = job.open_data()  # before a model of many gigabytes is fetched for nothing
-        if executor is None or not executor.elsewhere:
-            with bars(quiet=quiet) as progress:
-                fetch_if_missing(model, progress)
-        return _shown(
-            lambda show: job.run(model, show, engine_options=options, data=data, executor=executor), quiet=quiet
-        )
-    except KeyboardInterrupt:
-        raise interrupted(f"interrupted; {go_on}" if begun() else "interrupted before the evaluation began") from None
-    except (EngineError, RunWriteError) as error:
-        if begun():
-            error.add_note(f"what was done until then is kept; {go_on}")
-        raise
-
-
-def _rescored(folder: Path, metric: str | None, *, trust: bool, quiet: bool) -> EvalResults:
-    from evals.rescoring import rescore
-
-    try:
-        return _shown(lambda show: rescore(folder, metric, trust=trust, on_event=show), quiet=quiet)
-    except KeyboardInterrupt:
-        raise interrupted(f"interrupted; start again with: rsa eval --rescore {shlex.quote(str(folder))}") from None
-
-
-def _shown(run: Callable[[OnEvent | None], Awaitable[EvalResults]], *, quiet: bool) -> EvalResults:
-    """Run with the display that suits standard error."""
-    import anyio
-
-    from evals.display import watching
-
-    with watching(not quiet) as watch:
-        return anyio.run(run, watch)
 
 
 def _finish(results: EvalResults, folder: Path, *, with_report: bool, as_json: bool, trust: bool, quiet: bool) -> None:
