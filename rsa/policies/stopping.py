@@ -35,12 +35,6 @@ class Standing:
     running: tuple[int, ...]
     last: bool
 
-    @property
-    def counts(self) -> tuple[int, int, int]:
-        """Votes of the leader and of the next two, 0 where there is none."""
-        first, second, third, *_ = [*(vote.count for vote in self.votes), 0, 0, 0]
-        return first, second, third
-
 
 @dataclass(frozen=True, slots=True)
 class Stop:
@@ -107,7 +101,7 @@ class Beta(StopPolicy):
     def within(self, standing: Standing) -> Stop | None:
         if not standing.votes or not standing.running:
             return None
-        leader, second, _ = standing.counts
+        leader, second, _ = _largest(standing.votes)
         sure = leads_one(leader, second)
         if sure < self._least:
             return None
@@ -153,11 +147,10 @@ class Bayes(StopPolicy):
         self._least = share_of(probability)
 
     def after(self, rounds: Sequence[Round]) -> Stop | None:
-        counts = [vote.count for vote in rounds[-1].votes]
-        if not counts:
+        votes = rounds[-1].votes
+        if not votes:
             return None
-        first, second, third, *_ = [*counts, 0, 0, 0]
-        sure = leads_two(first, second, third)
+        sure = leads_two(*_largest(votes))
         return Stop("end", {"probability": float(sure)}) if sure >= self._least else None
 
 
@@ -169,3 +162,9 @@ class Answered(StopPolicy):
     def after(self, rounds: Sequence[Round]) -> Stop | None:
         answered = sum(vote.count for vote in rounds[-1].votes)
         return Stop("end", {"candidates": answered}) if answered else None
+
+
+def _largest(votes: Sequence[Vote]) -> tuple[int, int, int]:
+    """How many gave the leading answer and each of the next two, 0 where there is none."""
+    first, second, third, *_ = [*(vote.count for vote in votes), 0, 0, 0]
+    return first, second, third
