@@ -5,9 +5,10 @@ A package of one's own adds a policy by an entry point of the group of its kind:
     [project.entry-points."rsa.stop"]
     patient = "my_package:Patient"
 
-`Patient(3.0)` is called for `patient:3`, and is what `rsa.policies.stopping.StopPolicy` states; a ValueError of it says
-what its numbers must be. Groups are `rsa.stop`, `rsa.select` (`rsa.policies.selecting.SelectPolicy`) and `rsa.parents`
-(`rsa.policies.parents.ParentsPolicy`). Nothing is imported before a policy is asked for.
+`Patient(3.0)` is called for `patient:3`, and makes an `rsa.policies.stopping.StopPolicy`; a ValueError of it says what
+its numbers must be. Whatever else it does that it should not is said in a line that names its package
+(`rsa.policies.guarding`). Groups are `rsa.stop`, `rsa.select` (`rsa.policies.selecting.SelectPolicy`) and `rsa.parents`
+(`rsa.policies.parents.ParentsPolicy`). Nothing of a policy is imported before it is asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from rsa.errors import ConfigError, did_you_mean
-from rsa.words import shown
+from rsa.policies.guarding import guarded, told
+from rsa.words import in_one_line, shown
 
 if TYPE_CHECKING:
     from rsa.policies.parents import ParentsPolicy
@@ -78,22 +80,30 @@ def _policy(kind: Kind, spec: str) -> object:
     """Raises ConfigError for a policy that nobody brings, naming the nearest, for numbers that make no sense, and for
     one of another package that breaks."""
     name, *written = spec.split(":")
-    make = _maker(kind, name)
+    make, package = _maker(kind, name)
     numbers = [_number(kind, spec, value) for value in written]
     try:
-        inspect.signature(make).bind(*numbers)
-    except TypeError:
-        raise ConfigError(f"{kind} = {shown(spec)}: {name} takes {_wanted(make)}, not {len(numbers)}") from None
+        signature = inspect.signature(make)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{kind} = {name}: what {package} brings makes no policy: {told(error)}") from None
     try:
-        return make(*numbers)
+        signature.bind(*numbers)
+    except TypeError:
+        raise ConfigError(f"{kind} = {shown(spec)}: {name} takes {_wanted(signature)}, not {len(numbers)}") from None
+    try:
+        policy = make(*numbers)
     except ValueError as error:
-        raise ConfigError(f"{kind} = {shown(spec)}: {error}") from None
+        raise ConfigError(f"{kind} = {shown(spec)}: {in_one_line(str(error))}") from None
+    except Exception as error:  # another package's code, whatever it does
+        raise ConfigError(f"{kind} = {shown(spec)}: the policy of {package} cannot be made: {told(error)}") from error
+    return guarded(policy, kind, f"{kind} = {spec}", package) if package else policy
 
 
-def _maker(kind: Kind, name: str) -> Any:
+def _maker(kind: Kind, name: str) -> tuple[Any, str]:
+    """What makes a policy, and the package that brings it; empty for ours."""
     ours = _OURS[kind].get(name)
     if ours is not None:
-        return EntryPoint(name, ours, f"rsa.{kind}").load()
+        return EntryPoint(name, ours, f"rsa.{kind}").load(), ""
     found = list(entry_points(group=f"rsa.{kind}", name=name))
     if not found:
         known = names(kind)
@@ -104,9 +114,9 @@ def _maker(kind: Kind, name: str) -> Any:
     if len({point.value for point in found}) > 1:
         raise ConfigError(f"{kind} = {name}: two packages bring a policy of this name: {_packages(found)}")
     try:
-        return found[0].load()
+        return found[0].load(), _packages(found)
     except Exception as error:  # another package's code, whatever it does
-        raise ConfigError(f"{kind} = {name}: {_packages(found)} cannot be loaded: {error}") from error
+        raise ConfigError(f"{kind} = {name}: {_packages(found)} cannot be loaded: {told(error)}") from error
 
 
 def _number(kind: Kind, spec: str, written: str) -> float:
@@ -119,8 +129,8 @@ def _number(kind: Kind, spec: str, written: str) -> float:
     return number
 
 
-def _wanted(make: Any) -> str:
-    parameters = inspect.signature(make).parameters.values()
+def _wanted(signature: inspect.Signature) -> str:
+    parameters = signature.parameters.values()
     if not parameters:
         return "no number"
     written = ", ".join(p.name if p.default is p.empty else f"{p.name} ({p.default} unless given)" for p in parameters)

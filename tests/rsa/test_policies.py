@@ -136,7 +136,7 @@ def test_packages_bring_policies(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert registry.names("stop")[-2:] == ["gone", "patient"]
     policy = registry.stop_policy("patient:3")
-    assert isinstance(policy, Patient)
+    assert not policy.inside
     assert policy.after([played("7")] * 3) == Stop("end")
     assert RSAConfig(stop="patient").stop == ("patient",)
     with pytest.raises(ConfigError, match="stop = 'patient:0': 0 is no number of rounds"):
