@@ -301,8 +301,11 @@ async def what_is_concluded_at_a_place_is_as_if_that_were_its_budget(subject: Su
             _, concluded = split([event async for event in stream], "a")
         async with subject.endless.generate([request(reasoning_budget=place, answer_budget=4)]) as stream:
             _, budgeted = split([event async for event in stream], "a")
-    assert concluded.usage.reasoning_tokens == place
-    assert (concluded.token_ids, concluded.forced) == (budgeted.token_ids, budgeted.forced)
+    assert concluded.usage.reasoning_tokens == budgeted.usage.reasoning_tokens == place
+    assert concluded.token_ids[:place] == budgeted.token_ids[:place]
+    assert (concluded.closed, concluded.forced) == (budgeted.closed, budgeted.forced)
+    if not str(subject.endless.model.details.get("source")).startswith("openai:"):  # a server may draw the answer anew
+        assert concluded.token_ids == budgeted.token_ids
 
 
 @promise

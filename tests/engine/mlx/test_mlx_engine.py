@@ -172,7 +172,7 @@ async def test_rows_that_cannot_be_joined_are_told(llama_folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, anyio.fail_after(60):
         async with engine.generate([request("runs", max_tokens=400, seed=1)]) as stream:
             await anext(stream)
-            patch.setattr("mlx_lm.models.cache.KVCache.merge", _out_of_memory)
+            patch.setattr("engine.families.mlx_lm.caches.RowsCache.of", _out_of_memory)
             async with engine.generate([request(f"r{i}", text="other", max_tokens=5) for i in range(2)]) as other:
                 ends = [event async for event in other if not isinstance(event, TokenChunk)]
             rest = [event async for event in stream]
@@ -266,7 +266,7 @@ async def test_only_the_worker_computes(llama_folder: Path) -> None:
     assert threads == {"mlx-engine"}
 
 
-def _out_of_memory(_: object) -> None:
+def _out_of_memory(*_: object) -> None:
     raise RuntimeError("[malloc] Unable to allocate 1 bytes")
 
 
