@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from engine.api import Completion
+from engine.api import Completion, Usage
 from rsa.answers.calls import Answered, answered
 from rsa.answers.checking import Checker
 from rsa.answers.verdicts import preferred
@@ -110,17 +110,12 @@ class Candidates:
         if completion is None or over(candidate, at):
             return candidate
         short = self._short(completion, at)
-        nothing = {"answer": None, "calls": (), "check": None, "confidence": None}
-        return candidate.model_copy(
-            update={"status": "cut", "completion": short, "tail": self._tail(short, None), **nothing}
-        )
+        return left_of(candidate, short, self._tail(short, None))
 
     def _short(self, completion: Completion, at: int) -> Completion:
         """Its first `at` tokens."""
-        ids, thought = completion.token_ids[:at], completion.usage.reasoning_tokens
-        closed = thought + LONGEST_TAG <= len(ids)
+        ids, closed = completion.token_ids[:at], _has_closed(completion.usage, at)
         likelihoods = completion.likelihoods and completion.likelihoods.first(at)
-        sizes = {"completion_tokens": len(ids), "reasoning_tokens": thought if closed else len(ids)}
         return completion.model_copy(
             update={
                 "token_ids": ids,
@@ -130,7 +125,7 @@ class Candidates:
                 "closed": closed and completion.closed,
                 "forced": closed and completion.forced,
                 "likelihoods": likelihoods,
-                "usage": completion.usage.model_copy(update=sizes),
+                "usage": usage_of_first(completion.usage, at),
             }
         )
 
@@ -148,6 +143,24 @@ class Candidates:
         if found.answer is None or found.calls or self.checker is None:
             return None
         return self.checker(self.requests.problem.text, found.answer)
+
+
+def left_of(candidate: Candidate, completion: Completion | None, tail: Tail | None) -> Candidate:
+    """A candidate of a round that was cut before it had ended, with what is left of it, and without an answer."""
+    nothing = {"answer": None, "calls": (), "check": None, "confidence": None}
+    return candidate.model_copy(update={"status": "cut", "completion": completion, "tail": tail, **nothing})
+
+
+def usage_of_first(usage: Usage, at: int) -> Usage:
+    """Of the first `at` tokens of a completion, or of all if they are fewer."""
+    tokens = min(at, usage.completion_tokens)
+    thought = usage.reasoning_tokens if _has_closed(usage, at) else tokens
+    return usage.model_copy(update={"completion_tokens": tokens, "reasoning_tokens": thought})
+
+
+def _has_closed(usage: Usage, at: int) -> bool:
+    """Whether its reasoning counts as closed within its first `at` tokens."""
+    return usage.reasoning_tokens + LONGEST_TAG <= min(at, usage.completion_tokens)
 
 
 def over(candidate: Candidate, at: int) -> bool:

@@ -5,6 +5,7 @@ All `*_s` times are seconds since the run started (a resumed run goes on countin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt
@@ -267,6 +268,11 @@ class Timings(Record):
     wall_s: FiniteFloat
 
 
+def in_order(rounds: Sequence[Round], selection: Round | None, matches: Sequence[Round]) -> tuple[Round, ...]:
+    """All that a run played: its rounds, and what followed the last one."""
+    return (*rounds, *([selection] if selection is not None else []), *matches)
+
+
 class RunResult(Record):
     """The outcome of a run.
 
@@ -312,7 +318,7 @@ class RunResult(Record):
     @property
     def played(self) -> tuple[Round, ...]:
         """All that was played, in order: rounds, and what followed the last one."""
-        return (*self.rounds, *([self.selection] if self.selection is not None else []), *self.matches)
+        return in_order(self.rounds, self.selection, self.matches)
 
     @property
     def agreeing(self) -> Vote | None:

@@ -53,6 +53,7 @@ from rsa.results import (
     Status,
     StopReason,
     Timings,
+    in_order,
 )
 from rsa.rollouts import Rollout
 from rsa.runlog import CandidateKey, RunLog
@@ -360,7 +361,7 @@ class Run:
 
     def _result(self, reason: StopReason) -> RunResult:
         choice = selecting.choose(self._played, self.select)
-        played = [*self.rounds, *([self.selection] if self.selection else []), *self.matches]
+        played = in_order(self.rounds, self.selection, self.matches)
         limits: list[LimitName] = sorted({hit.limit for hit in self.teller.hits})
         completion = choice.candidate.completion if choice else None
         return RunResult(

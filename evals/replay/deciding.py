@@ -11,13 +11,13 @@ from evals.replay.recording import RecordedRun
 from evals.replay.variants import Variant
 from rsa.answers.equivalence import AnswerMatcher
 from rsa.answers.math_pool import MathWorkers
-from rsa.candidates import over
+from rsa.candidates import left_of, over, usage_of_first
 from rsa.policies import decisions, registry, selecting
 from rsa.policies.levels import levels, standing_at
 from rsa.policies.selecting import Chosen
 from rsa.policies.trust import how_sure
 from rsa.prompts import load_prompts
-from rsa.results import Candidate, Decision, LimitName, Round, RunResult
+from rsa.results import Candidate, Decision, LimitName, Round, RunResult, in_order
 from rsa.settings.config import RSAConfig
 from rsa.votes import count_votes, pool
 
@@ -51,7 +51,7 @@ class Outcome:
     @property
     def played(self) -> tuple[Round, ...]:
         """All rounds, and what followed the last one."""
-        return (*self.rounds, *([self.selection] if self.selection is not None else []), *self.matches)
+        return in_order(self.rounds, self.selection, self.matches)
 
     @property
     def tokens(self) -> int:
@@ -291,14 +291,10 @@ def _muted(candidate: Candidate, wave: range, at: int) -> Candidate:
 def _cut(candidate: Candidate, wave: range, at: int) -> Candidate:
     """What a round that is cut, while this wave is at work, leaves of a candidate, as `rsa.candidates` has it, but for
     its texts: nobody reads them here."""
-    completion, nothing = candidate.completion, {"answer": None, "calls": (), "check": None, "confidence": None}
+    completion = candidate.completion
     if candidate.index >= wave.stop:
-        return candidate.model_copy(update={"status": "cut", "completion": None, "tail": None, **nothing})
+        return left_of(candidate, None, None)
     if candidate.index < wave.start or completion is None or over(candidate, at):
         return candidate
-    usage = completion.usage
-    sizes = {"completion_tokens": at, "reasoning_tokens": min(at, usage.reasoning_tokens)}
-    short = completion.model_copy(
-        update={"token_ids": completion.token_ids[:at], "usage": usage.model_copy(update=sizes)}
-    )
-    return candidate.model_copy(update={"status": "cut", "completion": short, **nothing})
+    short = {"token_ids": completion.token_ids[:at], "usage": usage_of_first(completion.usage, at)}
+    return left_of(candidate, completion.model_copy(update=short), candidate.tail)
