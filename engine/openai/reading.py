@@ -36,6 +36,7 @@ class Reader:
         self._fielded, self._takes_ids = fielded, takes_ids
         self._fresh = True  # nothing of the text has been read: an opening tag may come
         self._held = ""  # text in which a tag may have begun
+        self._held_told: Row[Told] = ()  # of its tokens, where it is whole deltas
 
     async def read(self, delta: Delta) -> list[Piece]:
         """What a delta completes."""
@@ -46,6 +47,7 @@ class Reader:
             pieces = await self._with_text(delta.token_ids, delta.reasoning, delta.text)
             return [*held, *_with_likelihoods(pieces, delta.logprobs)]
         pieces, put_in, held_before = list[Piece](), list[Piece](), self._held
+        told, self._held_told = (*self._held_told, *delta.logprobs), ()
         if delta.reasoning:
             self._fielded = True
             pieces += await self._encoded(delta.reasoning)
@@ -56,13 +58,15 @@ class Reader:
             pieces += await self._until_closed(delta.text)
         elif delta.text:
             pieces += await self._encoded(delta.text)
-        if not held_before and not self._held and _speaks_of(delta, pieces):
-            pieces = _with_likelihoods(pieces, delta.logprobs)
+        if self._held and not pieces:
+            self._held_told = told
+        elif not self._held and _speaks_of(told, held_before + delta.reasoning + delta.text, pieces):
+            pieces = _with_likelihoods(pieces, told)
         return [*pieces[:begins], *put_in, *pieces[begins:]]
 
     async def finish(self) -> list[Piece]:
         """What is still held, at the end of the answer."""
-        text, self._held = self._held, ""
+        text, self._held, self._held_told = self._held, "", ()
         return await self._encoded(text)
 
     async def _with_text(self, ids: Row[int], reasoning: str, text: str) -> list[Piece]:
@@ -110,12 +114,12 @@ class Reader:
         return [await self._tokenizer.piece_of(text)] if text else []
 
 
-def _speaks_of(delta: Delta, pieces: Row[Piece]) -> bool:
-    """Whether the log-probabilities of a delta are those of the tokens that its text was encoded to."""
-    told, ids = delta.logprobs, [token for piece in pieces for token in piece.ids]
+def _speaks_of(told: Row[Told], text: str, pieces: Row[Piece]) -> bool:
+    """Whether log-probabilities are those of the tokens that a text was encoded to."""
+    ids = [token for piece in pieces for token in piece.ids]
     if all(each.id is not None for each in told):
         return [each.id for each in told] == ids
-    return "".join(each.text or "" for each in told) == delta.reasoning + delta.text
+    return "".join(each.text or "" for each in told) == text
 
 
 def _with_likelihoods(pieces: list[Piece], told: Row[Told]) -> list[Piece]:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.api import Completion, GenerationRequest, Message, SamplingParams
@@ -131,6 +131,7 @@ def numbers(done: Completion) -> list[float | None]:
 
 
 @pytest.mark.parametrize("kind", ["local", "server"])
+@example(reasoning=" a", answer="", at=[1], known="same ids")
 @given(
     reasoning=st.text("ab c\n<t", min_size=1).filter(str.strip),
     answer=st.text("ab c\n</"),
