@@ -16,12 +16,13 @@ from engine.families.zaya.cache import CCACache
 from engine.families.zaya.config import ModelArgs
 from engine.families.zaya.kernels import END, ENTER, LEAVE, Kernels
 from engine.families.zaya.moe import fused
-from engine.families.zaya.pages import PagedRows
+from engine.families.zaya.pages import ZayaRows
 from engine.families.zaya.tensors import FLOAT32
 from engine.mlx.comparing import relative_rms
 from engine.mlx.kernels import eight_bits, experts
 from engine.mlx.kernels.attention import Split, attend
 from engine.mlx.kernels.launch import wanted
+from engine.mlx.pages import Steps, padded
 
 if TYPE_CHECKING:
     from engine.families.zaya.model import Block, Model, ResidualScale
@@ -33,32 +34,24 @@ _Step = Callable[
 
 
 class Decoder:
-    """Decodes with a model's weights. `run` is for rows that one `PagedRows` holds."""
+    """Decodes with a model's weights. `run` is for rows that one `ZayaRows` holds."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
         self._kernels = Kernels(model.args, model.dtype)
         self._layers = [_Layer(block, self._kernels) for block in model.layers]
-        self._steps: dict[tuple[int, int, Split], _Step] = {}
-        self._split = Split.of(1, model.args.num_kv_heads, 1)
-        self._split_for = 0
+        self._steps: Steps[_Step] = Steps(self._step, model.args.num_kv_heads)
         self._scratch: mx.array | None = None  # only for pages of 8 bits
 
-    def run(self, tokens: mx.array, rows: PagedRows) -> mx.array:
+    def run(self, tokens: mx.array, rows: ZayaRows) -> mx.array:
         """tokens [B] -> logits [B, V] in the model's type; the rows then hold the tokens."""
         rows.place()
         table, lengths = rows.advance()
         batch, places = tokens.shape[0], rows.places
-        if places > batch:
-            tokens = mx.concatenate([tokens, mx.zeros((places - batch,), tokens.dtype)])
-        self._choose_split(places, max(rows.lengths) + 1)
-        key = (places, table.shape[1], self._split)
-        if key not in self._steps:
-            self._steps[key] = mx.compile(self._step(self._split))
-        logits, lengths, tails = self._steps[key](
-            tokens, table, lengths, rows.tails, rows.pools, self._scratch_for(places)
+        logits, lengths, rows.tails = self._steps.of(rows, table.shape[1])(
+            padded(tokens, places), table, lengths, rows.tails, rows.pools, self._scratch_for(places)
         )
-        rows.advanced(tails, lengths)
+        rows.advanced(lengths)
         return logits[:batch] if places > batch else logits
 
     def _scratch_for(self, places: int) -> mx.array | None:
@@ -66,12 +59,6 @@ class Decoder:
         if self._model.kv_bits is not None and (self._scratch is None or self._scratch.shape[0] != places):
             self._scratch = eight_bits.scratch(places, args.num_kv_heads, args.head_dim, self._model.dtype)
         return self._scratch
-
-    def _choose_split(self, places: int, longest: int) -> None:
-        """Another one only if it must be, or rows have left."""
-        if longest > self._split.reach or places != self._split_for or 2 * longest < self._split.reach:
-            self._split = Split.of(places, self._model.args.num_kv_heads, longest)
-            self._split_for = places
 
     def _step(self, split: Split) -> _Step:
         model, kernels = self._model.model, self._kernels

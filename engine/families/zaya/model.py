@@ -19,7 +19,7 @@ from engine.families.zaya.config import ImageMask, ModelArgs
 from engine.families.zaya.decode import Decoder
 from engine.families.zaya.lora import ImageRows
 from engine.families.zaya.moe import MoE
-from engine.families.zaya.pages import PagedRows
+from engine.families.zaya.pages import ZayaRows
 from engine.families.zaya.tensors import convert
 from engine.mlx import eight_bits
 from engine.mlx.cpu import on_cpu
@@ -220,11 +220,11 @@ class Model(nn.Module):
     def __call__(
         self,
         inputs: mx.array,
-        cache: Sequence[CCACache] | Sequence[PagedRows] | None = None,
+        cache: Sequence[CCACache] | Sequence[ZayaRows] | None = None,
         input_embeddings: mx.array | None = None,
         image_mask: mx.array | None = None,
     ) -> mx.array:
-        if cache is not None and isinstance(cache[0], PagedRows):
+        if cache is not None and isinstance(cache[0], ZayaRows):
             assert self._decoder is not None, "it made these rows"
             return self._decoder.run(inputs[:, 0], cache[0])[:, None].astype(mx.float32)
         h = self.model.embed_tokens(inputs) if input_embeddings is None else input_embeddings
@@ -297,12 +297,10 @@ class Model(nn.Module):
         """The same row's memory again."""
         return [cache.extract(0) for cache in caches]
 
-    def batch_cache(
-        self, caches: Sequence[CCACache], places: Sequence[int]
-    ) -> Sequence[CCACache] | Sequence[PagedRows]:
+    def batch_cache(self, caches: Sequence[CCACache], places: Sequence[int]) -> Sequence[CCACache] | Sequence[ZayaRows]:
         """See `engine.mlx.model.TextModel.batch_cache`."""
         if self._decoder is not None:
-            return [PagedRows.of(self.args, self.dtype, caches, places, kv_bits=self.kv_bits)]
+            return [ZayaRows.of(self.args, self.dtype, caches, places, kv_bits=self.kv_bits)]
         if caches[0].batch_size == 1:
             return [CCACache.merge([cache] * len(places)) for cache in caches]
         for cache in caches:

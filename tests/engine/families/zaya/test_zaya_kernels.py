@@ -16,7 +16,7 @@ from mlx.utils import tree_map_with_path
 
 from engine.families.zaya import CCACache, Model, decode
 from engine.families.zaya.config import ModelArgs
-from engine.families.zaya.pages import PagedRows
+from engine.families.zaya.pages import ZayaRows
 from engine.families.zaya.tensors import FLOAT32
 from engine.loader import kernels_here
 from engine.mlx.kernels import experts
@@ -52,7 +52,7 @@ def plain() -> Model:
 @pytest.fixture(params=emulator.TEXTS)
 def fused(plain: Model, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Model:
     monkeypatch.setattr(Kernel, "__call__", emulator.call(request.param))
-    monkeypatch.setattr("engine.families.zaya.decode.mx.compile", lambda step: step)
+    monkeypatch.setattr("engine.mlx.pages.mx.compile", lambda step: step)
     if request.param == "metal":  # has no such instructions
         monkeypatch.setattr(experts, "fits", lambda *_: False)
     matrix_instructions.define(monkeypatch)
@@ -147,7 +147,7 @@ def test_rows_in_eight_bits_decode_as_alone(in_eight_bits: tuple[Model, Model]) 
     rows.keep([1, 3, 0])
     rows.join(tokens(5, 7))
     rows.step(40)
-    whole = PagedRows.of(ARGS, mx.bfloat16, [], [])
+    whole = ZayaRows(ARGS, mx.bfloat16)
     pools = [rows.together[0]._empty_pool(1).nbytes, whole._empty_pool(1).nbytes]
     assert pools[0] * 2 * ARGS.head_dim == pools[1] * (ARGS.head_dim + 2)
 
@@ -203,7 +203,7 @@ def test_kernels_that_are_off_are_not_used(fused: Model, monkeypatch: pytest.Mon
     monkeypatch.setattr(decode, "_try_experts", lambda _: None)  # the emulator takes long to compile them
     decode.adopt(fused)
     assert fused.notes == ()
-    assert isinstance(fused.batch_cache(fused.make_cache(), [0])[0], PagedRows)
+    assert isinstance(fused.batch_cache(fused.make_cache(), [0])[0], ZayaRows)
     right = Kernel.__call__
 
     def wrong(kernel: Kernel, *inputs: mx.array, **how: Any) -> list[mx.array]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.families.zaya import CCACache
 from engine.families.zaya.config import ModelArgs
-from engine.families.zaya.pages import PagedRows
+from engine.families.zaya.pages import ZayaRows
 from engine.mlx.kernels.attention import PAGE
 from engine.mlx.memory import CacheCost
 
@@ -48,30 +48,30 @@ def prompt(tokens: int, mark: float = 0.0) -> list[CCACache]:
     return caches
 
 
-def joined(rows: PagedRows | None, tokens: int, mark: float = 0.0, copies: int = 1) -> PagedRows:
-    more = PagedRows.of(ARGS, mx.bfloat16, prompt(tokens, mark), [0] * copies)
+def joined(rows: ZayaRows | None, tokens: int, mark: float = 0.0, copies: int = 1) -> ZayaRows:
+    more = ZayaRows.of(ARGS, mx.bfloat16, prompt(tokens, mark), [0] * copies)
     if rows is None:
         return more
     rows.extend(more)
     return rows
 
 
-def step(rows: PagedRows) -> np.ndarray:
+def step(rows: ZayaRows) -> np.ndarray:
     """A token more for each row; the table of their pages."""
     rows.place()
     table, _ = rows.advance()
-    rows.advanced(rows.tails, mx.zeros((rows.places,), mx.int32))
+    rows.advanced(mx.zeros((rows.places,), mx.int32))
     rows._lengths = None
     return np.array(table)
 
 
-def pool_bytes(rows: PagedRows) -> int:
+def pool_bytes(rows: ZayaRows) -> int:
     return sum(pool.nbytes for pool in rows.pools)
 
 
 def test_memory_is_that_of_the_rows_and_a_tenth_at_most() -> None:
     """16 rows of 512 to 8,192 tokens, and a thousand more for each: also while a pool grows."""
-    rows: PagedRows | None = None
+    rows: ZayaRows | None = None
     for i in range(16):
         rows = joined(rows, 512 + 512 * i + 31 * i % 97)
     assert rows is not None
@@ -95,7 +95,7 @@ def test_memory_is_that_of_the_rows_and_a_tenth_at_most() -> None:
 
 
 def test_rows_that_leave_give_their_pages_back() -> None:
-    rows: PagedRows | None = None
+    rows: ZayaRows | None = None
     for i in range(16):
         rows = joined(rows, 512 + 512 * i)
     assert rows is not None
