@@ -25,8 +25,11 @@ from mlx import nn
 from mlx.utils import tree_flatten
 
 from engine.errors import ModelError
+from engine.families.mlx_lm.decode import Decoder, fits
 from engine.families.mlx_lm.model import AdaptedModel
+from engine.families.mlx_lm.pages import KVShape
 from engine.mlx.comparing import relative_rms
+from engine.mlx.kernels.launch import wanted
 
 _PROMPT_TOKENS = (5, 2)
 """Tokens of the two prompts that are computed before the rows meet."""
@@ -76,7 +79,8 @@ def adapted(module: nn.Module, model_type: str) -> AdaptedModel:
         raise ModelError(f"mlx-lm's {model_type} fails on a short prompt ({what})") from error
     why = _why_not(model, rows)
     if why is None:
-        return AdaptedModel(module, takes_padding=_takes_padding(model, rows))
+        decoder, notes = _decoder(model, rows, model_type)
+        return AdaptedModel(module, takes_padding=_takes_padding(model, rows), decoder=decoder, notes=notes)
     note = f"{model_type} runs one candidate at a time, which takes many times as long: in mlx-lm {why}"
     return AdaptedModel(module, max_rows=1, notes=(note,))
 
@@ -94,6 +98,23 @@ def _why_not(model: AdaptedModel, rows: Sequence[_Alone]) -> str | None:
     if off <= _tolerance(model):
         return None
     return f"rows of unequal length get other logits in a batch than alone (off by {off:.1%})"
+
+
+def _decoder(model: AdaptedModel, rows: Sequence[_Alone], model_type: str) -> tuple[Decoder | None, tuple[str, ...]]:
+    """What decodes rows of a model in pages, where kernels are wanted and give the same logits; else why they do not,
+    if there is anything to say."""
+    shape = KVShape.of(rows[0].caches)
+    if shape is None or not wanted() or not fits(model.module, shape):
+        return None, ()
+    decoder = Decoder(model.module, shape)
+    try:
+        off = _difference(AdaptedModel(model.module, decoder=decoder), *rows)
+        if off <= _tolerance(model):
+            return decoder, ()
+        why = f"their logits are off by {off:.1%}"
+    except Exception as error:  # a compiler, a driver, a model's code: whatever they say
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return None, (f"{model_type} decodes slower than it could: kernels of our own do not run it ({why})",)
 
 
 def _difference(model: AdaptedModel, first: _Alone, second: _Alone) -> float:

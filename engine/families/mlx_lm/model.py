@@ -16,6 +16,8 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 
 from engine.families.mlx_lm.caches import PromptsCache, RowsCache
+from engine.families.mlx_lm.decode import Decoder
+from engine.families.mlx_lm.pages import KVRows
 from engine.mlx.model import StepWeights
 
 _CACHE_STEP = 256
@@ -29,10 +31,9 @@ class AdaptedModel:
     max_rows       1 for a model that does not batch (see `engine.families.mlx_lm.batching`); its caches need no
                    `merge`.
     takes_padding  whether prompts may share a pass; only for models whose caches are all plain KV caches.
-    notes          why it does not batch, for people.
+    decoder        decodes its rows in pages, by kernels; None: mlx-lm's code does it alone.
+    notes          why it does not batch, or not by kernels, for people.
     """
-
-    ragged = False
 
     def __init__(
         self,
@@ -40,12 +41,19 @@ class AdaptedModel:
         *,
         max_rows: int | None = None,
         takes_padding: bool = False,
+        decoder: Decoder | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         self.module = module
         self.notes = notes
         self.max_rows = max_rows
         self.takes_padding = takes_padding
+        self._decoder = decoder
+
+    @property
+    def ragged(self) -> bool:
+        """See `engine.mlx.model.TextModel.ragged`: rows in pages are."""
+        return self._decoder is not None
 
     @property
     def vocab_size(self) -> int | None:
@@ -74,6 +82,8 @@ class AdaptedModel:
         return StepWeights(always, _nbytes(*experts), classes=max(experts[0].num_experts, chosen), chosen=chosen)
 
     def __call__(self, inputs: mx.array, cache: Sequence[Any]) -> mx.array:
+        if self._decoder is not None and isinstance(cache[0], KVRows):
+            return self._decoder.run(inputs, cache[0])
         return self.module(inputs, cache=cache)
 
     def make_cache(self, rows: int = 1) -> list[Any]:
@@ -91,7 +101,10 @@ class AdaptedModel:
         return [_copied(cache) for cache in caches] if all(type(cache) is KVCache for cache in caches) else None
 
     def batch_cache(self, caches: Sequence[Any], places: Sequence[int]) -> list[Any]:
-        """Usual caches in a batch, others by their `merge`; one row of a model that does not batch keeps its kind."""
+        """Usual caches in pages or a batch, others by their `merge`; one row of a model that does not batch keeps its
+        kind."""
+        if self._decoder is not None:
+            return [KVRows(self._decoder.shape, caches, places)]
         if self.max_rows == 1:
             return deepcopy(list(caches))
         if not isinstance(caches[0], PromptsCache):

@@ -21,6 +21,8 @@ PAGE = 256
 """Tokens of a page."""
 
 _WARPS = 4
+_CHANNELS = 512
+"""Of the queries that a thread's block holds at once, in registers: heads of one group more than that are parted."""
 _BLOCKS, _CHUNKS = 256, (128, 2048)
 """Blocks of `attend` to aim at, two for each multiprocessor of a large GPU; and the shortest and the longest chunk.
 Measured on an H200, us for chunks of 512 / 1024 / 2048 keys with its launch: 64 rows of 1,024 49 / 55 / 46, of
@@ -76,11 +78,13 @@ _ATTEND = Kernel(
     inputs=("q", "pool", "table", "lengths", "ruler"),
     outputs=("found", "weights"),
     body="""
-  // A warp reads 4 keys at a time; 8 lanes share a key, PER channels each. GROUP query heads read the same keys.
+  // A warp reads 4 keys at a time; 8 lanes share a key, PER channels each. GROUP query heads read the same keys, and
+  // PARTS groups those of one head of the pool.
   const int PER = D / 8, WARPS = 4, TURNS = 4, M = table_shape[1], CHUNK = ruler_shape[0];
   BLOCK_ARRAY(float, sums, 4 * GROUP * D);
   BLOCK_ARRAY(float, stats, 4 * GROUP * 2);
   const int row = BLOCK_Z, head = BLOCK_Y, keys = lengths[row] + 1, begin = BLOCK_X * CHUNK;
+  const int HELD = KV / PARTS, held = head / PARTS;  // in the pool
   if (begin >= keys) return;
   const int end = min(begin + CHUNK, keys), place = LANE / 8, part = LANE % 8;
   const float scale = inverse_sqrt(float(D)) * 1.4426950408889634f;  // powers of 2 are cheaper
@@ -99,11 +103,11 @@ _ATTEND = Kernel(
     if (coming < turns) {
       const int key = min(begin + WARP * 4 + coming * WARPS * 4 + place, end - 1);
       const long page = table[row * M + key / PAGE];
-      const GLOBAL T* from = pool + ((page * 2 * KV + head) * PAGE + key % PAGE) * D + part * 8;
+      const GLOBAL T* from = pool + ((page * 2 * HELD + held) * PAGE + key % PAGE) * D + part * 8;
       BLOCK T* to = ring + ((WARP * TURNS + coming % TURNS) * 8 + place) * D + part * 8;
       for (int i = 0; i < PER / 8; i++) {
         fetch8(to + i * 64, from + i * 64);
-        fetch8(to + 4 * D + i * 64, from + (long)KV * PAGE * D + i * 64);
+        fetch8(to + 4 * D + i * 64, from + (long)HELD * PAGE * D + i * 64);
       }
     }
     fetches_asked();
@@ -135,6 +139,28 @@ _ATTEND = Kernel(
   }
   GATHER
 """.replace("HIGHEST", HIGHEST).replace("GATHER", GATHER.replace("CHANNEL", "i / 8 * 64 + part * 8 + i % 8")),
+)
+
+_APPEND = Kernel(
+    name="paged_append",
+    inputs=("q", "k", "v", "pool", "table", "lengths"),
+    outputs=("queries",),
+    body="""
+  // One block a row, eight neighbours a thread at a time: those of the queries, of the new key, of the new value.
+  const int row = BLOCK_X, length = lengths[row], EIGHTS = D / 8, NEW = HEADS * EIGHTS, M = table_shape[1];
+  const long page = length < 0 ? 0 : table[row * M + length / PAGE];
+  for (int i = THREAD; i < (HEADS + 2 * KV) * EIGHTS; i += THREADS) {
+    float x[8];
+    if (i < NEW) {
+      load8(q + ((long)row * NEW + i) * 8, x);
+      store8(x, queries + ((long)row * NEW + i) * 8);
+    } else if (length >= 0) {
+      const int at = (i - NEW) % (KV * EIGHTS), head = at / EIGHTS, kind = (i - NEW) / (KV * EIGHTS);
+      load8((kind ? v : k) + ((long)row * KV * EIGHTS + at) * 8, x);
+      store8(x, (GLOBAL T*)pool + (((page * 2 + kind) * KV + head) * PAGE + length % PAGE) * D + at % EIGHTS * 8);
+    }
+  }
+""",
 )
 
 _JOIN = Kernel(
@@ -205,27 +231,51 @@ def attend(q: mx.array, pool: mx.array, table: mx.array, lengths: mx.array, spli
 
     The token that decodes is in the pool already. Empty places give zeros. Scores and sums are float32.
     """
-    return attend_by(_ATTEND, q, pool, table, lengths, split)
+    group, d = q.shape[1] // pool.shape[2], q.shape[2]
+    return attend_by(_ATTEND, q, pool, table, lengths, split, parts=parts_of(group, d))
 
 
 def attend_by(
-    kernel: Kernel, q: mx.array, pool: mx.array, table: mx.array, lengths: mx.array, split: Split
+    kernel: Kernel, q: mx.array, pool: mx.array, table: mx.array, lengths: mx.array, split: Split, *, parts: int = 1
 ) -> mx.array:
-    """`attend`, where `kernel` reads the pool."""
+    """`attend`, where `kernel` reads the pool; the query heads of each of its heads are in so many parts."""
     batch, heads, d = q.shape
-    kv, ruler = pool.shape[2], _ruler(split.chunk)
-    constants: dict[str, int | mx.Dtype] = {"T": q.dtype, "D": d, "KV": kv, "GROUP": heads // kv, "PAGE": PAGE}
-    parts = (batch, kv, split.splits, heads // kv)
+    kv, ruler = pool.shape[2] * parts, _ruler(split.chunk)
+    group = heads // kv
+    constants: dict[str, int | mx.Dtype] = {
+        "T": q.dtype, "D": d, "KV": kv, "GROUP": group, "PARTS": parts, "PAGE": PAGE
+    }  # fmt: skip
+    pieces = (batch, kv, split.splits, group)
     found, weights = kernel(
         q, pool, table, lengths, ruler,
         blocks=(split.splits, kv, batch), threads=32 * _WARPS, constants=constants,
-        outputs=[((*parts, d), mx.float32), ((*parts, 2), mx.float32)],
+        outputs=[((*pieces, d), mx.float32), ((*pieces, 2), mx.float32)],
     )  # fmt: skip
     (out,) = _JOIN(
         found, weights, lengths, ruler,
         blocks=(heads, batch, 1), threads=d, constants=constants, outputs=[((batch, heads * d), q.dtype)],
     )  # fmt: skip
     return out
+
+
+def parts_of(group: int, d: int) -> int:
+    """Into how many parts the query heads of a key head, of size d, are cut, so that a block can hold one of them."""
+    return next(parts for parts in range(1, group + 1) if group % parts == 0 and group // parts * d <= _CHANNELS)
+
+
+def append(q: mx.array, k: mx.array, v: mx.array, pool: mx.array, table: mx.array, lengths: mx.array) -> mx.array:
+    """q [B, heads, 1, d], and the keys and values [B, kv_heads, 1, d] of the token that decodes: these are written into
+    the pool of a layer. Returns q as `attend` takes it: who attends with this one finds them there."""
+    batch, heads, _, d = q.shape
+    kv = k.shape[1]
+    threads = min(-(-(heads + 2 * kv) * d // 8 // 32) * 32, 1024)
+    (queries,) = _APPEND(
+        q, k, v, pool, table, lengths,
+        blocks=(batch, 1, 1), threads=threads,
+        constants={"T": q.dtype, "D": d, "HEADS": heads, "KV": kv, "PAGE": PAGE, "THREADS": threads},
+        outputs=[((batch, heads, d), q.dtype)],
+    )  # fmt: skip
+    return queries
 
 
 def _ruler(chunk: int) -> mx.array:
