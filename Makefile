@@ -6,6 +6,7 @@
 # make coverage   the quick tests with their coverage, which must not fall below its floor
 # make fuzz    hostile inputs at every door, for hours; DOOR=runs, CASES=20000, SEED=7
 # make simulate   stories of the controller in which anything happens in any order; RUNS=20000, SEED=7
+# make test-gpu    kernels on this machine's GPU against plain operations: BACKEND=cuda
 # make test-slow   what takes ten minutes: the proof of examples/nano in small
 SHELL  := /bin/bash -o pipefail
 PYTHON ?= python3
@@ -28,22 +29,25 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Whole files go to a worker each, so that what a file's tests share is made once.
 WORKERS ?= 2
-QUICK   = -m "not thorough and not slow" $(addprefix --ignore=tests/engine/,mlx families vision)
+QUICK   = -m "not thorough and not slow and not gpu" $(addprefix --ignore=tests/engine/,mlx families vision)
 
-.PHONY: demo test quick test-slow check docs coverage format bench fuzz simulate clean
+.PHONY: demo test quick test-slow test-gpu check docs coverage format bench fuzz simulate clean
 
 demo: $(VENV)/.installed-$(BACKEND)
 	@cat examples/countdown.txt
 	@$(BIN)/rsa solve examples/countdown.txt | $(BIN)/python examples/check_countdown.py examples/countdown.txt
 
 test: $(VENV)/.dev-$(BACKEND)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu" $(ARGS)
 
 quick: $(VENV)/.dev-$(BACKEND)
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(QUICK) $(ARGS)
 
 test-slow: $(VENV)/.dev-$(BACKEND)
 	$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)
+
+test-gpu: $(VENV)/.dev-$(BACKEND)
+	$(BIN)/python -m pytest -m gpu --timeout 600 tests/engine $(ARGS)
 
 check: $(VENV)/.dev-$(BACKEND)
 	$(BIN)/ruff check .

@@ -22,11 +22,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from engine.mlx.kernels import launch
 from engine.mlx.kernels.launch import Kernel
 from engine.mlx.kernels.preludes import CUDA, METAL, Prelude
 
 Text = Literal["cuda", "metal"]
 TEXTS: tuple[Text, ...] = ("cuda", "metal")
+PLACES = (*TEXTS, pytest.param("gpu", marks=pytest.mark.gpu))
+"""Where a test may run kernels: emulated, and on this machine's GPU."""
 Array = np.ndarray[Any, Any]
 
 _HERE = Path(__file__).parent
@@ -103,6 +106,14 @@ def call(text: Text, *, backwards: bool = False) -> Any:
         return [mx.array(x).view(dtype) for x, (_, dtype) in zip(made, outputs, strict=True)]
 
     return launched
+
+
+def use(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have kernels run in one of `PLACES` from now on; skips the test on a machine whose GPU does not run them."""
+    if place != "gpu":
+        monkeypatch.setattr(Kernel, "__call__", call("cuda" if place == "cuda" else "metal"))
+    elif not launch.wanted():
+        pytest.skip("no GPU here that runs kernels")
 
 
 def _poisoned(shape: tuple[int, ...], dtype: mx.Dtype) -> Array:

@@ -6,26 +6,24 @@ import emulator
 import mlx.core as mx
 import numpy as np
 import pytest
-from emulator import TEXTS, Text
+from emulator import PLACES
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.mlx.kernels.attention import PAGE, Split, attend
-from engine.mlx.kernels.launch import Kernel
 
 KV, GROUP, D = 2, 2, 64
 LENGTHS = [PAGE + 130, 0, 3 * PAGE - 1]
 """Of three rows, before the token that decodes."""
 
 
-@pytest.fixture(params=TEXTS)
-def emulated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    text: Text = request.param
-    monkeypatch.setattr(Kernel, "__call__", emulator.call(text))
+@pytest.fixture(params=PLACES)
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    emulator.use(request.param, monkeypatch)
 
 
 @pytest.mark.parametrize("split", [Split(128, 6), Split(384, 2), Split(640, 2), Split(2048, 1)], ids=str)
-def test_rows_read_their_own_pages_in_any_chunks(emulated: None, split: Split) -> None:
+def test_rows_read_their_own_pages_in_any_chunks(kernels: None, split: Split) -> None:
     random = np.random.default_rng(1)
     pool = random.standard_normal((9, 2, KV, PAGE, D)).astype(np.float32)
     pool[0] = np.nan  # nobody's

@@ -1,4 +1,4 @@
-"""The kernels that draw tokens, run on a CPU by the emulator, against the sampler in plain operations."""
+"""The kernels that draw tokens, by the emulator and on a GPU, against the sampler in plain operations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import emulator
 import mlx.core as mx
 import numpy as np
 import pytest
-from emulator import TEXTS, Text
+from emulator import PLACES, Text
 from engine_calls import complete, same_likelihoods
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -46,28 +46,34 @@ def not_compiled() -> Iterator[None]:
 class Pair:
     """Both ways to draw."""
 
-    def __init__(self, text: Text, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.backwards = False
-        self._text = text
+        self._place = place
         self._monkeypatch = monkeypatch
+        if place == "gpu":
+            emulator.use(place, monkeypatch)
 
     def kernels(self, rows: Sequence[SamplingParams], logits: Any, draws: Sequence[int], **asked: bool) -> Draw:
         with self._monkeypatch.context() as patch, not_compiled():
             patch.setattr(launch, "wanted", lambda: True)
-            patch.setattr(launch.Kernel, "__call__", emulator.call(self._text, backwards=self.backwards))
+            if self._place != "gpu":
+                text: Text = "cuda" if self._place == "cuda" else "metal"
+                patch.setattr(launch.Kernel, "__call__", emulator.call(text, backwards=self.backwards))
             sampler = BatchSampler(rows)
             assert isinstance(sampler._sampler, KernelSampler), (kernel_trouble(False), kernel_trouble(True))
             return sampler(mx.array(logits), draws, **asked)
 
     def plain(self, rows: Sequence[SamplingParams], logits: Any, draws: Sequence[int], **asked: bool) -> Draw:
-        return BatchSampler(rows)(mx.array(logits), draws, **asked)
+        with self._monkeypatch.context() as patch:
+            patch.setattr(launch, "wanted", lambda: False)
+            return BatchSampler(rows)(mx.array(logits), draws, **asked)
 
     def agree(self, rows: Sequence[SamplingParams], logits: Any) -> None:
         draws = [7 * i for i in range(len(rows))]
         assert self.kernels(rows, logits, draws).tokens.tolist() == self.plain(rows, logits, draws).tokens.tolist()
 
 
-@pytest.fixture(params=TEXTS)
+@pytest.fixture(params=PLACES)
 def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pair:
     return Pair(request.param, monkeypatch)
 

@@ -76,11 +76,12 @@ def wide_llama(**more: Any) -> nn.Module:
     )
 
 
-@pytest.fixture(params=emulator.TEXTS)
+@pytest.fixture(params=emulator.PLACES)
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels that run here, and are wanted."""
-    monkeypatch.setattr(Kernel, "__call__", emulator.call(request.param))
-    monkeypatch.setattr("engine.mlx.pages.mx.compile", lambda step: step)
+    emulator.use(request.param, monkeypatch)
+    if request.param != "gpu":
+        monkeypatch.setattr("engine.mlx.pages.mx.compile", lambda step: step)
     monkeypatch.setattr(batching, "wanted", lambda: True)
 
 

@@ -49,13 +49,14 @@ def plain() -> Model:
     return random_model(ARGS)
 
 
-@pytest.fixture(params=emulator.TEXTS)
+@pytest.fixture(params=emulator.PLACES)
 def fused(plain: Model, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Model:
-    monkeypatch.setattr(Kernel, "__call__", emulator.call(request.param))
-    monkeypatch.setattr("engine.mlx.pages.mx.compile", lambda step: step)
+    emulator.use(request.param, monkeypatch)
+    if request.param != "gpu":
+        monkeypatch.setattr("engine.mlx.pages.mx.compile", lambda step: step)
+        matrix_instructions.define(monkeypatch)
     if request.param == "metal":  # has no such instructions
         monkeypatch.setattr(experts, "fits", lambda *_: False)
-    matrix_instructions.define(monkeypatch)
     model = Model(ARGS)
     model.update(plain.parameters())
     model.use_kernels()
