@@ -1,6 +1,6 @@
 """One budget for all runs of an evaluation: which of them play another round, decided by their rounds alone.
 
-Runs are played in waves, of a round each. A wave is of the runs that are not at their end, those first whose candidates
+Runs are played in laps, of a round each. A lap is of the runs that are not at their end, those first whose candidates
 agree least. In this order each plays its round if what those before it have left suffices for all that a round may take
 at most; the first for which it does not ends the budget. It may play while those before it still do, if what they may
 take at most leaves enough. So nothing depends on who ends first, on how many run at once or on where an evaluation was
@@ -38,7 +38,7 @@ class Allotment:
         self._given.append(0)
         return len(self._given) - 1
 
-    def wave(self) -> list[int]:
+    def lap(self) -> list[int]:
         """The runs that would play another round, in order."""
         return sorted(self.open(), key=lambda run: (self._leader(run), run))
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evals.comparison import Comparison, Contrast
-from evals.events import EvalEvent, EvalFinished, EvalStarted, OnEvent, PlaceLost, RunEnded, WaveStarted
+from evals.events import EvalEvent, EvalFinished, EvalStarted, LapStarted, OnEvent, PlaceLost, RunEnded
 from evals.meter import EngineLoad
 from evals.results import EvalResults
 from evals.stats import Estimate, estimate, mean_of
@@ -227,8 +227,8 @@ def notices(event: EvalEvent) -> list[str]:
     """Lines that an event is worth at once, on a terminal and in a file."""
     if isinstance(event, EvalStarted):
         return describe_start(event)
-    if isinstance(event, WaveStarted):
-        return [describe_wave(event)]
+    if isinstance(event, LapStarted):
+        return [describe_lap(event)]
     if isinstance(event, PlaceLost):
         others = "the other" if event.left == 1 else f"the other {event.left}"
         return [f"lost {event.name}: {one_line(event.why)}; its problems go to {others}"]
@@ -252,7 +252,7 @@ def describe_start(event: EvalStarted) -> list[str]:
     ]
 
 
-def describe_wave(event: WaveStarted) -> str:
+def describe_lap(event: LapStarted) -> str:
     """Who plays on with what is left of the budget."""
     left = "" if event.left is None else f"; {event.left:,} tokens are left"
     return f"round {event.round} of {plural(event.runs, 'run')}{left}"

@@ -1,5 +1,5 @@
 """What happens in an evaluation, for those who watch it: EvalStarted, RunEnded for every problem and epoch in the
-order of their ends, WaveStarted and PlaceLost where they happen, EvalFinished."""
+order of their ends, LapStarted and PlaceLost where they happen, EvalFinished."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class EvalStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class WaveStarted:
+class LapStarted:
     """Of an evaluation with a budget: so many runs play this round now.
 
     left  tokens for them, and for all that comes after; None: as many as they like.
@@ -70,5 +70,5 @@ class EvalFinished:
     results: EvalResults
 
 
-EvalEvent = EvalStarted | WaveStarted | RunEnded | PlaceLost | EvalFinished
+EvalEvent = EvalStarted | LapStarted | RunEnded | PlaceLost | EvalFinished
 OnEvent = Callable[[EvalEvent], None]

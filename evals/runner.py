@@ -19,6 +19,7 @@ from evals.budget import SetBudget
 from evals.data.question import Question
 from evals.events import EvalFinished, EvalStarted, OnEvent, PlaceLost, RunEnded
 from evals.folder import ResultsFolder
+from evals.laps import Laps
 from evals.meter import EngineLoad
 from evals.queue import Queue, Supply
 from evals.results import EvalResults, EvalTimings, ProblemTiming
@@ -26,7 +27,6 @@ from evals.run_scores import RunScores, failed_scores
 from evals.scorers.protocol import Scorer
 from evals.stints import Outcome, Standing, Stint, ended
 from evals.summary import headline_value, summarise
-from evals.waves import Waves
 from rsa.folders import this_machine
 
 SHORTEST_S = 1e-6
@@ -95,7 +95,7 @@ class Evaluation:
         if budget is None:
             self._supply = Queue(questions, folder.record.epochs, scorer)
         else:
-            self._supply = Waves(questions, folder, budget, scorer, self._tell)
+            self._supply = Laps(questions, folder, budget, scorer, self._tell)
         self._trouble: Exception | None = None
 
     async def run(self) -> EvalResults:

@@ -22,7 +22,7 @@ from evals.comparison import compare
 from evals.data.benchmarks import Benchmark
 from evals.data.question import Question
 from evals.errors import OtherEvalError
-from evals.events import EvalEvent, RunEnded, WaveStarted
+from evals.events import EvalEvent, LapStarted, RunEnded
 from evals.rescoring import rescore
 from evals.results import EvalResults
 from evals.stints import Played, ended
@@ -230,10 +230,10 @@ def test_scored_again_it_writes_the_same_bytes(tmp_path: Path, total: int) -> No
 def test_what_is_told_on_the_way(tmp_path: Path) -> None:
     events: list[EvalEvent] = []
     results = measured(tmp_path, total_tokens=1500, on_event=events.append)
-    waves = [event for event in events if isinstance(event, WaveStarted)]
-    assert [wave.round for wave in waves] == list(range(len(waves)))
-    assert (waves[0].runs, waves[0].left) == (PROBLEMS, 1500)
-    assert [wave.left for wave in waves] == sorted((wave.left or 0 for wave in waves), reverse=True)
+    laps = [event for event in events if isinstance(event, LapStarted)]
+    assert [lap.round for lap in laps] == list(range(len(laps)))
+    assert (laps[0].runs, laps[0].left) == (PROBLEMS, 1500)
+    assert [lap.left for lap in laps] == sorted((lap.left or 0 for lap in laps), reverse=True)
     scored = [event.scores.problem_id for event in events if isinstance(event, RunEnded)]
     assert sorted(scored) == [question.id for question in asked()]
     assert results.budget is not None

@@ -1,4 +1,4 @@
-"""The runs of an evaluation that has a budget of its own, handed out in waves: see `evals.allotment`.
+"""The runs of an evaluation that has a budget of its own, handed out in laps: see `evals.allotment`.
 
 Between two rounds nothing is in memory of a run but its standing, and the text of its problem: images are read again
 from its folder.
@@ -19,7 +19,7 @@ from evals.allotment import Allotment
 from evals.budget import SetBudget
 from evals.data.question import Question
 from evals.errors import ResultsError
-from evals.events import WaveStarted
+from evals.events import LapStarted
 from evals.folder import ResultsFolder
 from evals.queue import checked
 from evals.scorers.protocol import Scorer
@@ -28,11 +28,11 @@ from rsa.limits import FREE, Hit, Leave
 from rsa.run_record import IMAGES
 
 
-class Waves:
+class Laps:
     """Problems times epochs, round by round as far as the budget reaches; what it does not reach is ended where it
     stands: see `evals.queue.Supply`.
 
-    tell  is told of each wave.
+    tell  is told of each lap.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Waves:
         folder: ResultsFolder,
         budget: SetBudget,
         scorer: Scorer,
-        tell: Callable[[WaveStarted], None],
+        tell: Callable[[LapStarted], None],
     ) -> None:
         self.runs: list[tuple[str, int]] = []
         self._folder = folder
@@ -51,8 +51,8 @@ class Waves:
         self._allotment = Allotment(budget, folder.record.config)
         self._texts: list[tuple[Question, tuple[str, ...]]] = []  # of each problem, and the names of its images
         self._round = 0
-        self._wave = self._from_data(checked(questions, scorer))
-        self._next: Stint | None = None  # of the wave, where it is not known yet whether the budget reaches it
+        self._lap = self._from_data(checked(questions, scorer))
+        self._next: Stint | None = None  # of the lap, where it is not known yet whether the budget reaches it
         self._returned: deque[Stint] = deque()
         self._taken = 0
         self._ending = False
@@ -102,16 +102,16 @@ class Waves:
             if self._taken:
                 return None
             if stint is None:
-                self._begin_wave()
+                self._begin_lap()
             else:
                 self._spent = Hit("set_tokens", self._allotment.spent, self._budget.total_tokens or 0)
                 self._end()
 
     async def _peek(self) -> Stint | None:
-        """The next stint of the wave. Of one that was resumed, what is known of its round already is counted."""
+        """The next stint of the lap. Of one that was resumed, what is known of its round already is counted."""
         while self._next is None:
             # In a thread: it may come from a file or the network.
-            stint = self._next = await anyio.to_thread.run_sync(next, self._wave, None)
+            stint = self._next = await anyio.to_thread.run_sync(next, self._lap, None)
             if stint is None or self._ending:
                 break
             if self._allotment.knows(stint.number):
@@ -119,29 +119,29 @@ class Waves:
                 self._next = None
         return self._next
 
-    def _begin_wave(self) -> None:
+    def _begin_lap(self) -> None:
         self._round += 1
-        runs = self._allotment.wave()
-        self._wave = self._again(runs)
+        runs = self._allotment.lap()
+        self._lap = self._again(runs)
         self._ending = not runs
         if runs:
             self._announce(len(runs))
 
     def _end(self) -> None:
-        """The last wave ends all runs that are not at their end."""
+        """The last lap ends all runs that are not at their end."""
         waiting, self._next = self._next, None
-        rest = [] if self._round else [self._wave] if waiting is None else [iter((waiting,)), self._wave]
+        rest = [] if self._round else [self._lap] if waiting is None else [iter((waiting,)), self._lap]
         begun = [run for run in self._allotment.open() if self._round or waiting is None or run != waiting.number]
-        self._wave = chain(self._again(begun), *rest)
+        self._lap = chain(self._again(begun), *rest)
         self._ending = True
 
     def _announce(self, runs: int) -> None:
-        self._tell(WaveStarted(self._round, runs, self._allotment.left))
+        self._tell(LapStarted(self._round, runs, self._allotment.left))
 
     # ---- where stints come from
 
     def _from_data(self, questions: Iterator[Question]) -> Iterator[Stint]:
-        """Of the first wave, in order of the data."""
+        """Of the first lap, in order of the data."""
         for question in questions:
             self.runs.extend((question.id, epoch) for epoch in range(self._epochs))
             text = question.model_copy(update={"images": ()})
