@@ -10,7 +10,7 @@ interrupted; the budget is never exceeded; and what is left in the end is less t
 from __future__ import annotations
 
 from evals.budget import SetBudget, most_tokens
-from evals.stints import Standing
+from evals.stints import Headway
 from rsa.settings.config import RSAConfig
 
 
@@ -24,7 +24,7 @@ class Allotment:
         self.spent = 0
         self._total = budget.total_tokens
         self._most = most_tokens(config)
-        self._standings: list[Standing] = []
+        self._headway: list[Headway] = []
         self._given: list[int] = []
 
     @property
@@ -34,7 +34,7 @@ class Allotment:
 
     def add(self) -> int:
         """One more run, of which nothing is known; its number."""
-        self._standings.append(Standing())
+        self._headway.append(Headway())
         self._given.append(0)
         return len(self._given) - 1
 
@@ -46,8 +46,8 @@ class Allotment:
         """The runs that are not at their end."""
         return [
             run
-            for run, standing in enumerate(self._standings)
-            if not standing.ended or self._given[run] < len(standing.rounds)
+            for run, headway in enumerate(self._headway)
+            if not headway.ended or self._given[run] < len(headway.rounds)
         ]
 
     def rounds(self, run: int) -> int:
@@ -60,16 +60,16 @@ class Allotment:
 
     def knows(self, run: int) -> bool:
         """Whether what becomes of the run's next round was told before: one that was resumed may be further."""
-        standing = self._standings[run]
-        return standing.ended or len(standing.rounds) > self._given[run]
+        headway = self._headway[run]
+        return headway.ended or len(headway.rounds) > self._given[run]
 
-    def tell(self, run: int, standing: Standing) -> None:
+    def tell(self, run: int, headway: Headway) -> None:
         """How a run stands, as far as it has ever got."""
-        self._standings[run] = standing
+        self._headway[run] = headway
 
     def count(self, run: int) -> None:
         """A run has played its next round, if it had one: what that took is spent."""
-        rounds = self._standings[run].rounds
+        rounds = self._headway[run].rounds
         if len(rounds) > self._given[run]:
             self.spent += rounds[self._given[run]].tokens
             self._given[run] += 1
@@ -77,4 +77,4 @@ class Allotment:
     def _leader(self, run: int) -> int:
         """How many candidates agree on the leading answer of the last round."""
         given = self._given[run]
-        return self._standings[run].rounds[given - 1].leader if given else 0
+        return self._headway[run].rounds[given - 1].leader if given else 0

@@ -1,6 +1,6 @@
 """The runs of an evaluation that has a budget of its own, handed out in laps: see `evals.allotment`.
 
-Between two rounds nothing is in memory of a run but its standing, and the text of its problem: images are read again
+Between two rounds nothing is in memory of a run but its headway, and the text of its problem: images are read again
 from its folder.
 """
 
@@ -72,7 +72,7 @@ class Laps:
             await self._change.wait()
 
     def done(self, stint: Stint, outcome: Outcome) -> None:
-        self._allotment.tell(stint.number, outcome.standing)
+        self._allotment.tell(stint.number, outcome.headway)
         self._allotment.count(stint.number)
         self._taken -= 1
         self._changed()

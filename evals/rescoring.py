@@ -18,7 +18,7 @@ from evals.results import EvalResults
 from evals.run_scores import failed_scores, score_run
 from evals.runner import Evaluation
 from evals.scorers.protocol import Scorer
-from evals.stints import Outcome, Standing, Stint
+from evals.stints import Headway, Outcome, Stint
 from rsa.answers.math_pool import MathWorkers
 from rsa.folders import what_differs
 
@@ -105,4 +105,4 @@ class _ScoredAgain:
         else:
             raise ResultsError(f"{folder.folder} is not finished; go on with: rsa eval --resume {folder.folder}")
         await anyio.to_thread.run_sync(folder.write_scores, scores)
-        return Outcome(scores, Standing(ended=True))
+        return Outcome(scores, Headway(ended=True))

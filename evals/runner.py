@@ -25,7 +25,7 @@ from evals.queue import Queue, Supply
 from evals.results import EvalResults, EvalTimings, ProblemTiming
 from evals.run_scores import RunScores, failed_scores
 from evals.scorers.protocol import Scorer
-from evals.stints import Outcome, Standing, Stint, ended
+from evals.stints import Headway, Outcome, Stint, ended
 from evals.summary import headline_value, summarise
 from rsa.folders import this_machine
 
@@ -159,7 +159,7 @@ class Evaluation:
                 error=stint.unbegun,
                 ended="unbegun",
             )
-            outcome = Outcome(scores, Standing(ended=True))
+            outcome = Outcome(scores, Headway(ended=True))
             await anyio.to_thread.run_sync(self._folder.write_scores, scores)
         else:
             outcome = await place.play(stint)
@@ -173,8 +173,8 @@ class Evaluation:
         scores = self._folder.read_scores(stint.question.id, stint.epoch)
         if scores is None or scores.error is not None or scores.question_sha256 != stint.question.sha256:
             return None
-        if isinstance(self._supply, Queue):  # it asks for no standing
-            return Outcome(scores, Standing(ended=True))
+        if isinstance(self._supply, Queue):  # it does not ask how far it got
+            return Outcome(scores, Headway(ended=True))
         result = self._folder.read_result(stint.question.id, stint.epoch)
         return None if result is None else Outcome(scores, ended(result))
 

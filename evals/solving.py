@@ -17,7 +17,7 @@ from evals.folder import PACKAGES, ResultsFolder
 from evals.meter import EngineLoad, MeteredEngine
 from evals.run_scores import failed_scores, score_run
 from evals.scorers.protocol import Scorer
-from evals.stints import Outcome, Stint, ended, standing_of
+from evals.stints import Outcome, Stint, ended, headway_of
 from rsa.answers.math_pool import MathWorkers
 from rsa.controller import MarkovianRSA
 from rsa.errors import ConfigError, NoCandidatesError, PausedError, ProblemError
@@ -87,7 +87,7 @@ class Solver:
             result = await self._run(stint, out, watch)
             scores = await score_run(result, question, self._scorer, metric=self._metric, epoch=epoch)
         except PausedError as pause:
-            return Outcome(None, standing_of(pause.rounds))
+            return Outcome(None, headway_of(pause.rounds))
         except NoCandidatesError as error:
             result = failed = error.result
             scores = await score_run(failed, question, self._scorer, metric=self._metric, epoch=epoch, error=str(error))

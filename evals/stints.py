@@ -27,7 +27,7 @@ class Stint:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class RoundPlayed:
     """A round that was played: what it took, and how many of its candidates agree on the leading answer."""
 
     tokens: int
@@ -35,10 +35,10 @@ class Played:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Headway:
     """How far a run has got. `ended`: it plays no more rounds, whatever leave it is given."""
 
-    rounds: tuple[Played, ...] = ()
+    rounds: tuple[RoundPlayed, ...] = ()
     ended: bool = False
 
 
@@ -51,23 +51,23 @@ class Outcome:
     """
 
     scores: RunScores | None
-    standing: Standing
+    headway: Headway
     failed: RunResult | None = None
 
 
-def standing_of(rounds: Sequence[Round]) -> Standing:
+def headway_of(rounds: Sequence[Round]) -> Headway:
     """Of a run that paused after these rounds."""
-    return Standing(tuple(_played(each) for each in rounds))
+    return Headway(tuple(_played(each) for each in rounds))
 
 
-def ended(result: RunResult | None) -> Standing:
+def ended(result: RunResult | None) -> Headway:
     """Of a run that ended so; None: it failed before it had a round. What followed the last round counts with it."""
     if result is None:
-        return Standing(ended=True)
+        return Headway(ended=True)
     *before, last = [_played(each) for each in result.rounds]
     more = sum(played.usage.completion_tokens for played in result.played[len(result.rounds) :])
-    return Standing((*before, Played(last.tokens + more, last.leader)), ended=True)
+    return Headway((*before, RoundPlayed(last.tokens + more, last.leader)), ended=True)
 
 
-def _played(played: Round) -> Played:
-    return Played(played.usage.completion_tokens, played.votes[0].count if played.votes else 0)
+def _played(played: Round) -> RoundPlayed:
+    return RoundPlayed(played.usage.completion_tokens, played.votes[0].count if played.votes else 0)

@@ -23,7 +23,7 @@ from rsa.votes import count_votes, pool
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Course:
     """What a run comes to, decided again.
 
     choice      who answers for it; None: nobody gave an answer.
@@ -90,7 +90,7 @@ class Remembering(AnswerMatcher):
         return self._same[pair]
 
 
-async def replay(run: RecordedRun, variant: Variant, matcher: AnswerMatcher) -> Outcome:
+async def replay(run: RecordedRun, variant: Variant, matcher: AnswerMatcher) -> Course:
     """A run as it would have ended with other settings.
 
     matcher  of the task of the run: `Remembering`.
@@ -99,7 +99,7 @@ async def replay(run: RecordedRun, variant: Variant, matcher: AnswerMatcher) -> 
     """
     config = variant.settings(run.result.config)
     try:
-        return await _Again(run.result, config, matcher).outcome()
+        return await _Again(run.result, config, matcher).course()
     except ReplayError as error:
         raise ReplayError(f"{variant.name}, of the run in {run.folder}: {error}", error.why) from None
 
@@ -114,7 +114,7 @@ class _Again:
         self.decisions: list[Decision] = []
         self.muted = 0
 
-    async def outcome(self) -> Outcome:
+    async def course(self) -> Course:
         """All of it."""
         self._check_answers()
         ended = None
@@ -127,7 +127,7 @@ class _Again:
         selection = self._selection() if ended == "finished" and self.select.aggregates else None
         matches = self._matches() if ended == "finished" and self.select.compares else ()
         pooled = await pool(self.rounds, self.matcher, self.config.uncompared) if self.select.pools else ()
-        return Outcome(
+        return Course(
             choice=selecting.choose(selecting.Played(tuple(self.rounds), selection, matches, pooled), self.select),
             rounds=tuple(self.rounds),
             selection=selection,

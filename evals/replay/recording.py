@@ -15,9 +15,6 @@ from rsa.policies.selecting import Chosen
 from rsa.results import RunResult
 from rsa.runlog import RESULT, RUN, read_result
 
-Place = tuple[int, int]
-"""A candidate of a run: its round and its index."""
-
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
@@ -25,13 +22,13 @@ class RecordedRun:
 
     folder   it is in.
     scores   what it was worth; None: nobody knows what is right.
-    values   of its candidates, by their places.
+    values   of its candidates, by round and index.
     """
 
     folder: Path
     result: RunResult
     scores: RunScores | None = None
-    values: Mapping[Place, float | None] = field(default_factory=dict)
+    values: Mapping[tuple[int, int], float | None] = field(default_factory=dict)
 
     @classmethod
     def scored(cls, folder: Path, result: RunResult, scores: RunScores) -> RecordedRun:

@@ -13,7 +13,7 @@ import anyio.to_thread
 from engine.paths import path_named
 from evals.errors import ReplayError, ResultsError
 from evals.folder import RESULTS
-from evals.replay.deciding import Outcome, Remembering, replay
+from evals.replay.deciding import Course, Remembering, replay
 from evals.replay.drawing import DRAWS, drawn
 from evals.replay.figures import Figures, Measured, Replayed, Replays, Tally
 from evals.replay.recording import RecordedEval, RecordedRun, holds_evaluation, recorded_run
@@ -152,7 +152,7 @@ class Rerun:
     own  what it comes to by its own policies.
     """
 
-    def __init__(self, run: RecordedRun, own: Outcome, matcher: Remembering, draws: int) -> None:
+    def __init__(self, run: RecordedRun, own: Course, matcher: Remembering, draws: int) -> None:
         self.own = own
         self._run = run
         self._matcher = matcher
@@ -170,29 +170,29 @@ class Rerun:
         """What it comes to by a variant. Raises as `replay`."""
         n = variant.settings(self._run.result.config).n
         if n == self._run.result.config.n:
-            outcome = self.own if variant == RECORDED else await replay(self._run, variant, self._matcher)
-            return await _measure(self._run, self.own, outcome, self._matcher)
+            course = self.own if variant == RECORDED else await replay(self._run, variant, self._matcher)
+            return await _measure(self._run, self.own, course, self._matcher)
         if n not in self._parts:
             self._parts[n] = await drawn(self._run, n, self._draws, self._matcher)
         again = [(part, await replay(part, variant, self._matcher)) for part in self._parts[n]]
-        return Measured.mean([await _measure(part, self.own, outcome, self._matcher) for part, outcome in again])
+        return Measured.mean([await _measure(part, self.own, course, self._matcher) for part, course in again])
 
 
-async def _measure(run: RecordedRun, own: Outcome, outcome: Outcome, matcher: Remembering) -> Measured:
-    was, now = own.answer, outcome.answer
+async def _measure(run: RecordedRun, own: Course, course: Course, matcher: Remembering) -> Measured:
+    was, now = own.answer, course.answer
     same = was == now or (was is not None and now is not None and await matcher.same(was, now))
     return Measured(
-        value=None if outcome.failed or run.scores is None else run.worth(outcome.choice),
+        value=None if course.failed or run.scores is None else run.worth(course.choice),
         same=float(same),
-        tokens=outcome.tokens,
-        steps=outcome.steps,
-        stopped=float(bool(outcome.decisions)),
-        muted=outcome.muted,
+        tokens=course.tokens,
+        steps=course.steps,
+        stopped=float(bool(course.decisions)),
+        muted=course.muted,
         answer=now,
     )
 
 
-def _check_own(run: RecordedRun, own: Outcome) -> None:
+def _check_own(run: RecordedRun, own: Course) -> None:
     """Raises ReplayError if the policies of a run do not decide again what they decided."""
     result: RunResult = run.result
     choice = own.choice

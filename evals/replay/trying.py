@@ -35,7 +35,7 @@ class Tried(Record):
     why: str = ""
 
 
-class Trial:
+class Trying:
     """Tries rules on runs that are fed one by one; what ran comes first.
 
     limited  runs that met a limit of tokens or time, and can be followed as far as that only.

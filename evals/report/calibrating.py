@@ -16,7 +16,7 @@ from pydantic import FiniteFloat
 
 from evals.calibration import Bin, Claim, by_place, expected_error, in_parts, in_places, in_steps, ranked_right
 from evals.replay.recording import RecordedRun, scored_run
-from evals.replay.trying import Trial, Tried
+from evals.replay.trying import Tried, Trying
 from evals.report.reading import EvalReader
 from evals.results import EvalResults, ProblemStats
 from evals.run_scores import RunScores
@@ -155,20 +155,20 @@ class _Calibrating:
         problems = sample(self._results.problems, self._reader.survey.candidates)
         clusters = {problem.id: problem.cluster for problem in problems}
         async with MathWorkers() as math:
-            trial = Trial(math)
+            trying = Trying(math)
             for problem in problems:
                 for run in self._read(problem):
                     self._take(problem, run)
-                    await trial.take(problem.id, run)
+                    await trying.take(problem.id, run)
         rounds = [seen.told(which, clusters) for which, seen in self._seen.items()]
         return Calibration(
             problems=len(problems),
             of=len(self._results.problems),
             runs=self._runs,
             unread=self._unread,
-            limited=trial.limited,
+            limited=trying.limited,
             rounds=tuple(each for each in rounds if each.shares or each.silent),
-            rules=trial.tried(clusters),
+            rules=trying.tried(clusters),
         )
 
     def _read(self, problem: ProblemStats) -> Iterator[RecordedRun]:

@@ -126,7 +126,7 @@ class Trial(Record):
     stands: bool
 
 
-class Place(Record):
+class Entrant(Record):
     """A family in a rung: its best variant so far, what that is worth, and what the family takes to record."""
 
     family: str
@@ -139,7 +139,7 @@ class Rung(Record):
     """A rung of the halving: so many problems so far, who was recorded on them, and who goes on."""
 
     problems: int
-    families: tuple[Place, ...]
+    families: tuple[Entrant, ...]
     kept: tuple[str, ...]
 
 

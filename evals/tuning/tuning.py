@@ -34,7 +34,7 @@ from evals.tuning.records import (
     TUNED,
     Asked,
     Checked,
-    Place,
+    Entrant,
     Rung,
     Trial,
     Tuned,
@@ -207,7 +207,7 @@ class _Tuning:
         """All of it."""
         done = await self._climb()
         ids = self._steps.choosing[:done]
-        last = [place.family for place in self._rungs[-1].families]
+        last = [entrant.family for entrant in self._rungs[-1].families]
         options, start = self._options(last, ids)
         choice = choose(
             [option for option, _ in options.values()], start, self._clusters(), self._asked.tokens_per_problem
@@ -300,8 +300,8 @@ class _Tuning:
         costs = {family.name: self._cost(family) for family in standing}
         scores = {name: value for name, (_, value, _) in best.items()}
         kept = better_half(scores, costs, self._steps.families[0].name)
-        places = [
-            Place(
+        entrants = [
+            Entrant(
                 family=each.name,
                 best=label(each, best[each.name][0]),
                 answer=scores[each.name],
@@ -309,7 +309,7 @@ class _Tuning:
             )
             for each in standing
         ]
-        self._rungs.append(Rung(problems=done, families=tuple(places), kept=tuple(kept)))
+        self._rungs.append(Rung(problems=done, families=tuple(entrants), kept=tuple(kept)))
         return [family for family in standing if family.name in kept]
 
     # ---- choosing

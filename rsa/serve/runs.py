@@ -2,7 +2,7 @@
 
 What others rely on:
 
-* `async with Runs(...) as runs`: the runs' tasks live inside. `runs.start(order, place)` gives a `RunHandle` at once
+* `async with Runs(...) as runs`: the runs' tasks live inside. `runs.start(order, slot)` gives a `RunHandle` at once
   and never waits; what hinders a run ends that run alone.
 * `handle.follow(after)` is an async iterator of `Numbered` events from the first one on (or after the number `after`),
   for any number of followers, of a run that is live or has ended, in this process or an earlier one. The numbers are
@@ -61,14 +61,14 @@ from rsa.serve.orders import (
     write_summary,
 )
 
-MakePlace = Callable[[], "Place"]
+MakeSlot = Callable[[], "Slot"]
 # Begins with the time, so that names sort by age.
 _ID = re.compile(r"run_[0-9]{20}[0-9a-f]{8}")
 _DIED = EngineClosedError.__name__
 _logger = logging.getLogger("rsa.serve")
 
 
-class Place(Protocol):
+class Slot(Protocol):
     """What a run works within: entering it waits for the run's turn. `close` gives it up, entered or not."""
 
     async def __aenter__(self) -> object: ...
@@ -142,7 +142,7 @@ class RunHandle:
 class Runs:
     """All runs of a folder; see the module. Belongs to one event loop.
 
-    place     of a run that is gone on with; those of others come with their order.
+    slot      of a run that is gone on with; those of others come with their order.
     observer  is told of all of them.
     """
 
@@ -151,12 +151,12 @@ class Runs:
         folder: Path,
         served: Served,
         *,
-        place: MakePlace,
+        slot: MakeSlot,
         observer: Observer,
         progress_every_s: float = 0.25,
     ) -> None:
         self.folder = folder
-        self._served, self._place, self._progress_every_s = served, place, progress_every_s
+        self._served, self._slot, self._progress_every_s = served, slot, progress_every_s
         self._observer = observer
         self._live: dict[str, RunHandle] = {}
         self._group: TaskGroup
@@ -185,13 +185,13 @@ class Runs:
         for handle in self.live:
             handle.cancel("interrupted")
 
-    def start(self, order: Order, place: Place) -> RunHandle:
-        """Begin a run; its id and its handle are there at once. It works within `place`, which is given up with it."""
+    def start(self, order: Order, slot: Slot) -> RunHandle:
+        """Begin a run; its id and its handle are there at once. It works within `slot`, which is given up with it."""
         now = time.time()
         run_id = f"run_{datetime.fromtimestamp(now, UTC):%Y%m%d%H%M%S%f}{secrets.token_hex(4)}"
         summary = RunSummary.of(run_id, order, now)
         handle = RunHandle(self.folder / run_id, summary, Story())
-        self._spawn(handle, order, place, new=True)
+        self._spawn(handle, order, slot, new=True)
         return handle
 
     async def get(self, run_id: str) -> RunHandle:
@@ -235,7 +235,7 @@ class Runs:
             return self._live[run_id]
         summary = found.summary.model_copy(update={"state": "queued", "error": None, "finished_at": None})
         handle = RunHandle(found.folder, summary, story)
-        self._spawn(handle, order, self._place(), new=False)
+        self._spawn(handle, order, self._slot(), new=False)
         return handle
 
     async def resume_unfinished(self, *, foreground: bool) -> Sequence[RunHandle]:
@@ -251,32 +251,32 @@ class Runs:
                 _logger.error("cannot go on with %s: %s", summary.id, error)
         return resumed
 
-    def _spawn(self, handle: RunHandle, order: Order, place: Place, *, new: bool) -> None:
+    def _spawn(self, handle: RunHandle, order: Order, slot: Slot, *, new: bool) -> None:
         self._live[handle.id] = handle
-        self._group.start_soon(self._work, handle, order, place, new, name=handle.id)
+        self._group.start_soon(self._work, handle, order, slot, new, name=handle.id)
 
-    async def _work(self, handle: RunHandle, order: Order, place: Place, new: bool) -> None:
+    async def _work(self, handle: RunHandle, order: Order, slot: Slot, new: bool) -> None:
         """The task of a run: never raises."""
         state: RunState = "finished"
         try:
             with handle._scope:
-                await self._run(handle, order, place, new)
+                await self._run(handle, order, slot, new)
             if handle._scope.cancelled_caught:
                 state = handle._ended_as
         except Exception as error:
             state, handle._error = "failed", error
             _logger.log(_level(error), "run %s failed: %s", handle.id, error, exc_info=_bug(error))
-        place.close()
+        slot.close()
         with anyio.CancelScope(shield=True):
             try:
                 await self._end(handle, state)
             except Exception:  # out of its task, it would end all others
                 _logger.exception("the end of run %s could not be put in order", handle.id)
 
-    async def _run(self, handle: RunHandle, order: Order, place: Place, new: bool) -> None:
+    async def _run(self, handle: RunHandle, order: Order, slot: Slot, new: bool) -> None:
         if new:
             await anyio.to_thread.run_sync(write_order, handle.folder, order, handle.summary)
-        async with place:
+        async with slot:
             engine = await self._served.engine(order.model)
             check_length(order.problem.messages, engine.model)
             await self._becomes(handle, "running")

@@ -72,7 +72,7 @@ class Service:
         self.served = served or Served(settings.models)
         self.slots = Slots(settings.concurrent, settings.queue)
         self.metrics = Metrics()
-        self.runs = Runs(settings.runs, self.served, place=partial(self.slots.ticket, bounded=False), observer=self)
+        self.runs = Runs(settings.runs, self.served, slot=partial(self.slots.ticket, bounded=False), observer=self)
         self.metrics.watch(self.slots, lambda: len(self.runs.live))
         self.started_at = int(time.time())
         self.draining = False

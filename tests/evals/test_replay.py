@@ -19,7 +19,7 @@ from engine.api import GenerationRequest
 from engine.scripted import Script, ScriptedEngine
 from evals.errors import ReplayError
 from evals.folder import RUNS, read_results, run_name
-from evals.replay.deciding import Outcome, Remembering, replay
+from evals.replay.deciding import Course, Remembering, replay
 from evals.replay.drawing import subsets
 from evals.replay.figures import Figures, Replayed, Replays
 from evals.replay.keeping import REPLAY, keep
@@ -71,8 +71,8 @@ def figures(folder: Path, variant: Variant, **more: Any) -> Figures:
     return only
 
 
-def outcomes(folder: Path, variant: Variant) -> list[Outcome]:
-    async def main() -> list[Outcome]:
+def courses(folder: Path, variant: Variant) -> list[Course]:
+    async def main() -> list[Course]:
         async with MathWorkers() as math:
             runs = [run for runs in RecordedEval(folder).problems() for run in runs]
             return [await replay(run, variant, Remembering(run.result.config.task, math)) for run in runs]
@@ -138,11 +138,11 @@ LIVE: list[dict[str, Any]] = [
 @pytest.mark.parametrize("changes", LIVE, ids=lambda changes: Variant(**changes).name)
 def test_a_replay_is_what_a_live_evaluation_comes_to(plain: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     live = evaluated(tmp_path / "live", epochs=2, **changes)
-    for outcome, result in zip(outcomes(plain, Variant(**changes)), results_of(live), strict=True):
-        assert outcome.answer == result.answer
-        assert outcome.decisions == result.decisions
-        assert outcome.tokens == result.usage.completion_tokens
-        for again, played in zip(outcome.rounds, result.rounds, strict=True):
+    for course, result in zip(courses(plain, Variant(**changes)), results_of(live), strict=True):
+        assert course.answer == result.answer
+        assert course.decisions == result.decisions
+        assert course.tokens == result.usage.completion_tokens
+        for again, played in zip(course.rounds, result.rounds, strict=True):
             assert again.votes == played.votes
             assert again.statuses == played.statuses
     found = figures(plain, Variant(**changes))
@@ -157,21 +157,21 @@ def test_a_quorum_is_replayed_as_far_as_anybody_knows_what_was_answered(
     variant = Variant(t=0, stop=(f"quorum:{ended}",))
     live = evaluated(tmp_path / "live", epochs=2, t=0, stop=variant.stop)
     assert replayed(live, variant).variants[0].same == 1
-    pairs = list(zip(outcomes(plain, variant), results_of(live), strict=True))
-    assert sum(not outcome.muted for outcome, _ in pairs) >= known
-    for outcome, result in pairs:
-        assert outcome.decisions == result.decisions
-        if not outcome.muted:
-            assert (outcome.answer, outcome.tokens) == (result.answer, result.usage.completion_tokens)
-        candidates = list(zip(outcome.rounds[0].candidates, result.rounds[0].candidates, strict=True))
+    pairs = list(zip(courses(plain, variant), results_of(live), strict=True))
+    assert sum(not course.muted for course, _ in pairs) >= known
+    for course, result in pairs:
+        assert course.decisions == result.decisions
+        if not course.muted:
+            assert (course.answer, course.tokens) == (result.answer, result.usage.completion_tokens)
+        candidates = list(zip(course.rounds[0].candidates, result.rounds[0].candidates, strict=True))
         for again, was in candidates:
             if again.status == "ok":
                 assert (again.answer, again.completion.token_ids) == (was.answer, was.completion.token_ids)
             else:
                 assert was.completion.forced
-        assert outcome.muted == sum(again.status == "cut" for again, _ in candidates)
+        assert course.muted == sum(again.status == "cut" for again, _ in candidates)
     found = figures(plain, variant)
-    assert found.muted == sum(outcome.muted for outcome, _ in pairs) / 12
+    assert found.muted == sum(course.muted for course, _ in pairs) / 12
     if found.muted:
         told = replay_lines(anyio.run(partial(replay_folders, [plain], [variant])))
         assert any(line.startswith(f"note: {variant.name}: {found.muted:.1f} candidates a run") for line in told)
@@ -189,11 +189,11 @@ def test_also_of_candidates_that_fail_or_repeat_themselves(tmp_path: Path, stop:
     run(tmp_path / "plain", ScriptedEngine(script), **of)
     run(tmp_path / "live", ScriptedEngine(script), **of, stop=stop)
     assert replayed(tmp_path / "live").reproduced == 8
-    lives = outcomes(tmp_path / "live", Variant())
+    lives = courses(tmp_path / "live", Variant())
     assert sum(bool(live.decisions) for live in lives) > 3
-    for outcome, live in zip(outcomes(tmp_path / "plain", Variant(stop=stop)), lives, strict=True):
-        assert (outcome.answer, outcome.decisions) == (live.answer, live.decisions)
-        assert (outcome.tokens, outcome.failed) == (live.tokens, live.failed)
+    for course, live in zip(courses(tmp_path / "plain", Variant(stop=stop)), lives, strict=True):
+        assert (course.answer, course.decisions) == (live.answer, live.decisions)
+        assert (course.tokens, course.failed) == (live.tokens, live.failed)
 
 
 @pytest.mark.parametrize("select", ["aggregate", "tournament"])
@@ -229,11 +229,9 @@ def test_a_round_that_is_decided_gives_the_answer_of_the_whole_for_less(plain: P
     assert found.tokens_ratio < 1
     assert found.steps_ratio < 1
     assert found.stopped > 0.5
-    for outcome, whole in zip(
-        outcomes(plain, Variant(stop=("decided",))), outcomes(plain, Variant(stop=())), strict=True
-    ):
-        assert outcome.answer == whole.answer
-        assert (outcome.tokens < whole.tokens) == bool(outcome.decisions)
+    for course, whole in zip(courses(plain, Variant(stop=("decided",))), courses(plain, Variant(stop=())), strict=True):
+        assert course.answer == whole.answer
+        assert (course.tokens < whole.tokens) == bool(course.decisions)
 
 
 def test_sure_of_it_a_round_ends_sooner_and_another_answer_may_come(plain: Path) -> None:

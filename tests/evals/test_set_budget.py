@@ -25,7 +25,7 @@ from evals.errors import OtherEvalError
 from evals.events import EvalEvent, LapStarted, RunEnded
 from evals.rescoring import rescore
 from evals.results import EvalResults
-from evals.stints import Played, ended
+from evals.stints import RoundPlayed, ended
 from rsa import ConfigError, RSAConfig
 from rsa.digests import seal
 from rsa.runlog import read_result
@@ -73,13 +73,13 @@ def unlimited(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def played(folder: Path) -> dict[str, tuple[Played, ...]]:
+def played(folder: Path) -> dict[str, tuple[RoundPlayed, ...]]:
     """The rounds of each problem."""
     results = (read_result(path) for path in (folder / "runs").iterdir() if (path / "result.json").exists())
     return {result.problem_id: ended(result).rounds for result in results}
 
 
-def one_after_the_other(rounds: dict[str, tuple[Played, ...]], total: int) -> dict[str, int]:
+def one_after_the_other(rounds: dict[str, tuple[RoundPlayed, ...]], total: int) -> dict[str, int]:
     """What a budget must give to each: the rule of `evals.allotment`, by somebody who waits for each round."""
     given = dict.fromkeys(sorted(rounds), 0)
     while going := [problem for problem in given if given[problem] < len(rounds[problem])]:
@@ -91,7 +91,7 @@ def one_after_the_other(rounds: dict[str, tuple[Played, ...]], total: int) -> di
     return given
 
 
-def _agreeing(rounds: tuple[Played, ...], given: int) -> int:
+def _agreeing(rounds: tuple[RoundPlayed, ...], given: int) -> int:
     return rounds[given - 1].leader if given else 0
 
 
