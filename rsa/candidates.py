@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from engine.api import Completion, Usage
 from rsa.answers.calls import Answered, answered
 from rsa.answers.checking import Checker
 from rsa.answers.verdicts import preferred
 from rsa.confidence import confidence_of, recorded
-from rsa.degenerate import DegenerationMonitor
+from rsa.policies.levels import over
 from rsa.prompts import prompt_sha256
 from rsa.requests import Requests
 from rsa.results import Candidate, Check, Decision, RoundKind, Status, Tail
@@ -161,22 +160,3 @@ def usage_of_first(usage: Usage, at: int) -> Usage:
 def _has_closed(usage: Usage, at: int) -> bool:
     """Whether its reasoning counts as closed within its first `at` tokens."""
     return usage.reasoning_tokens + LONGEST_TAG <= min(at, usage.completion_tokens)
-
-
-def over(candidate: Candidate, at: int) -> bool:
-    """Whether a candidate had nothing more to write after `at` tokens, or nobody knows what."""
-    completion = candidate.completion
-    if completion is None:
-        return candidate.status != "cut"
-    if candidate.status == "degenerate":
-        after = _loops_after(completion.token_ids)
-        return after is None or after <= at
-    return candidate.status != "cut" and (candidate.status != "ok" or completion.usage.completion_tokens <= at)
-
-
-@lru_cache(maxsize=32)
-def _loops_after(token_ids: tuple[int, ...]) -> int | None:
-    """When it was found that a candidate repeats itself. Kept for a few, since that is asked at every level."""
-    monitor = DegenerationMonitor()
-    monitor.feed(token_ids)
-    return monitor.after

@@ -9,61 +9,18 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from engine.api import ModelInfo
 from rsa.answers.equivalence import AnswerMatcher
-from rsa.candidates import Candidates, over
+from rsa.candidates import Candidates
 from rsa.derived import Replay
 from rsa.events import PolicyDecided
 from rsa.limits import Meter
-from rsa.policies import decisions, registry
-from rsa.policies.levels import ended_with, levels, standing_at
+from rsa.policies import decisions
+from rsa.policies.levels import Inside, ended_with, over
 from rsa.results import Candidate, Decision, Round, RoundKind
 from rsa.runlog import RunLog
 from rsa.telling import Teller
-
-
-@dataclass(frozen=True, slots=True)
-class Inside:
-    """Asks the policies how a round goes on.
-
-    number    of the round.
-    policies  those that are asked inside of it, as the settings have them; none where candidates write no answers.
-    """
-
-    number: int
-    policies: tuple[str, ...]
-    candidates: Candidates
-    matcher: AnswerMatcher
-
-    async def at(self, level: int, wave: range, ended: Sequence[Candidate]) -> Decision | None:
-        """What is decided at a level of a wave, by all that had ended then; others among them count as running."""
-        config = self.candidates.requests.config
-        standing = await standing_at(
-            level,
-            sorted(ended, key=lambda candidate: candidate.index),
-            config.n,
-            last=config.ends_with(self.number),
-            matcher=self.matcher,
-            uncompared=config.uncompared,
-            wave=wave.start,
-        )
-        return decisions.within(self.policies, self.number, wave, standing)
-
-    async def again(self, played: Sequence[Candidate], *, decided: bool) -> Decision | None:
-        """What was to be decided in a round, by what is recorded of it.
-
-        decided  something was: then whom it was to end may have failed since.
-        """
-        for wave in self.candidates.requests.config.wave_ranges if self.policies else ():
-            at_work = played[wave.start : wave.stop]
-            for level in levels(at_work):
-                if decided or wave.stop < len(played) or not all(over(candidate, level) for candidate in at_work):
-                    decision = await self.at(level, wave, played[: wave.stop])
-                    if decision is not None:
-                        return decision
-        return None
 
 
 class Deciding:
@@ -97,7 +54,7 @@ class Deciding:
         if found is not None:
             await self.decide(found)
         elif not self._has_ended(number) and not self._teller.limited_in(number):
-            inside = self._asked_in(number)
+            inside = Inside.of(number, self._config, self._matcher)
             self._inside = inside if inside.policies else None
         return found
 
@@ -162,18 +119,13 @@ class Deciding:
         if played.kind != "population" or not (logged is not None or self._has_ended(number)):
             return
         if not self._teller.limited_in(number) and not _by_chance(played, self._candidates.requests.engine.model):
-            again = await self._asked_in(number).again(played.candidates, decided=logged is not None)
+            again = await Inside.of(number, self._config, self._matcher).again(played.candidates, logged)
             replay.decided(number, logged, again)
 
     def recorded(self, rounds: Sequence[Round], *, by_policy: bool) -> None:
         """Take up the decisions of a run that had ended, after these rounds; `by_policy`: because of one."""
         logged = [self._log.decided(played.round) for played in rounds] if self._log is not None else []
         self.decisions += [*filter(None, [*logged, decisions.after(self._config.stop, rounds) if by_policy else None])]
-
-    def _asked_in(self, number: int) -> Inside:
-        asked = self._config.stop if self._config.wants_answers(number) else ()
-        policies = tuple(spec for spec in asked if registry.stop_policy(spec).inside)
-        return Inside(number, policies, self._candidates, self._matcher)
 
     def _has_ended(self, number: int) -> bool:
         return self._log is not None and self._log.has_ended(number)

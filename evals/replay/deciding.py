@@ -11,9 +11,9 @@ from evals.replay.recording import RecordedRun
 from evals.replay.variants import Variant
 from rsa.answers.equivalence import AnswerMatcher
 from rsa.answers.math_pool import MathWorkers
-from rsa.candidates import left_of, over, usage_of_first
+from rsa.candidates import left_of, usage_of_first
 from rsa.policies import decisions, registry, selecting
-from rsa.policies.levels import levels, standing_at
+from rsa.policies.levels import Inside, over
 from rsa.policies.selecting import Chosen
 from rsa.policies.trust import how_sure
 from rsa.prompts import load_prompts
@@ -160,10 +160,9 @@ class _Again:
         recorded = self._recorded_within(played)
         if recorded is not None and self.config.waves != self.recorded.config.waves:
             raise ReplayError(f"round {played.round} was ended early, and not all of it was generated for other waves")
-        for wave in self.config.wave_ranges if self.config.wants_answers(played.round) else ():
-            decision = await self._decided(played, wave, recorded)
-            if decision is not None:
-                return await self._obeyed(played, wave, decision, recorded)
+        decision = await Inside.of(played.round, self.config, self.matcher).again(played.candidates, recorded)
+        if decision is not None:
+            return await self._obeyed(played, decision, recorded)
         if recorded is not None:
             done = "was cut" if recorded.action == "cut" else "had its candidates answer"
             raise ReplayError(
@@ -172,41 +171,18 @@ class _Again:
             )
         return played
 
-    async def _decided(self, played: Round, wave: range, recorded: Decision | None) -> Decision | None:
-        """What the policies say while the candidates of a wave are at work, as far as these wrote on undisturbed."""
-        size, at_work = len(played.candidates), played.candidates[wave.start : wave.stop]
-        found = levels(at_work) if self.config.stop else []
-        for level in found:
-            if recorded is not None and recorded.wave == (wave.start, wave.stop) and level > (recorded.at or 0):
-                return None
-            at_last = recorded is None and wave.stop == size and level == found[-1]
-            if at_last and all(over(candidate, level) for candidate in at_work):
-                return None  # there is nobody left to end
-            standing = await standing_at(
-                level,
-                played.candidates[: wave.stop],
-                size,
-                last=self.config.ends_with(played.round),
-                matcher=self.matcher,
-                uncompared=self.config.uncompared,
-                wave=wave.start,
-            )
-            decision = decisions.within(self.config.stop, played.round, wave, standing)
-            if decision is not None:
-                return decision
-        return None
-
     def _recorded_within(self, played: Round) -> Decision | None:
         found = [each for each in self.recorded.decisions if each.round == played.round and each.action != "end"]
         return found[0] if found else None
 
-    async def _obeyed(self, played: Round, wave: range, decision: Decision, recorded: Decision | None) -> Round:
+    async def _obeyed(self, played: Round, decision: Decision, recorded: Decision | None) -> Round:
         assert decision.at is not None, "it is of a place in the round"
+        assert decision.wave is not None, "it is of a place in the round"
         self.decisions.append(decision)
         if recorded is not None and (recorded.action, recorded.at) == (decision.action, decision.at):
             return played
         left = _cut if decision.action == "cut" else _muted
-        candidates = tuple(left(candidate, wave, decision.at) for candidate in played.candidates)
+        candidates = tuple(left(candidate, range(*decision.wave), decision.at) for candidate in played.candidates)
         if decision.action == "conclude":
             self.muted += sum(now is not was for now, was in zip(candidates, played.candidates, strict=True))
         counted = await count_votes(candidates, self.matcher, self.config.uncompared)

@@ -23,7 +23,7 @@ from evals.replay.deciding import Course, Remembering, replay
 from evals.replay.drawing import subsets
 from evals.replay.figures import Figures, Replayed, Replays
 from evals.replay.keeping import REPLAY, keep
-from evals.replay.recording import RecordedEval
+from evals.replay.recording import RecordedEval, RecordedRun
 from evals.replay.replaying import replay_folders
 from evals.replay.table import replay_lines
 from evals.replay.variants import Variant, grid, policies_of
@@ -365,6 +365,28 @@ def test_other_waves_of_a_round_that_was_cut_were_never_generated(tmp_path: Path
     assert replayed(folder).reproduced == 6
     with pytest.raises(ReplayError, match="round 0 was ended early, and not all of it was generated for other waves"):
         replayed(folder, Variant(waves=(4, 4)))
+
+
+def test_after_a_wave_that_was_made_to_answer_nothing_is_decided_otherwise(tmp_path: Path) -> None:
+    """Later waves count its answers, which are not those that it would have given by itself."""
+    folder = evaluated(tmp_path / "out", t=0, stop="quorum:1", waves="4,4")
+
+    async def refused(run: RecordedRun) -> bool:
+        async with MathWorkers() as math:
+            try:
+                await replay(run, Variant(stop=("decided",)), Remembering(run.result.config.task, math))
+            except ReplayError:
+                return True
+        return False
+
+    def made_to_answer(run: RecordedRun) -> bool:
+        (decision,) = run.result.decisions
+        assert (decision.wave, decision.action) == ((0, 4), "conclude")
+        completions = [each.completion for each in run.result.rounds[0].candidates[:4]]
+        return any(each.usage.completion_tokens > (decision.at or 0) for each in completions if each)
+
+    runs = [run for runs in RecordedEval(folder).problems() for run in runs]
+    assert {(made_to_answer(run), anyio.run(refused, run)) for run in runs} == {(False, False), (True, True)}
 
 
 def test_rounds_that_were_cut_before_others_decide_again_as_they_did(tmp_path: Path) -> None:
