@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evals.budget_flags import (
+from evals.flags import (
+    BENCHMARK,
     PER_PROBLEM,
-    DeadlineFlag,
-    SecondsPerProblemFlag,
-    TokensPerProblemFlag,
-    TotalTokensFlag,
-    budget_asked,
+    BenchmarkArgument,
+    InFlightFlag,
+    JsonFlag,
+    QuietFlag,
+    ReportFlag,
+    measured,
+    of_each,
     with_limits,
+    with_measuring,
 )
 from rsa.command.options import (
     DEFAULT_METHOD,
@@ -32,7 +36,6 @@ from rsa.command.options import (
     folder_argument,
     folder_flag,
     method_flag,
-    one_of,
     with_servers,
     with_settings,
 )
@@ -47,8 +50,8 @@ from rsa.command.terminal import (
 
 if TYPE_CHECKING:
     from evals.results import EvalResults
+    from evals.workers.executor import Executor
 
-BENCHMARK = "BENCHMARK"
 _OWN_FLAGS = ("limit", "ids", "data", "shard", "devices", "address", *PER_PROBLEM)
 """Flags of `rsa eval` that messages name, beside those of the settings."""
 _NAMED_OTHERWISE = {"benchmark": BENCHMARK, "columns": "--column", "deadline_s": "--deadline"}
@@ -57,69 +60,17 @@ _NAMED_OTHERWISE = {"benchmark": BENCHMARK, "columns": "--column", "deadline_s":
 
 @with_servers
 @with_settings
+@with_measuring
 def evaluate(
     context: typer.Context,
-    benchmark: Annotated[
-        str | None,
-        typer.Argument(
-            metavar=BENCHMARK,
-            help="A name (without one, all are listed), or a TOML file.",
-            autocompletion=one_of("benchmarks"),
-        ),
-    ] = None,
+    benchmark: BenchmarkArgument = None,
     *,
     method: Annotated[str | None, method_flag(DEFAULT_METHOD)] = None,
     model: ModelFlag = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="A .jsonl, .json or .parquet file, or a folder.", show_default="the benchmark's data"),
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=COLUMN",
-            help="Where the data have it: 'problem=prompt[0].content'. Repeatable.",
-            show_default="as the benchmark says",
-        ),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many problems.", show_default="all")] = None,
-    ids: Annotated[
-        str | None, typer.Option(metavar="ID,ID,...", help="These problems only.", show_default="all")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="How often each problem is run, with seeds of their own.", show_default="1")
-    ] = None,
-    data_seed: Annotated[int | None, typer.Option(help="Of generated or sampled problems.", show_default="0")] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Commit of the hub's data set.", show_default="the benchmark's, else the newest")
-    ] = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(metavar="I/N", help="Every n-th problem, from the i-th; rsa merge.", show_default="all"),
-    ] = None,
-    total_tokens: TotalTokensFlag = None,
-    deadline: DeadlineFlag = None,
-    tokens_per_problem: TokensPerProblemFlag = None,
-    seconds_per_problem: SecondsPerProblemFlag = None,
-    in_flight: Annotated[
-        int | None,
-        typer.Option(help="Problems at once, in each worker.", show_default="2 x the engine's rows / n"),
-    ] = None,
-    executor: Annotated[
-        str | None,
-        typer.Option(
-            help="Where problems are solved: on this machine (local) or on a cluster (ray).",
-            show_default="local",
-            autocompletion=lambda: ["local", "ray"],
-        ),
-    ] = None,
-    devices: Annotated[
-        str | None,
-        typer.Option(metavar="all|N|I,J", help="A worker for each of these GPUs.", show_default="no workers"),
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Of the Ray cluster.", show_default="the one this machine is in")
-    ] = None,
+    problems: dict[str, Any],
+    budgets: dict[str, Any],
+    in_flight: InFlightFlag = None,
+    workers: dict[str, Any],
     profile: ProfileFlag = None,
     settings: dict[str, Any],
     servers: dict[str, Any],
@@ -132,9 +83,9 @@ def evaluate(
     metric: Annotated[
         str | None, typer.Option(help="With --rescore: by another metric.", show_default="the benchmark's")
     ] = None,
-    write_report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html at the end.")] = True,
-    json_: Annotated[bool, typer.Option("--json", help="Print results.json instead of the headline number.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on standard error but errors.")] = False,
+    write_report: ReportFlag = True,
+    json_: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Measure a method on a benchmark.
 
@@ -147,47 +98,23 @@ def evaluate(
     # RSA_MODEL is for new evaluations: one goes on with the model it was started with.
     named = model if typed(context, "model") else None
     with errors_for_people(*_OWN_FLAGS), ExitStack() as stack:
-        from evals.data.columns import from_flags
-        from evals.eval_record import absolute, benchmark_source
         from evals.evaluating import new_job, rescored, resumed_job, run_job
-        from evals.workers.executor import executor_named
-        from rsa.errors import ConfigError
 
-        asked = {
-            "benchmark": None if benchmark is None else benchmark_source(benchmark),
-            "method": method,
-            "data": None if data is None else absolute(data),
-            "columns": from_flags(column) if column else None,
-            "limit": limit,
-            "ids": None if ids is None else tuple(filter(None, (one.strip() for one in ids.split(",")))),
-            "epochs": epochs,
-            "data_seed": data_seed,
-            "revision": revision,
-            "shard": shard,
-            "profile": profile,
-            **budget_asked(total_tokens, deadline),
-        }
-        given = {key: value for key, value in asked.items() if value is not None}
-        per_problem = {"tokens_per_problem": tokens_per_problem, "seconds_per_problem": seconds_per_problem}
+        given = measured(benchmark, problems, budgets, method=method, profile=profile)
         if rescore is not None:
             flags = {"model": named, "in_flight": in_flight, "out": out, "resume": resume}
-            where = {"executor": executor, "devices": devices, "address": address}
-            _refuse({**given, **settings, **servers, **flags, **where, **per_problem}, "--rescore")
+            _refuse({**given, **settings, **servers, **flags, **workers, **of_each(budgets)}, "--rescore")
             folder, results = rescore, rescored(rescore, metric, trust=trust, quiet=quiet)
         else:
-            if metric is not None:
-                raise ConfigError("--metric goes with --rescore only: the benchmark says how its answers are scored")
-            if trust and resume is None:
-                raise ConfigError("--trust is for what a folder holds already: it goes with --resume or --rescore")
-            settings = with_limits(settings, per_problem)
-            workers = executor_named(executor or "local", devices=devices, address=address)
+            _refuse_alone(metric, trust=trust and resume is None)
+            settings, executor = with_limits(settings, budgets), _executor(**workers)
             if resume is not None:
                 _refuse({"out": out}, "--resume")
                 job, opened, kept = resumed_job(resume, given, settings, in_flight, named, trust=trust)
                 servers = {**kept, **servers}
             else:
                 job, opened = new_job(given, settings, in_flight, model or DEFAULT_MODEL, out, stack)
-            folder, results = job.folder, run_job(job, opened, servers, workers, quiet=quiet)
+            folder, results = job.folder, run_job(job, opened, servers, executor, quiet=quiet)
         _finish(results, folder, with_report=write_report, as_json=json_, trust=trust, quiet=quiet)
 
 
@@ -214,9 +141,9 @@ def merge(
     *,
     out: Annotated[Path | None, folder_flag("Results folder.", default="a new one in runs/")] = None,
     trust: TrustFlag = False,
-    write_report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html at the end.")] = True,
-    json_: Annotated[bool, typer.Option("--json", help="Print results.json instead of the headline number.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on standard error but errors.")] = False,
+    write_report: ReportFlag = True,
+    json_: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Put the shards of an evaluation together.
 
@@ -257,7 +184,7 @@ def score(
     ],
     *,
     metric: Annotated[str, typer.Option(help="math, integer, choice, vqa, ...: a wrong one lists them.")],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on standard error but errors.")] = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Score answers that a model wrote: a line of JSON for each on standard output, in the same order."""
     import anyio
@@ -284,6 +211,22 @@ def _refuse(flags: dict[str, Any], what: str) -> None:
         if value is not None:
             flag = _NAMED_OTHERWISE.get(name) or flag_of(name, value)
             raise ConfigError(f"{what} does not go with {flag}: leave it out")
+
+
+def _refuse_alone(metric: str | None, *, trust: bool) -> None:
+    """Raises ConfigError for what was given without that with which it goes."""
+    from rsa.errors import ConfigError
+
+    if metric is not None:
+        raise ConfigError("--metric goes with --rescore only: the benchmark says how its answers are scored")
+    if trust:
+        raise ConfigError("--trust is for what a folder holds already: it goes with --resume or --rescore")
+
+
+def _executor(executor: str = "local", **more: str) -> Executor | None:
+    from evals.workers.executor import executor_named
+
+    return executor_named(executor, **more)
 
 
 def _finish(results: EvalResults, folder: Path, *, with_report: bool, as_json: bool, trust: bool, quiet: bool) -> None:

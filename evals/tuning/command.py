@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -10,29 +11,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsa.command.options import ProfileFlag, folder_flag, one_of, with_servers, with_settings
+from evals.flags import QuietFlag
+from rsa.command.options import ProfileFlag, folder_flag, one_of, with_flags_for, with_servers, with_settings
 from rsa.command.terminal import bars, errors_for_people, interrupted, new_folder, say
 
 if TYPE_CHECKING:
     from evals.tuning.records import Asked
 
 _OWN_FLAGS = ("budget", "data", "metric", "data_seed", "tokens_per_problem")
-_TRIED = {"rich_help_panel": "What is tried", "show_default": "the model's, and half of it"}
 
 
-@with_servers
-@with_settings
-def tune(
-    model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="As of rsa solve --model.", autocompletion=one_of("models"))
-    ] = None,
-    *,
+def _tried(*names: str, default: str = "the model's, and half of it", **options: Any) -> Any:
+    return typer.Option(*names, rich_help_panel="What is tried", show_default=default, **options)
+
+
+class AskedFlags:
+    """What is tuned, and what is tried."""
+
     data: Annotated[
         Path | None,
         typer.Option(
             help="A .jsonl, .json or .parquet file with columns problem and answer.", show_default="the benchmark's"
         ),
-    ] = None,
+    ]
     benchmark: Annotated[
         str | None,
         typer.Option(
@@ -40,64 +41,65 @@ def tune(
             show_default="the problems of --data",
             autocompletion=one_of("benchmarks"),
         ),
-    ] = None,
+    ]
     metric: Annotated[
         str | None, typer.Option(help="Of --data without a benchmark: math, integer, choice, ...", show_default="math")
-    ] = None,
+    ]
     column: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=COLUMN", help="Where the data have it, as of rsa eval.", show_default="as they are"),
-    ] = None,
+    ]
     limit: Annotated[
         int | None,
         typer.Option(help="Problems, a sample; half of them are for checking the choice.", show_default="128"),
-    ] = None,
-    data_seed: Annotated[
-        int | None, typer.Option(help="Of the sample, and of generated problems.", show_default="0")
-    ] = None,
-    budget: Annotated[
-        str | None, typer.Option(metavar="TOKENS", help="Generated tokens in all.", show_default="2M")
-    ] = None,
+    ]
+    data_seed: Annotated[int | None, typer.Option(help="Of the sample, and of generated problems.", show_default="0")]
+    budget: Annotated[str | None, typer.Option(metavar="TOKENS", help="Generated tokens in all.", show_default="2M")]
     tokens_per_problem: Annotated[
         str | None,
         typer.Option(metavar="TOKENS", help="Choose settings that take no more.", show_default="no limit"),
-    ] = None,
+    ]
     n: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--n", help="Candidates; fewer of them are tried too. Repeatable.", **{**_TRIED, "show_default": "16"}
-        ),
-    ] = None,
-    c: Annotated[list[int] | None, typer.Option("--c", help="Tails. Repeatable.", **_TRIED)] = None,
-    beta: Annotated[
-        list[str] | None, typer.Option(metavar="TOKENS", help="Reasoning budget. Repeatable.", **_TRIED)
-    ] = None,
-    tau: Annotated[
-        list[str] | None, typer.Option(metavar="TOKENS", help="Length of a tail. Repeatable.", **_TRIED)
-    ] = None,
+        list[int] | None, _tried("--n", help="Candidates; fewer of them are tried too. Repeatable.", default="16")
+    ]
+    c: Annotated[list[int] | None, _tried("--c", help="Tails. Repeatable.")]
+    beta: Annotated[list[str] | None, _tried(metavar="TOKENS", help="Reasoning budget. Repeatable.")]
+    tau: Annotated[list[str] | None, _tried(metavar="TOKENS", help="Length of a tail. Repeatable.")]
     stop: Annotated[
         list[str] | None,
-        typer.Option(
+        _tried(
             metavar="POLICY[,...]",
             help="As of rsa solve, or none. Repeatable.",
-            **{**_TRIED, "show_default": "none, decided, beta:.95, bayes:.95, answered"},
+            default="none, decided, beta:.95, bayes:.95, answered",
         ),
-    ] = None,
+    ]
     select: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="POLICY",
-            help="As of rsa solve. Repeatable.",
-            **{**_TRIED, "show_default": "vote, weighted, pooled"},
-        ),
+        _tried(metavar="POLICY", help="As of rsa solve. Repeatable.", default="vote, weighted, pooled"),
+    ]
+    profile: ProfileFlag
+
+
+def _with_asked(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags of `AskedFlags` in place of its parameter `given`."""
+    return with_flags_for("given", AskedFlags, command)
+
+
+@with_servers
+@with_settings
+@_with_asked
+def tune(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="As of rsa solve --model.", autocompletion=one_of("models"))
     ] = None,
-    profile: ProfileFlag = None,
+    *,
+    given: dict[str, Any],
     settings: dict[str, Any],
     servers: dict[str, Any],
     out: Annotated[Path | None, folder_flag("Folder of the tuning.", default="a new one in runs/")] = None,
     resume: Annotated[Path | None, folder_flag("Go on with the tuning in this folder.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print tune.json instead of the table.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on standard error but errors.")] = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Find settings for a model on problems like yours.
 
@@ -109,34 +111,17 @@ def tune(
 
     After Ctrl-C or a crash, and for a larger --budget, --resume goes on where it was.
     """
-    asked_now = {
-        "limit": limit,
-        "data": data,
-        "benchmark": benchmark,
-        "metric": metric,
-        "column": column or None,
-        "data_seed": data_seed,
-        "tokens_per_problem": tokens_per_problem,
-        "profile": profile,
-        "n": n or None,
-        "c": c or None,
-        "beta": beta or None,
-        "tau": tau or None,
-        "stop": stop or None,
-        "select": select or None,
-    }
     with errors_for_people(*_OWN_FLAGS), ExitStack() as stack:
-        given = {name: value for name, value in asked_now.items() if value is not None}
         if resume is not None:
-            asked, servers = _resumed(resume, budget, {**given, **settings, "MODEL": model, "out": out}, servers)
+            asked, servers = _resumed(resume, {**given, **settings, "MODEL": model, "out": out}, servers)
             folder = resume
         else:
-            asked = _asked(model, given, settings, budget)
+            asked = _asked(model, given, settings)
             folder = out or stack.enter_context(new_folder(f"tune-{Path(asked.model).name}"))
         _run(asked, folder, servers, as_json=json_, quiet=quiet)
 
 
-def _asked(model: str | None, given: dict[str, Any], settings: dict[str, Any], budget: str | None) -> Asked:
+def _asked(model: str | None, given: dict[str, Any], settings: dict[str, Any]) -> Asked:
     from evals.data.columns import from_flags
     from evals.eval_record import benchmark_source
     from evals.replay.variants import policies_of
@@ -153,7 +138,7 @@ def _asked(model: str | None, given: dict[str, Any], settings: dict[str, Any], b
         columns=from_flags(given["column"]) if "column" in given else None,
         data_seed=given.get("data_seed", 0),
         problems=given.get("limit"),
-        budget=budget,
+        budget=given.get("budget"),
         profile=given.get("profile"),
         settings=settings,
         axes={name: given[name] for name in ("n", "c", "beta", "tau") if name in given},
@@ -163,24 +148,22 @@ def _asked(model: str | None, given: dict[str, Any], settings: dict[str, Any], b
     )
 
 
-def _resumed(
-    folder: Path, budget: str | None, others: dict[str, Any], servers: dict[str, Any]
-) -> tuple[Asked, dict[str, Any]]:
-    """What a folder tunes, and what opens its model."""
+def _resumed(folder: Path, given: dict[str, Any], servers: dict[str, Any]) -> tuple[Asked, dict[str, Any]]:
+    """What a folder tunes, with another budget if one is given, and what opens its model. Nothing else may be given."""
     from evals.folder import EVAL, read_eval
     from evals.tuning.records import RECORDINGS, Asked, read_asked
     from rsa.command.options import flag_of
     from rsa.compose import options_to_open
     from rsa.errors import ConfigError
 
-    for name, value in others.items():
-        if value is not None:
+    for name, value in given.items():
+        if value is not None and name != "budget":
             flag = name if name.isupper() else flag_of(name, value)
             raise ConfigError(f"--resume does not go with {flag}: a tuning goes on as it was begun; leave it out")
     asked = read_asked(folder)
-    if budget is not None:
+    if "budget" in given:
         fields = asked.model_dump(exclude={"budget"})
-        asked = Asked.model_validate({**fields, "budget": _tokens(budget)})
+        asked = Asked.model_validate({**fields, "budget": _tokens(given["budget"])})
     begun = sorted(folder.glob(f"{RECORDINGS}/*/*/{EVAL}"))
     return asked, {**(options_to_open(read_eval(begun[0].parent).model) if begun else {}), **servers}
 

@@ -252,7 +252,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     The command gets there a mapping of the settings that were given, keys as in `RSAConfig`.
     """
-    return _with_flags_for("settings", SettingFlags, _settings, command)
+    return with_flags_for("settings", SettingFlags, command, _settings)
 
 
 def with_servers(command: Callable[..., None]) -> Callable[..., None]:
@@ -260,12 +260,24 @@ def with_servers(command: Callable[..., None]) -> Callable[..., None]:
 
     The command gets there a mapping of the options that were given, for `rsa.compose.open_engine`.
     """
-    return _with_flags_for("servers", ServerFlags, _options, command)
+    return with_flags_for("servers", ServerFlags, command, _options)
 
 
-def _with_flags_for(
-    name: str, kind_of_flags: type, read: Callable[[Mapping[str, Any]], dict[str, Any]], command: Callable[..., None]
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags that were given, by their names."""
+    return {name: value for name, value in values.items() if value is not None and value != []}
+
+
+def with_flags_for(
+    name: str,
+    kind_of_flags: type,
+    command: Callable[..., None],
+    read: Callable[[Mapping[str, Any]], dict[str, Any]] = _given,
 ) -> Callable[..., None]:
+    """Give a command the flags that a class annotates in place of its parameter `name`, but for those it has itself.
+
+    The command gets there a mapping of those that were given, as `read` has it; without it, by their names.
+    """
     own = inspect.signature(command).parameters
     hints = get_type_hints(kind_of_flags, include_extras=True)
     flags = {flag: hint for flag, hint in hints.items() if flag not in own}
@@ -308,14 +320,14 @@ def with_flags(message: str, own: Iterable[str] = ()) -> str:
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Flags that were given as settings; those of limits together under `limits`."""
-    given = {name: value for name, value in values.items() if value is not None}
+    given = _given(values)
     limits = {_LIMITS[name]: given.pop(name) for name in _LIMITS if name in given}
     return {**given, **({"limits": limits} if limits else {})}
 
 
 def _options(values: Mapping[str, Any]) -> dict[str, Any]:
     """Flags that were given as options of an engine; a flag that was repeated, or holds several, as a list."""
-    given = {name: value for name, value in values.items() if value is not None and value != []}
+    given = _given(values)
     if "base_url" in given:
         given["base_url"] = [url for value in given["base_url"] for url in value.replace(",", " ").split()]
     return given
