@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress_bar import ProgressBar
@@ -21,7 +21,7 @@ from evals.meter import EngineLoad
 from evals.results import EvalResults
 from evals.stats import Estimate, estimate, mean_of
 from evals.ticker import Ticker
-from rsa.command.display import as_clock, note_lines, printable, redrawn
+from rsa.command.display import Display, as_clock, note_lines, printable, redrawn
 from rsa.command.terminal import can_redraw
 from rsa.settings.suitability import sampling_of
 from rsa.words import plural
@@ -34,18 +34,6 @@ QUIET_S = 10.0
 _SPEED_WINDOW_S = 10.0
 _PASS_COLUMNS = 2
 """Columns of pass@k in a table, which are those of the largest k: it fits in 80 columns."""
-
-
-class EvalDisplay(Protocol):
-    """Shows the events of an evaluation; used within `with`."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def show(self, event: EvalEvent) -> None: ...
 
 
 class Tally:
@@ -202,7 +190,7 @@ class LiveLine:
         return lines
 
 
-def make_display(console: Console) -> EvalDisplay:
+def make_display(console: Console) -> Display[EvalEvent]:
     """The display that suits where standard error goes."""
     return LiveLine(console) if can_redraw(console) else Lines(console)
 

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from evals.display import EvalDisplay, Lines, LiveLine, notices
+from evals.display import Lines, LiveLine, notices
 from evals.events import EvalEvent, EvalFinished, EvalStarted, OnEvent, RunEnded
+from rsa.command.display import Display
 from rsa.command.terminal import can_redraw
 
 
@@ -39,6 +40,6 @@ def watching(quiet: bool) -> Iterator[OnEvent | None]:
         yield None
         return
     console = Console(stderr=True)
-    display: EvalDisplay = _LiveLine(console) if can_redraw(console) else _Lines(console)
+    display: Display[EvalEvent] = _LiveLine(console) if can_redraw(console) else _Lines(console)
     with display:
         yield display.show

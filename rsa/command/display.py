@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -57,8 +57,11 @@ _STATUS_STYLE = {"ok": "green", "degenerate": "yellow", "failed": "red", "cancel
 _MARK_STYLE = {"verified": "green", "wrong": "red", "unchecked": "yellow"}
 
 
-class Display(Protocol):
-    """Shows the events of a run; used within `with`."""
+EventT_contra = TypeVar("EventT_contra", contravariant=True)
+
+
+class Display(Protocol[EventT_contra]):
+    """Shows events of a kind as they come; used within `with`."""
 
     def __enter__(self) -> Self: ...
 
@@ -66,7 +69,7 @@ class Display(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def show(self, event: Event) -> None: ...
+    def show(self, event: EventT_contra) -> None: ...
 
 
 class Silent:
@@ -160,7 +163,7 @@ class LiveTable:
         return Group(_table(self._progress, now_s, self._console), _totals(self._progress, now_s))
 
 
-def make_display(console: Console, *, quiet: bool) -> Display:
+def make_display(console: Console, *, quiet: bool) -> Display[Event]:
     """The display that suits where standard error goes."""
     if quiet:
         return Silent()
