@@ -25,6 +25,7 @@ from evals.queue import checked
 from evals.scorers.protocol import Scorer
 from evals.stints import Outcome, Stint
 from rsa.limits import FREE, Hit, Leave
+from rsa.news import News
 from rsa.run_record import IMAGES
 
 
@@ -58,7 +59,7 @@ class Laps:
         self._ending = False
         self._spent: Hit | None = None
         self._lock = anyio.Lock()
-        self._change = anyio.Event()
+        self._news = News()
 
     async def next(self) -> Stint | None:
         while True:
@@ -69,22 +70,18 @@ class Laps:
                 return self._with_leave(stint)
             if not self._taken:
                 return None
-            await self._change.wait()
+            await self._news.wait()
 
     def done(self, stint: Stint, outcome: Outcome) -> None:
         self._allotment.tell(stint.number, outcome.headway)
         self._allotment.count(stint.number)
         self._taken -= 1
-        self._changed()
+        self._news.tell()
 
     def put_back(self, stint: Stint) -> None:
         self._returned.append(stint)
         self._taken -= 1
-        self._changed()
-
-    def _changed(self) -> None:
-        self._change.set()
-        self._change = anyio.Event()
+        self._news.tell()
 
     async def _draw(self) -> Stint | None:
         """The next stint; None if there is none, or what is taken must be done before it is known."""

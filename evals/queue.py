@@ -14,6 +14,7 @@ from evals.data.question import Question
 from evals.errors import DataError, GoldError
 from evals.scorers.protocol import Scorer
 from evals.stints import Outcome, Stint
+from rsa.news import News
 from rsa.words import in_one_line
 
 
@@ -49,7 +50,7 @@ class Queue:
         self._ended = False
         self._taken = 0
         self._lock = anyio.Lock()
-        self._change = anyio.Event()
+        self._news = News()
 
     async def next(self) -> Stint | None:
         while True:
@@ -63,20 +64,16 @@ class Queue:
             if self._ended and not self._taken:
                 return None
             if self._ended:
-                await self._change.wait()
+                await self._news.wait()
 
     def done(self, stint: Stint, outcome: Outcome) -> None:
         self._taken -= 1
-        self._changed()
+        self._news.tell()
 
     def put_back(self, stint: Stint) -> None:
         self._waiting.appendleft(stint)
         self._taken -= 1
-        self._changed()
-
-    def _changed(self) -> None:
-        self._change.set()
-        self._change = anyio.Event()
+        self._news.tell()
 
     def _read(self, question: Question | None) -> None:
         if question is None:

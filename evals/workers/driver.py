@@ -26,6 +26,7 @@ from evals.stints import Outcome, Stint
 from evals.workers.messages import Began, Broken, Happened, Job, Load, Message, OfTask, Opened, Solved, Task
 from rsa.events import Event
 from rsa.folders import what_differs
+from rsa.news import News
 from rsa.problem import Problem
 from rsa.run_record import IMAGES
 from rsa.runlog import EVENTS, RESULT, RUN, RunLog, read_events
@@ -72,7 +73,7 @@ class Crew:
         self._group: TaskGroup | None = None
         self._first: Opened
         self.in_flight: int
-        self._news = _News()
+        self._news = News()
         self._workers = [Worker(channel, self._news, meter, job.config.n, in_flight) for channel in channels]
 
     async def __aenter__(self) -> Self:
@@ -122,20 +123,6 @@ class Crew:
         return self._workers
 
 
-class _News:
-    """Something that happens again and again, and may be waited for."""
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-
-    async def wait(self) -> None:
-        await self._event.wait()
-
-    def tell(self) -> None:
-        self._event.set()
-        self._event = anyio.Event()
-
-
 class Worker:
     """A worker as a place where problems are solved: see `evals.runner.Place`.
 
@@ -147,7 +134,7 @@ class Worker:
     folder: ResultsFolder
     wanted: Opened
 
-    def __init__(self, channel: Channel, news: _News, meter: EngineLoad, n: int, in_flight: int | None) -> None:
+    def __init__(self, channel: Channel, news: News, meter: EngineLoad, n: int, in_flight: int | None) -> None:
         self.opened: Opened | None = None
         self.end: Exception | None = None
         self._channel = channel

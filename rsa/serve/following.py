@@ -12,6 +12,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from rsa.events import CandidateFinished, CandidateProgress, Event, EventKey, RunFinished, RunStarted
+from rsa.news import News
 from rsa.runlog import RESULT, read_events, read_result
 
 _CHANGEABLE = ("candidate_finished", "round_finished")
@@ -37,7 +38,7 @@ class Story:
         self._seen: dict[EventKey, Event] = {}
         self._progress: dict[EventKey, tuple[int, CandidateProgress]] = {}
         self._stamp = 0
-        self._changed = anyio.Event()
+        self._news = News()
         self._begun = anyio.Event()
         self._folder: Path | None = None
         self._last = 0
@@ -63,7 +64,7 @@ class Story:
     async def over(self) -> None:
         """Wait for the run's end."""
         while self._folder is None:
-            await self._changed.wait()
+            await self._news.wait()
 
     def tell(self, event: Event) -> bool:
         """The next event of the run; whether it is new. What a resumed run repeats from its log is not told again."""
@@ -77,20 +78,20 @@ class Story:
             self._progress.pop(("candidate_progress", *event.key[1:]), None)
         if isinstance(event, RunStarted):
             self._begun.set()
-        self._wake()
+        self._news.tell()
         return new
 
     def end(self, folder: Path) -> None:
         """The run has ended, and its folder holds all of this."""
         self._folder = folder
         self._begun.set()
-        self._wake()
+        self._news.tell()
 
     async def follow(self, after: int) -> AsyncIterator[Numbered]:
         """Events with a number above `after`, and progress as it comes; ends with the run. Raises RunFolderError."""
         stamp = 0
         while self._folder is None:
-            changed = self._changed
+            news = self._news.next
             await anyio.lowlevel.checkpoint_if_cancelled()  # where events come fast, a wait would not notice it
             for number, event in self._since(after):
                 after = number
@@ -99,7 +100,7 @@ class Story:
             for mark, event in sorted(fresh, key=lambda each: each[0]):
                 stamp = max(stamp, mark)
                 yield Numbered(event, None)
-            await changed.wait()
+            await news.wait()
         for number, event in self._since(after) if self._events else await self._read(after):
             yield Numbered(event, number)
 
@@ -124,10 +125,6 @@ class Story:
         self._seen[event.key] = event
         self._events.append(event)
         self._last = len(self._events)
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
 
 
 def _logged(folder: Path, after: int) -> list[tuple[int, Event]]:

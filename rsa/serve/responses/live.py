@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from rsa.news import News
 from rsa.serve.responses.events import Event
 from rsa.serve.responses.response import Response
 from rsa.serve.responses.writer import ResponseWriter
@@ -41,7 +42,7 @@ class LiveResponse:
         self.cancelled = self.deleted = False
         self._lines = list(lines)
         self._ended = anyio.Event()
-        self._changed = anyio.Event()
+        self._news = News()
 
     @property
     def response(self) -> Response:
@@ -61,14 +62,14 @@ class LiveResponse:
         """More events, as they will be sent."""
         lines = [Line.of(event) for event in events]
         self._lines += lines
-        self._wake()
+        self._news.tell()
         return lines
 
     def end(self, error: Exception | None = None) -> None:
         """Nothing more is told."""
         self.error = error
         self._ended.set()
-        self._wake()
+        self._news.tell()
 
     async def over(self) -> None:
         """Wait for its end."""
@@ -85,14 +86,10 @@ class LiveResponse:
         """The events with a number above `after`, until the last one."""
         position = max(after + 1, 0)
         while True:
-            changed = self._changed
+            news = self._news.next
             while position < len(self._lines):
                 yield self._lines[position]
                 position += 1
             if self._ended.is_set():
                 return
-            await changed.wait()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+            await news.wait()
