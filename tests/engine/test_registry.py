@@ -9,13 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import Ended, rsa
 from processes import run, run_python
-from typer.testing import CliRunner
 
 from engine import registry
 from engine.errors import ModelError, RequestError
 from rsa import read_run
-from rsa.command.cli import app
 
 TOY = Path(__file__).resolve().parents[1] / "data" / "toy_package" / "toy_engine.py"
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,11 +47,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     return put
 
 
-def solve(*words: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error."""
-    done = CliRunner().invoke(app, ["solve", *words])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
-    return done.exit_code, done.stdout, done.stderr
+def solve(*words: str) -> Ended:
+    return rsa("solve", *words)
 
 
 # ---- a package of its own

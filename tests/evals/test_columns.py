@@ -13,9 +13,9 @@ import anyio
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from command_line import Ended, rsa
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from evals.data.benchmarks import load_benchmark
 from evals.data.columns import Found, find, paths, top
@@ -25,7 +25,6 @@ from evals.data.remote import RemoteRows
 from evals.errors import BenchmarkError, DataError
 from evals.folder import read_eval, read_results
 from evals.job import evaluate
-from rsa.command.cli import app
 from rsa.compose import open_engine
 
 Row = dict[str, Any]
@@ -76,13 +75,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("RSA_MODEL", f"scripted:{_ANSWERS}")
 
 
-def rsa(*words: object) -> Any:
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
-    return done
-
-
-def evaluated(*words: object, out: str = "out") -> Any:
+def evaluated(*words: object, out: str = "out") -> Ended:
     return rsa("eval", "aime25", *SIZES, "--out", out, *words)
 
 
@@ -195,7 +188,7 @@ def test_paths_are_those_that_people_see() -> None:
 @pytest.mark.parametrize("write", [parquet, jsonl, array, lines])
 def test_a_file_of_another_framework_is_evaluated_by_flags_alone(write: Callable[[list[Row]], Path]) -> None:
     done = evaluated("--data", write(ROWS), *FLAGS)
-    assert done.exit_code == 0, done.stderr
+    assert done.code == 0, done.err
     assert [problem.id for problem in read_results("out").problems] == ["aime25-I-01", "aime25-I-02", "aime25-I-03"]
     assert read_results("out").data.columns == {key: (name,) for key, name in MAPPED.items()}
     questions = list(open_data(load_benchmark("aime25"), data=write(ROWS), columns=MAPPED))
@@ -208,8 +201,8 @@ def test_a_file_of_another_framework_is_evaluated_by_flags_alone(write: Callable
 def test_the_message_about_a_missing_column_can_be_pasted(write: Callable[[list[Row]], Path]) -> None:
     file = write(ROWS)
     missing = evaluated("--data", file)
-    assert missing.exit_code == 2
-    (line,) = missing.stderr.splitlines()
+    assert missing.code == 2
+    (line,) = missing.err.splitlines()
     assert line == (
         f"error: {Path.cwd() / file}: no column 'problem' or 'question' for the problem, no column 'answer' for the "
         "gold answer; there are ability, data_source, extra_info.index, extra_info.split, prompt[0].content, "
@@ -218,7 +211,7 @@ def test_the_message_about_a_missing_column_can_be_pasted(write: Callable[[list[
         "or under [columns] in a TOML file of your own"
     )
     pasted = shlex.split(line.partition(", like ")[2].partition(", or ")[0])
-    assert evaluated("--data", file, *pasted).exit_code == 0
+    assert evaluated("--data", file, *pasted).code == 0
 
 
 def test_a_column_whose_name_looks_like_a_path_is_found() -> None:
@@ -278,13 +271,13 @@ def test_ids_inside_a_column_are_found_in_a_data_set_that_is_read_from_afar() ->
 )
 def test_a_wrong_column_is_said_in_a_line(words: list[str], says: str) -> None:
     done = evaluated("--data", jsonl(ROWS), *words)
-    assert done.exit_code == 2
-    assert says in done.stderr.splitlines()[-1]
+    assert done.code == 2
+    assert says in done.err.splitlines()[-1]
 
 
 def test_what_reads_no_data_set_has_no_columns() -> None:
     done = rsa("eval", "countdown", "--column", "problem=x")
-    assert (done.exit_code, done.stderr) == (
+    assert (done.code, done.err) == (
         2,
         "error: benchmark countdown reads no data set: it has no use for a data file, columns or a revision\n",
     )
@@ -306,7 +299,7 @@ def test_it_goes_on_and_is_scored_again_with_the_columns_it_was_started_with() -
     before = Path("out/results.json").read_bytes()
     for words in (["--resume", "out"], ["--resume", "out", *FLAGS[2:], *FLAGS[:2]], ["--rescore", "out"]):
         again = rsa("eval", *words, "--no-report")
-        assert (again.exit_code, again.stdout) == (0, first.stdout), again.stderr
+        assert (again.code, again.out) == (0, first.out), again.err
         assert Path("out/results.json").read_bytes() == before
 
 
@@ -315,17 +308,15 @@ def test_other_columns_are_another_evaluation() -> None:
     evaluated("--data", jsonl(rows), *FLAGS)
     other = [*FLAGS[:2], "--column", "gold=other"]
     resumed = rsa("eval", "--resume", "out", *other)
-    assert resumed.exit_code == 2
+    assert resumed.code == 2
     assert (
         "columns is --column 'problem=prompt[0].content' --column gold=reward_model.ground_truth, "
         "not --column 'problem=prompt[0].content' --column gold=other"
-    ) in resumed.stderr
-    assert "out holds another evaluation. Different: data.columns:" in evaluated("--data", "data.jsonl", *other).stderr
-    assert (
-        rsa("eval", "--rescore", "out", *other).stderr == "error: --rescore does not go with --column: leave it out\n"
-    )
+    ) in resumed.err
+    assert "out holds another evaluation. Different: data.columns:" in evaluated("--data", "data.jsonl", *other).err
+    assert rsa("eval", "--rescore", "out", *other).err == "error: --rescore does not go with --column: leave it out\n"
     evaluated("--data", "data.jsonl", *other, out="b")
-    assert "these cannot be compared: data columns is" in rsa("compare", "out", "b").stderr
+    assert "these cannot be compared: data columns is" in rsa("compare", "out", "b").err
 
 
 def test_columns_in_a_program() -> None:
@@ -369,14 +360,14 @@ def test_a_benchmark_names_a_file_beside_it(tmp_path: Path, monkeypatch: pytest.
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     done = rsa("eval", "../mine/verl.toml", *SIZES, "--out", "out")
-    assert done.exit_code == 0, done.stderr
+    assert done.code == 0, done.err
     results = read_results("out")
     assert [problem.id for problem in results.problems] == ["0", "1", "2"]
     assert (results.data.kind, results.data.name, results.data.columns) == ("file", "data.jsonl", {})
     monkeypatch.chdir(tmp_path)
-    assert rsa("eval", "--resume", "elsewhere/out", "--no-report").stdout == done.stdout
+    assert rsa("eval", "--resume", "elsewhere/out", "--no-report").out == done.out
     other = rsa("eval", "mine/verl.toml", "--data", jsonl(ROWS[:1]), *SIZES, "--out", "other")
-    assert (other.exit_code, len(read_results("other").problems)) == (0, 1), "--data comes first"
+    assert (other.code, len(read_results("other").problems)) == (0, 1), "--data comes first"
 
 
 @pytest.mark.parametrize(
@@ -392,14 +383,14 @@ def test_a_benchmark_names_a_file_beside_it(tmp_path: Path, monkeypatch: pytest.
 def test_a_wrong_benchmark_with_a_file(text: str, says: str) -> None:
     Path("mine.toml").write_text(text)
     done = rsa("eval", "mine.toml", *SIZES)
-    assert done.exit_code == 2
-    assert says in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert done.code == 2
+    assert says in done.err
+    assert len(done.err.splitlines()) == 1
 
 
 def test_a_revision_says_nothing_about_a_file() -> None:
     Path("mine.toml").write_text(TOML)
-    assert "is a copy of its own: a revision says nothing" in rsa("eval", "mine.toml", "--revision", "main").stderr
+    assert "is a copy of its own: a revision says nothing" in rsa("eval", "mine.toml", "--revision", "main").err
 
 
 def test_a_problem_with_a_checker_of_its_own_may_be_in_a_file() -> None:
@@ -408,7 +399,7 @@ def test_a_problem_with_a_checker_of_its_own_may_be_in_a_file() -> None:
     jsonl([{"q": "Make 10 from 3 and 7.", "task": {"numbers": [3, 7], "target": 10}}])
     (question,) = open_data(load_benchmark("mine.toml"))
     assert question.gold == {"numbers": [3, 7], "target": 10}
-    assert rsa("eval", "mine.toml", *SIZES, "--out", "out").exit_code == 0
+    assert rsa("eval", "mine.toml", *SIZES, "--out", "out").code == 0
 
 
 # ---- files and ids that are odd
@@ -428,9 +419,9 @@ def test_a_problem_with_a_checker_of_its_own_may_be_in_a_file() -> None:
 def test_wrong_json_files(text: str, says: str) -> None:
     Path("data.json").write_text(text)
     done = evaluated("--data", "data.json")
-    assert done.exit_code == 2
-    assert says in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert done.code == 2
+    assert says in done.err
+    assert len(done.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -445,6 +436,6 @@ def test_odd_ids_are_said_in_a_line(odd: str, says: str) -> None:
     rows = [{"problem": "what is number 1?", "answer": "1", "problem_idx": one} for one in ("x", odd)]
     for more in ([], ["--limit", "1"]):
         done = rsa("eval", "hmmt_feb25", "--data", jsonl(rows), "--column", "id=problem_idx", *more)
-        assert done.exit_code == 2
-        assert says in done.stderr
-        assert len(done.stderr.splitlines()) == 1
+        assert done.code == 2
+        assert says in done.err
+        assert len(done.err.splitlines()) == 1

@@ -8,11 +8,10 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import Ended, rsa
 from processes import Done, run, started
-from typer.testing import CliRunner
 
 from evals import display
 from evals.budget import SetBudget
@@ -20,7 +19,6 @@ from evals.comparison import Comparison
 from evals.folder import read_eval, read_results
 from evals.results import EvalResults
 from rsa import compose
-from rsa.command.cli import app
 from rsa.settings.config import Limits
 
 MODEL = f"scripted:{Path(__file__).with_name('answers_by_seed.py')}"
@@ -28,20 +26,6 @@ ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "engine" / "weights" / "nano" / "model.safetensors"
 SIZES = ["--n", "4", "--c", "2", "--t", "1", "--beta", "64", "--tau", "16", "--answer-budget", "32"]
 GOLDS = {0: "0", 1: "1", 2: "2", 3: "0", 4: "1"}
-
-
-class Outcome:
-    """What a command left behind."""
-
-    def __init__(self, result: Any) -> None:
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-        self.code: int = result.exit_code
-        self.out: str = result.stdout
-        self.err: str = result.stderr
-
-
-def rsa(*words: object) -> Outcome:
-    return Outcome(CliRunner().invoke(app, [str(word) for word in words]))
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +38,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def evaluated(*words: object, out: str = "out") -> Outcome:
+def evaluated(*words: object, out: str = "out") -> Ended:
     return rsa("eval", "aime25", "--data", "data.jsonl", *SIZES, "--out", out, "--no-report", *words)
 
 

@@ -10,14 +10,13 @@ from typing import Any
 
 import jsonschema
 import pytest
+from command_line import rsa
 from huggingface_hub import parse_eval_result_entries
 from sealed import rewrite
-from typer.testing import CliRunner
 from yaml import safe_load
 
 from evals import display
 from evals.folder import read_eval, read_results
-from rsa.command.cli import app
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 SCHEMA = json.loads((DATA / "every_eval_ever.json").read_text())
@@ -26,12 +25,6 @@ SIZES = ["--n", "4", "--c", "2", "--t", "1", "--beta", "64", "--tau", "16", "--a
 GOLDS = {0: "0", 1: "1", 2: "2", 3: "0", 4: "1"}
 ON_THE_HUB = {"kind": "hub", "name": "MathArena/aime_2025", "split": "train", "revision": "c94da77e", "rows": 5}
 Change = Callable[..., None]
-
-
-def rsa(*words: object) -> tuple[int, str, str]:
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
-    return done.exit_code, done.stdout, done.stderr
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import rsa
 from stub_server.running import Running, running
 from stub_server.server import StubServer
-from typer.testing import CliRunner
 
 from evals.job import evaluate
-from rsa.command.cli import app
 
 SIZES: dict[str, Any] = {"n": 2, "c": 1, "t": 1, "beta": 40, "tau": 16, "answer_budget": 8}
 FLAGS = [word for name, value in SIZES.items() for word in (f"--{name.replace('_', '-')}", str(value))]
@@ -29,12 +28,6 @@ def server() -> Iterator[Running]:
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-
-
-def rsa(*words: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, list(words))
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
-    return done.exit_code, done.stderr
 
 
 def candidates(folder: str) -> bytes:
@@ -56,7 +49,7 @@ def test_it_is_repeated_and_resumed_to_the_byte(server: Running) -> None:
         "--no-report",
     )
     for out in ("first", "again"):
-        code, err = rsa(*new, "--out", out)
+        code, _, err = rsa(*new, "--out", out)
         assert code == 0, err
     assert candidates("first") == candidates("again")
     results = json.loads(Path("first/results.json").read_text())
@@ -66,7 +59,7 @@ def test_it_is_repeated_and_resumed_to_the_byte(server: Running) -> None:
     (run.parent / "result.json").unlink()
     for name in ("results.json", "candidates.jsonl"):
         Path("again", name).unlink()
-    code, err = rsa("eval", "--resume", "again", "--no-report")
+    code, _, err = rsa("eval", "--resume", "again", "--no-report")
     assert code == 0, err
     assert candidates("first") == candidates("again")
 

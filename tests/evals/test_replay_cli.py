@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from command_line import rsa
 
 from evals import display
 from evals.folder import read_results
@@ -16,16 +15,9 @@ from evals.replay.command import replay
 from evals.replay.drawing import DRAWS
 from evals.replay.figures import Replays
 from evals.replay.keeping import REPLAY
-from rsa.command.cli import app
 
 MODEL = f"scripted:{Path(__file__).with_name('answers_by_seed.py')}"
 SIZES = ["--n", "4", "--c", "2", "--t", "1", "--beta", "64", "--tau", "16", "--answer-budget", "32"]
-
-
-def rsa(*words: object) -> Any:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +29,13 @@ def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"problem": f"what is number {i}?", "answer": str(i % 3), "problem_idx": i + 1} for i in range(5)]
     Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = rsa("eval", "aime25", "--data", "data.jsonl", *SIZES, "--out", "out", "--no-report", "--quiet")
-    assert done.exit_code == 0, done.stderr
+    assert done.code == 0, done.err
 
 
 def test_a_table_on_standard_output() -> None:
     done = rsa("replay", "out", "--stop", "decided", "--stop", "none", "--t", "0", "--t", "1")
-    assert (done.exit_code, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
     answer = read_results("out").answer
     assert lines[0].startswith("aime25, rsa, in out: 5 problems; the runs' answers, scored by integer; 95% intervals")
     assert lines[1] == "as recorded: reproduced 5 of 5"
@@ -60,22 +52,22 @@ def test_the_help_says_how_often_it_draws() -> None:
 
 def test_json_is_one_object() -> None:
     done = rsa("replay", "out", "out/runs", "--json")
-    assert (done.exit_code, done.stdout) == (2, "")
+    assert (done.code, done.out) == (2, "")
     done = rsa("replay", "out", *sorted(Path("out/runs").iterdir()), "--method", "vote", "--json")
-    assert (done.exit_code, done.stderr) == (0, "")
-    found = Replays.model_validate_json(done.stdout)
+    assert (done.code, done.err) == (0, "")
+    found = Replays.model_validate_json(done.out)
     assert [each.kind for each in found.replays] == ["evaluation", "runs"]
     assert found.replays[0].recorded.answer == read_results("out").answer
 
 
 def test_the_report_has_it() -> None:
     done = rsa("replay", "out", "--n", "1", "--n", "2", "--t", "0", "--report")
-    assert (done.exit_code, done.stderr) == (0, "report: out/report.html\n")
+    assert (done.code, done.err) == (0, "report: out/report.html\n")
     assert Path("out", REPLAY).is_file()
     page = Path("out/report.html").read_text()
     assert all(f'<th scope="row">{name}</th>' in page for name in ("as recorded", "n 1, t 0", "n 2, t 0"))
     done = rsa("replay", next(Path("out/runs").iterdir()), "--report")
-    assert (done.exit_code, done.stderr) == (
+    assert (done.code, done.err) == (
         2,
         "error: runs have no report that a replay could be part of: that is for evaluations\n",
     )
@@ -101,6 +93,6 @@ def test_the_report_has_it() -> None:
 )
 def test_a_mistake_is_told_in_a_line(words: list[str], says: str) -> None:
     done = rsa("replay", *words)
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: {says}")
-    assert done.stderr.count("\n") == 1
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"error: {says}")
+    assert done.err.count("\n") == 1

@@ -15,8 +15,8 @@ from typing import Any
 
 import anyio
 import pytest
+from command_line import rsa
 from sealed import content
-from typer.testing import CliRunner
 
 from engine.api import GenerationRequest
 from engine.errors import EngineClosedError
@@ -32,7 +32,6 @@ from evals.tuning.records import PROFILE, RECORDINGS, TUNED, Asked, Tuned, read_
 from evals.tuning.space import _WITHOUT_ROUNDS
 from evals.tuning.table import tuned_lines, unbeaten
 from evals.tuning.tuning import tune
-from rsa.command.cli import app
 from rsa.errors import ConfigError
 from rsa.settings.profiles import load_config
 
@@ -376,15 +375,6 @@ def script(request):
 WORDS = ["--n", "4", "--c", "2", "--t", "1", "--beta", "64", "--tau", "32", "--answer-budget", "32"]
 
 
-class Done:
-    """What a command left behind."""
-
-    def __init__(self, *words: str) -> None:
-        result = CliRunner().invoke(app, list(words))
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-        self.code, self.out, self.err = result.exit_code, result.stdout, result.stderr
-
-
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -394,17 +384,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_command_writes_a_profile_that_others_take(here: Path) -> None:
-    done = Done("tune", MODEL, "--data", "rows.jsonl", *WORDS, "--out", "out", "--budget", "100k")
+    done = rsa("tune", MODEL, "--data", "rows.jsonl", *WORDS, "--out", "out", "--budget", "100k")
     assert done.code == 0, done.err
     found = read_tuned(Path("out"))
     assert done.out.splitlines() == tuned_lines(found)
     assert done.err.splitlines()[-2:] == ["profile: out/profile.toml", "page: out/tune.html"]
     assert found.profile["t"] == 1
     words = ["eval", f"{next(Path('out').glob('rows.toml'))}", "--model", MODEL, "--profile", "out/profile.toml"]
-    fresh = Done(*words, "--seed", "7", "--out", "fresh", "--no-report", "--quiet")
+    fresh = rsa(*words, "--seed", "7", "--out", "fresh", "--no-report", "--quiet")
     assert fresh.code == 0, fresh.err
     assert read_eval("fresh").config.t == 1
-    again = Done("tune", "--resume", "out", "--json", "--quiet")
+    again = rsa("tune", "--resume", "out", "--json", "--quiet")
     assert (again.code, again.err) == (0, "")
     assert Tuned.model_validate_json(again.out) == found
 
@@ -424,7 +414,7 @@ def test_the_command_writes_a_profile_that_others_take(here: Path) -> None:
     ],
 )
 def test_wrong_usage_is_a_line(here: Path, words: list[str], says: str) -> None:
-    done = Done("tune", *words)
+    done = rsa("tune", *words)
     assert (done.code, done.out) == (2, "")
     (line,) = done.err.splitlines()
     assert line.startswith("error: ")

@@ -7,13 +7,12 @@ import math
 
 import anyio
 import pytest
-from typer.testing import CliRunner, Result
+from command_line import Ended, rsa
 
 from engine.api import GenerationRequest
 from engine.errors import EngineClosedError
 from engine.scripted import Script, ScriptedEngine
 from rsa.command.bench import Report, bench
-from rsa.command.cli import app
 from rsa.command.speeds import prompt_with, read
 from rsa.errors import ConfigError
 from rsa.settings.profiles import profile_names
@@ -21,10 +20,8 @@ from rsa.settings.profiles import profile_names
 LONG = "so it goes on and on " * 60
 
 
-def run(*words: object) -> Result:
-    done = CliRunner().invoke(app, ["bench", *map(str, words)])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
-    return done
+def run(*words: object) -> Ended:
+    return rsa("bench", *words)
 
 
 def measure(engine: ScriptedEngine, lines: list[str]) -> Report:
@@ -93,17 +90,17 @@ MISTAKES = (
 @pytest.mark.parametrize(("words", "code", "said"), MISTAKES)
 def test_a_mistake_is_one_line(words: list[str], code: int, said: str) -> None:
     done = run(*words)
-    assert (done.exit_code, done.stdout) == (code, "")
-    assert done.stderr.startswith("error: ")
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert (done.code, done.out) == (code, "")
+    assert done.err.startswith("error: ")
+    assert said in done.err
+    assert done.err.count("\n") == 1
 
 
 @pytest.mark.thorough
 def test_nano_is_measured_and_what_follows_is_told() -> None:
     done = run("nano", "--rows", "1,2", "--context", "64,128", "--tokens", "4", "--json")
-    assert done.exit_code == 0, done.stderr
-    (line,) = done.stdout.splitlines()
+    assert done.code == 0, done.err
+    (line,) = done.out.splitlines()
     report = json.loads(line)
     assert [(w["rows"], w["tokens"] >= 4 * w["rows"]) for w in report["writing"]] == [(1, True), (2, True)] * 2
     assert all(0 < w["roofline_share"] < math.inf and w["tokens_per_s"] > 0 for w in report["writing"])
@@ -111,13 +108,13 @@ def test_nano_is_measured_and_what_follows_is_told() -> None:
     assert report["profiles"]["its own settings"]["seconds"] > 0
     assert "4,096" in report["profiles"]["paper-16k"]["obstacle"]
     assert 0 < report["largest_beta_of_n"]["8"] <= 4096
-    assert "of the byte roofline" in done.stderr
-    assert "computed" in done.stderr
+    assert "of the byte roofline" in done.err
+    assert "computed" in done.err
 
 
 @pytest.mark.thorough
 def test_more_rows_than_nano_decodes_are_refused_in_a_line() -> None:
     done = run("nano", "--rows", "50000")
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: --rows: nano decodes at most 64 at once")
-    assert done.stderr.count("\n") == 1
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error: --rows: nano decodes at most 64 at once")
+    assert done.err.count("\n") == 1

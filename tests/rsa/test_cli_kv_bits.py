@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from command_line import rsa
 
 from rsa import read_result
-from rsa.command.cli import app
 from rsa.compose import options_to_open
 from rsa.runlog import EVENTS, RESULT, read_run
 
@@ -20,12 +19,6 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RSA_MODEL", raising=False)
     Path("problem.txt").write_text("1 2 3")
-
-
-def rsa(*words: object) -> tuple[int, str, str]:
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
-    return done.exit_code, done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("bits", ["3", "4", "0", "-8"])

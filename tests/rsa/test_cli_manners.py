@@ -11,9 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import command_line
 import pytest
 import typer
-from typer.testing import CliRunner
 
 from engine.api import ModelInfo
 from rsa import load_config
@@ -37,9 +37,8 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def rsa(*words: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
     """Exit code, standard output, standard error with its line breaks and boxes taken out."""
-    done = CliRunner().invoke(app, list(words), env=env, prog_name="rsa")
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
-    return done.exit_code, done.stdout, " ".join(done.stderr.replace("│", " ").split())
+    done = command_line.rsa(*words, env=env)
+    return done.code, done.out, done.words
 
 
 def test_the_version() -> None:

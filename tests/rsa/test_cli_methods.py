@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from command_line import Ended, rsa
 
 from engine.api import ModelInfo
 from rsa import read_run
-from rsa.command.cli import app
 from rsa.command.display import note_lines
 from rsa.settings.config import RSAConfig
 from rsa.settings.suitability import rounds_may_harm
@@ -19,10 +17,8 @@ SMALL = ["--task", "general", "--n", "2", "--beta", "12", "--tau", "8", "--answe
 OURS = ModelInfo(name="nano", details={"architecture": "zaya"})
 
 
-def solve(*words: object) -> Any:
-    result = CliRunner().invoke(app, ["solve", *map(str, words)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result
+def solve(*words: object) -> Ended:
+    return rsa("solve", *words)
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +30,8 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(("flags", "noted"), [(["--t", "1"], True), (["--method", "vote"], False)])
 def test_who_plays_rounds_with_any_model_is_told(plain_model: Path, flags: list[str], noted: bool) -> None:
     done = solve("problem.txt", "--model", plain_model, *SMALL, *flags)
-    assert done.exit_code in (0, 3)
-    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ") and "aggregat" in line]
+    assert done.code in (0, 3)
+    notes = [line for line in done.err.splitlines() if line.startswith("note: ") and "aggregat" in line]
     assert len(notes) == noted
     assert all("--method vote" in note for note in notes)
 
@@ -45,10 +41,10 @@ def test_a_method_is_its_settings_and_a_run_goes_on_with_it(plain_model: Path) -
     record, _ = read_run("run")
     assert (record.config.t, record.config.c, record.config.n) == (0, 1, 2)
     again = solve("--resume", "run", "--method", "vote")
-    assert (again.exit_code, again.stdout) == (first.exit_code, first.stdout)
+    assert (again.code, again.out) == (first.code, first.out)
     other = solve("--resume", "run", "--method", "full-rsa")
-    assert other.exit_code == 2
-    assert "carry is reasoning, not full" in other.stderr
+    assert other.code == 2
+    assert "carry is reasoning, not full" in other.err
 
 
 @pytest.mark.parametrize(
@@ -66,8 +62,8 @@ def test_a_method_is_its_settings_and_a_run_goes_on_with_it(plain_model: Path) -
 )
 def test_what_makes_no_sense_is_refused(flags: list[str], words: str) -> None:
     done = solve("problem.txt", "--model", "nano", *flags)
-    assert done.exit_code == 2
-    assert words in done.stderr
+    assert done.code == 2
+    assert words in done.err
     assert not Path("run").exists()
 
 

@@ -6,33 +6,17 @@ import io
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import rsa
 from rich.console import Console
-from typer.testing import CliRunner
 
 from engine.errors import ModelError
 from engine.files.checkpoint import FileProgress, OnProgress
 from engine.files.hub import Fetched
-from rsa.command.cli import app
 from rsa.command.terminal import bars
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-
-
-class Outcome:
-    """What a command left behind."""
-
-    def __init__(self, result: Any) -> None:
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-        self.code: int = result.exit_code
-        self.out: str = result.stdout
-        self.err: str = result.stderr
-
-
-def rsa(*words: object) -> Outcome:
-    return Outcome(CliRunner().invoke(app, [str(word) for word in words]))
 
 
 @pytest.fixture(autouse=True)

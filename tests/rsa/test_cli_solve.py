@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner
+from command_line import rsa
 
 from engine import backend
 from engine.mlx import engine as mlx_engine
@@ -23,26 +23,6 @@ from rsa.settings.config import Limits
 
 SMALL = ["--n", "3", "--c", "2", "--t", "1", "--beta", "40", "--tau", "16", "--answer-budget", "8"]
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-class Outcome:
-    """What a command left behind."""
-
-    def __init__(self, result: Any) -> None:
-        # Errors that are not for people would come out here.
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-        self.code: int = result.exit_code
-        self.out: str = result.stdout
-        self.err: str = result.stderr
-
-    @property
-    def words(self) -> str:
-        """Standard error with boxes and line breaks taken out."""
-        return " ".join(self.err.replace("│", " ").split())
-
-
-def rsa(*words: object, stdin: str | bytes | None = None, env: dict[str, str] | None = None) -> Outcome:
-    return Outcome(CliRunner().invoke(app, [str(word) for word in words], input=stdin, env=env))
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
+from command_line import rsa
 from PIL import Image
-from typer.testing import CliRunner
 
 from engine.loader import load_engine
 from engine.mlx.engine import MLXEngine
@@ -21,7 +21,6 @@ from engine.scripted import ScriptedEngine
 from engine.vision.tower import VisionTower
 from rsa import MarkovianRSA, ProblemError, RSAConfig, read_events, read_result, read_run
 from rsa.budgets import plan
-from rsa.command.cli import app
 from rsa.events import CandidateFinished, RunStarted
 from rsa.problem import Problem
 from rsa.prompts import load_prompts
@@ -142,9 +141,8 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def command(*words: object) -> tuple[int, str]:
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
-    return done.exit_code, " ".join(done.stderr.split())
+    done = rsa(*words)
+    return done.code, done.words
 
 
 @pytest.mark.usefixtures("in_a_folder_of_its_own")

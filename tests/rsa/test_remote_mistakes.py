@@ -12,15 +12,14 @@ from typing import Literal
 
 import processes
 import pytest
+from command_line import rsa
 from stub_server.faults import FaultPlan
 from stub_server.running import running
 from stub_server.server import StubServer
 from stub_server.shapes import dialect
 from stub_server.writing import Writer
-from typer.testing import CliRunner
 
 from rsa import read_result
-from rsa.command.cli import app
 from rsa.runlog import read_run
 
 pytestmark = pytest.mark.thorough
@@ -48,9 +47,8 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def solve(url: str, *more: object, beta: int = 60) -> tuple[int, str]:
     """The exit code, and what stands on standard error."""
     words = ("solve", "problem.txt", "--model", "openai:tiny", "--base-url", url, "--beta", beta, *SIZES, *more)
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
-    return done.exit_code, done.stderr
+    done = rsa(*words)
+    return done.code, done.err
 
 
 @contextmanager

@@ -12,16 +12,15 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from command_line import rsa
 from stub_server.faults import Fault, FaultPlan
 from stub_server.running import Running, running
 from stub_server.server import StubServer
 from stub_server.shapes import dialect
-from typer.testing import CliRunner
 
 from engine.scripted import ScriptedEngine
 from evals.report import write_report
 from rsa import MarkovianRSA
-from rsa.command.cli import app
 from rsa.compose import open_in_thread
 from rsa.errors import ConfigError
 from rsa.events import CandidateFinished
@@ -44,12 +43,6 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "RSA_MODEL"):
         monkeypatch.delenv(name, raising=False)
     Path("problem.txt").write_text("What is 2 + 2?")
-
-
-def rsa(*words: object) -> tuple[int, str, str]:
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
-    return done.exit_code, done.stdout, done.stderr
 
 
 def solved(server: Running, out: str, *more: object) -> dict[str, Any]:

@@ -9,15 +9,14 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from command_line import rsa
 from PIL import Image
-from typer.testing import CliRunner
 
 from engine.api import GenerationRequest, ModelInfo
 from engine.errors import EngineError
 from engine.scripted import Script, ScriptedEngine, ScriptLike
 from rsa import compose
 from rsa.answers.checking import find_checker
-from rsa.command.cli import app
 from rsa.command.smoke import QUESTIONS, questions_for
 
 pytestmark = pytest.mark.thorough
@@ -33,10 +32,9 @@ RIGHT = {
 
 def doctor(*words: object) -> tuple[int, dict[str, tuple[str, str]], str]:
     """Exit code, of each thing its mark and text, and standard error."""
-    done = CliRunner().invoke(app, ["doctor", *map(str, words)])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
-    lines = {line[4:18].strip(): (line[:3].strip(), line[19:]) for line in done.stdout.splitlines()}
-    return done.exit_code, lines, done.stderr
+    done = rsa("doctor", *words)
+    lines = {line[4:18].strip(): (line[:3].strip(), line[19:]) for line in done.out.splitlines()}
+    return done.code, lines, done.err
 
 
 @pytest.fixture
