@@ -50,12 +50,12 @@ _POINTS: dict[PointKind, tuple[str, str, int, str]] = {
     "chosen": (INK, "D", 8, ""),
 }
 """How settings that were tried are drawn: colour, marker, size, and what it is filled with, if not with its colour."""
-_POINT_LEGEND: tuple[tuple[Colour, str], ...] = (
-    ("ink", "◆ chosen"),
-    ("first", "● without rounds"),
-    ("second", "■ with rounds"),
-    ("third", "○ given up, on fewer problems"),
-)
+_POINT_LEGEND: dict[PointKind, tuple[Colour, str]] = {
+    "chosen": ("ink", "◆ chosen"),
+    "no rounds": ("first", "● without rounds"),
+    "rounds": ("second", "■ with rounds"),
+    "given up": ("third", "○ given up, on fewer problems"),
+}
 _NOTHING = Estimate(value=None, problems=0, clusters=0)
 
 
@@ -154,7 +154,9 @@ def accuracy_by_cost(points: Sequence[Point], front: Sequence[tuple[float, Estim
     axes.set_xlabel("tokens generated per problem")
     percent_axis(axes, "score")
     text = f"{len(points)} settings. The line joins those that no cheaper ones beat; the upright one is a 95% interval."
-    return titled(figure, "cost", "Score against tokens", text, _POINT_LEGEND)
+    drawn = {each.kind for each in points}
+    legend = tuple(meaning for kind, meaning in _POINT_LEGEND.items() if kind in drawn)
+    return titled(figure, "cost", "Score against tokens", text, legend)
 
 
 @styled

@@ -14,7 +14,7 @@ from evals.report.views import Badge, checked, name_of, unscored_rounds
 from evals.report.words import Facts, brief, machine_facts, model_facts, settings
 from rsa.answers.calls import in_words
 from rsa.events import LimitHit
-from rsa.policies.words import chosen
+from rsa.policies import words as policy_words
 from rsa.results import Round, RunResult, Vote
 from rsa.run_record import LoggedTurn
 from rsa.runlog import read_events
@@ -61,6 +61,7 @@ def _context(run: Transcript, limits: Sequence[LimitHit]) -> dict[str, Any]:
         "result": run.result,
         "check": checked(run.result.check) if run.result else None,
         "sentences": _sentences(run.result) if run.result else (),
+        "decisions": [policy_words.in_words(each) for each in run.result.decisions] if run.result else [],
         "warnings": (*unfinished, *run.warnings, *hits),
         "problem": first_of(run.record.problem, PROBLEM_CHARACTERS),
         "earlier": _turns(run.record.earlier, run.images),
@@ -130,7 +131,7 @@ def _sentences(result: RunResult) -> tuple[str, ...]:
         f"{plural(len(result.rounds), 'round')}, {result.usage.completion_tokens:,} tokens, "
         f"{duration(result.timings.wall_s)}, started {moment(result.timings.started_at)}."
     )
-    how = chosen(result)
+    how = policy_words.chosen(result)
     how = f"{how[0].upper()}{how[1:]}." if how else ""
     return tuple(sentence for sentence in (found, how, _STOPPED[result.stopped_because], spent) if sentence)
 

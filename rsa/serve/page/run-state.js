@@ -9,6 +9,7 @@ export function newRun() {
     started: null,
     rounds: [],
     notices: [],
+    decisions: [],
     limit: null,
     result: null,
     state: "queued",
@@ -82,7 +83,7 @@ const TAKERS = {
   },
   policy_decided(run, event) {
     if (event.action === "cut") cut(run, event);
-    run.notices.push(event.words);
+    run.decisions.push(event.words);
     return event.words;
   },
   run_finished(run, event) {

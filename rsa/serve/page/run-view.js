@@ -151,6 +151,7 @@ class RunView {
       parts.verdict.replaceChildren(el("span", { class: `badge ${markTone}` }, `${markSign} ${markWord}`), check.reason ? `: ${check.reason}` : "");
     }
     say(parts.sentence, this.sentence());
+    keyed(parts.decisions, run.decisions, (line) => line, (line) => el("p", { class: "note" }, `Decided: ${line}.`), () => {});
     show(parts.stop, !ended(run));
     show(parts.resume, ["cancelled", "interrupted", "failed"].includes(run.state));
     show(parts.report, Boolean(run.result && summary.report));

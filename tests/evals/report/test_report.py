@@ -114,7 +114,10 @@ def test_the_figures_are_those_of_the_results(evaluation: Path) -> None:
     ks = sorted({k for played in results.rounds for k in played.best_of if k > 1})
 
     def numbers(estimate: Estimate | None) -> list[float | None]:
-        return [estimate.value, estimate.low, estimate.high] if estimate else []
+        if estimate is None:
+            return []
+        has_width = estimate.low != estimate.high
+        return [estimate.value, *([estimate.low, estimate.high] if has_width else [])]
 
     scores = [
         number
@@ -518,6 +521,16 @@ def test_limits_and_warnings_come_first(tmp_path: Path, make: Any) -> None:
     assert all(" ".join(warning.split()) in warned for warning in result.warnings)
     assert "It stopped early: the limit on tokens was reached." in text
     assert "β as used" in text
+
+
+def test_what_policies_decided_is_told_and_is_no_warning(tmp_path: Path, make: Any) -> None:
+    config = RSAConfig(n=3, c=2, t=2, beta=400, tau=60, answer_budget=60, stop=("consensus:.1",))
+    engine = ScriptedEngine(make.reasoner(skill=0.9, cut=0.0), tokens_per_step=16)
+    result = MarkovianRSA(engine, config=config).solve_sync("What is 2 + 40? (gold 42. )", out=tmp_path / "run")
+    assert result.decisions
+    text = page_of(tmp_path / "run").text
+    assert "Decided: the run ends after round 0 by consensus:.1" in text
+    assert "Read this first" not in text
 
 
 # ---- when it cannot be written

@@ -119,6 +119,14 @@ def test_a_run_is_stopped_and_gone_on_with(page: Page, server: str) -> None:
     page.until("document.querySelector('.kicker').textContent.includes('stopped')")
 
 
+def test_what_a_policy_decided_is_told_and_is_no_warning(page: Page, server: str) -> None:
+    go_to(page, start(server, stop="consensus:.1", beta=256), "finished")
+    page.until("document.querySelector('[data-part=decisions]').textContent.includes('consensus:.1')")
+    assert text_of(page, "[data-part=decisions]").startswith("Decided: the run ends after round 0 by consensus:.1")
+    assert page.value("document.querySelector('[data-part=warnings]').hidden")
+    assert page.complaints == []
+
+
 def test_its_report_is_opened(page: Page, finished: str) -> None:
     go_to(page, finished, "finished")
     page.value("document.querySelector('[data-part=report]').click()")
