@@ -13,7 +13,7 @@ from rsa.policies.tournament import most_matches
 from rsa.requests import MATCH_ANSWER, MATCH_BETA
 from rsa.results import Record, StopReason
 from rsa.settings.config import RSAConfig, in_plain_words
-from rsa.settings.sizes import Tokens
+from rsa.settings.sizes import MOST_TOKENS, Tokens
 from rsa.words import plural
 
 Ended = StopReason | Literal["failed", "unbegun"]
@@ -44,7 +44,7 @@ class SetBudget(Record):
     deadline_s    seconds from the start of the evaluation; time before a resume counts, time in between does not.
     """
 
-    total_tokens: Tokens | None = Field(None, ge=1, lt=2**63)
+    total_tokens: Tokens | None = Field(None, ge=1, le=MOST_TOKENS)
     deadline_s: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     @property

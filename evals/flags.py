@@ -135,6 +135,14 @@ def of_each(budgets: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_limits(settings: dict[str, Any], budgets: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run with what limits each problem."""
+    """The settings of a run with what limits each problem. Raises ConfigError, by the names of the flags."""
+    from rsa.errors import ConfigError
+    from rsa.settings.config import Limits
+
     limits = {PER_PROBLEM[flag]: value for flag, value in of_each(budgets).items()}
+    for flag, limit in PER_PROBLEM.items():
+        try:
+            Limits(**{limit: limits.get(limit)})
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(limit, flag, 1)) from None
     return {**settings, "limits": {**settings.get("limits", {}), **limits}} if limits else settings

@@ -19,6 +19,8 @@ from rsa.settings import resources
 
 _LIMITS = {"total_tokens": "total_tokens", "deadline": "deadline_s", "prompt_tokens": "prompt_tokens"}
 """Flags that are keys of `rsa.settings.config.Limits`."""
+_REFUSED = re.compile(r"(?:^|(?<=; ))[a-z]+_[a-z_]+(?= = |: )")
+"""A setting of several words whose value is refused, as `rsa.settings.config.in_plain_words` begins to say it."""
 
 
 def one_of(kind: str) -> Callable[[], list[str]]:
@@ -309,13 +311,16 @@ def flag_of(setting: str, value: object) -> str:
 def with_flags(message: str, own: Iterable[str] = ()) -> str:
     """A message of the library, which names settings (`answer_budget`), with the flags that give them.
 
-    Settings stand between backticks there, and what else does stays as it is. `own` are names that the running command
-    has beside the settings of a run and `trust`.
+    Settings stand between backticks there, and what else does stays as it is; but where a value is refused, names of
+    several words stand before it as nobody writes them (`top_p = 2`). `own` are names that the running command has
+    beside the settings of a run and `trust`.
     """
     from rsa.settings.config import RSAConfig
 
     names = {*RSAConfig.model_fields, *_LIMITS, *ServerFlags.__annotations__, "trust", *own}
-    return re.sub(r"`(\w+)`", lambda found: flag_of(found[1], None) if found[1] in names else found[0], message)
+    flags = {name: flag_of(name, None) for name in names} | {key: flag_of(flag, None) for flag, key in _LIMITS.items()}
+    named = re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[0]), message)
+    return _REFUSED.sub(lambda found: flags.get(found[0], found[0]), named)
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -152,5 +152,5 @@ def _bars(console: Any, stack: ExitStack) -> Callable[[FileProgress], None]:
 def _say_error(error: Exception, flags: Iterable[str]) -> None:
     from rsa.command.options import with_flags
 
-    line = shortened(in_one_line(with_flags(f"error: {error}", flags)), _LONGEST_ERROR)
+    line = shortened(in_one_line(f"error: {with_flags(str(error), flags)}"), _LONGEST_ERROR)
     say(line, *getattr(error, "__notes__", ()), sep="\n")

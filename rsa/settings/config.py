@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import accumulate
 from typing import Annotated, Any, Literal, Self
 
@@ -21,7 +22,7 @@ from pydantic import (
 from engine.api import COUNTABLE
 from rsa.errors import ConfigError, did_you_mean
 from rsa.policies import registry
-from rsa.settings.sizes import Tokens
+from rsa.settings.sizes import MOST_TOKENS, Tokens
 from rsa.words import shown
 
 Carry = Literal["reasoning", "answer_or_reasoning", "full"]
@@ -36,8 +37,26 @@ ASKED = "asked"
 """The key, beside the settings in JSON, of the names of those that somebody asked for."""
 
 
-def _split(given: object) -> object:
-    return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
+def _policies(given: object) -> object:
+    return _listed(given, "policies")
+
+
+def _sizes(given: object) -> object:
+    listed = _listed(given, "numbers")
+    if isinstance(given, str):
+        with suppress(ValueError):
+            return tuple(map(int, listed))
+        raise ValueError("should be numbers with commas between them")
+    return listed
+
+
+def _listed(given: object, what: str) -> Any:
+    """The parts of a text with commas between them, or the list that there is already. Raises ValueError."""
+    if isinstance(given, str):
+        return tuple(part.strip() for part in given.split(",") if part.strip())
+    if isinstance(given, Mapping) or not isinstance(given, Iterable):
+        raise ValueError(f"should be {what}, in a list or with commas between them")
+    return given
 
 
 class _Settings(BaseModel):
@@ -96,7 +115,7 @@ class Limits(_Settings):
     prompt_tokens  the longest prompt that is ever sent; aggregation prompts shorten their tails for it.
     """
 
-    total_tokens: Tokens | None = Field(None, ge=1, lt=2**63)
+    total_tokens: Tokens | None = Field(None, ge=1, le=MOST_TOKENS)
     deadline_s: float | None = Field(None, gt=0, allow_inf_nan=False)
     prompt_tokens: Tokens | None = Field(None, ge=1, lt=COUNTABLE)
 
@@ -159,8 +178,8 @@ class RSAConfig(_Settings):
     min_p: float | None = Field(None, ge=0.0, le=1.0, allow_inf_nan=False)
     seed: int = Field(0, ge=0, lt=2**64)
     select: str = "vote"
-    stop: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
-    waves: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split)] = ()
+    stop: Annotated[tuple[str, ...], BeforeValidator(_policies)] = ()
+    waves: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_sizes)] = ()
     parents: str = "uniform"
     carry: Carry = "reasoning"
     task: str = Field("math", min_length=1)

@@ -33,5 +33,7 @@ def parse_size(value: object) -> int:
     return scaled + extra
 
 
+MOST_TOKENS = 10**15
+"""The largest limit on tokens together, more than anybody will generate."""
 Tokens = Annotated[int, BeforeValidator(parse_size)]
 """An int field that also reads sizes such as `4k`."""

@@ -131,7 +131,9 @@ def test_a_budget_of_all_problems_is_told_and_kept() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--total-tokens", "0"], "total_tokens = '0': should be greater than or equal to 1"),
+        (["--tokens-per-problem", "0"], "--tokens-per-problem = '0': should be greater than or equal to 1"),
+        (["--seconds-per-problem", "-1"], "--seconds-per-problem = -1.0: should be greater than 0"),
+        (["--total-tokens", "0"], "--total-tokens = '0': should be greater than or equal to 1"),
         (["--total-tokens", "10"], "--total-tokens = 10 of the whole evaluation is less than a round of one problem"),
         (["--total-tokens", "1M", "--method", "vote"], "limit each problem with --tokens-per-problem"),
         (["--deadline", "9", "--shard", "1/2"], "with --tokens-per-problem or --seconds-per-problem"),
