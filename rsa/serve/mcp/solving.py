@@ -44,8 +44,17 @@ Tau = Annotated[int, _tokens("Tokens that a candidate hands on to the next round
 AnswerBudget = Annotated[int, _tokens("Tokens of an answer after the reasoning.")]
 Temperature = Annotated[float, Field(ge=0, le=10)]
 Seed = Annotated[int, Field(ge=0, lt=2**63, description="Fixes every draw: the same call gives the same answer.")]
-Choice = Annotated[str, Field(description="How the answer is chosen: vote, aggregate or first.")]
-Stop = Annotated[str, Field(description="When to stop early, with commas: decided, beta:.95, quorum:12, consensus:.9.")]
+Choice = Annotated[
+    str, Field(description="How the answer is chosen: vote, weighted, pooled, tournament, aggregate or first.")
+]
+Stop = Annotated[
+    str,
+    Field(description="When to stop, with commas: decided, beta:.95, quorum:12, consensus:.9, bayes:.9, answered."),
+]
+Parents = Annotated[
+    str, Field(description="Which attempts an aggregating candidate reads: uniform, confident or distinct.")
+]
+Waves = Annotated[str, Field(description="Candidates of a round that begin together, with commas; their sum is n.")]
 TotalTokens = Annotated[int, Field(ge=1, description="At most so many tokens, all candidates together.")]
 Seconds = Annotated[float, Field(gt=0, description="At most so many seconds; then the best answer so far.")]
 
@@ -83,6 +92,8 @@ class Solving:
         seed: Seed | None = None,
         select: Choice | None = None,
         stop: Stop | None = None,
+        parents: Parents | None = None,
+        waves: Waves | None = None,
         total_tokens: TotalTokens | None = None,
         deadline_s: Seconds | None = None,
     ) -> Annotated[CallToolResult, Solved]:

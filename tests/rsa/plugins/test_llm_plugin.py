@@ -20,6 +20,7 @@ from rsa import compose
 from rsa.controller import MarkovianRSA
 from rsa.errors import ConfigError, ProblemError
 from rsa.plugins.for_llm import AsyncRSAModel, RSAModel
+from rsa.policies.registry import names
 
 PUZZLE = "Add up 48, 93 and 120."
 SIZES: dict[str, Any] = {"n": 2, "t": 0, "beta": 128}
@@ -68,6 +69,22 @@ def test_options_are_settings_of_the_run(asked: list[GenerationRequest]) -> None
     assert response.response_json is not None
     settings = response.response_json["settings"]
     assert (settings["n"], settings["t"], settings["seed"]) == (3, 0, 5)
+
+
+def test_policies_are_options(asked: list[GenerationRequest]) -> None:
+    """They decide, and each of ours is named where options are listed."""
+    given: dict[str, Any] = {"stop": "consensus:.5", "select": "pooled", "parents": "distinct", "waves": "2,1"}
+    response = RSAModel(NAME).prompt("2 + 2?", n=3, c=2, t=2, **given)
+    response.text()
+    assert response.response_json is not None
+    assert (response.response_json["stopped_because"], len(asked)) == ("policy", 3)
+    options = RSAModel.Options.model_fields
+    for kind in ("select", "parents"):
+        assert all(name in str(options[kind].description) for name in names(kind))
+    with pytest.raises(ConfigError, match="waves = 3,3 are 6 candidates, not n = 4"):
+        RSAModel(NAME).prompt("2 + 2?", n=4, waves="3,3").text()
+    with pytest.raises(ConfigError, match="parents = 'distnct': no policy is called so; did you mean 'distinct'"):
+        RSAModel(NAME).prompt("2 + 2?", parents="distnct").text()
 
 
 def test_images_are_seen(asked: list[GenerationRequest]) -> None:

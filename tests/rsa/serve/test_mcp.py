@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import anyio
 import httpx2
@@ -21,7 +22,8 @@ from serving import serving
 
 from engine.errors import ModelError
 from engine.scripted import Script, ScriptedEngine
-from rsa import MarkovianRSA
+from rsa import MarkovianRSA, read_run
+from rsa.policies.registry import Kind, names
 from rsa.serve.mcp.serving import PATH, create_mcp_app, mcp_server
 from rsa.serve.mcp.tasks import TASKS
 from rsa.serve.models import Served
@@ -99,6 +101,21 @@ async def test_a_call_answers_as_the_library_does(tmp_path: Path, mode: Literal[
     assert said(found) == "It is \\boxed{4}.\nAnswer: 4. Votes: 4: 3 of 3."
     assert Path(told["run_folder"]) == (tmp_path / told["run_id"]).resolve()
     assert (tmp_path / told["run_id"] / "result.json").is_file()
+
+
+async def test_policies_are_arguments(tmp_path: Path) -> None:
+    """They decide, and each of ours is named where arguments are described."""
+    policies = {"stop": "consensus:.5", "select": "pooled", "parents": "distinct", "waves": "2,1"}
+    async with offering(tmp_path) as server, Client(server.url) as client:
+        (tool,) = (await client.list_tools()).tools
+        found = await client.call_tool("solve", {**CALL, **policies})
+    for kind in get_args(Kind):
+        assert all(name in json.dumps(tool.input_schema["properties"][kind]) for name in names(kind))
+    assert not found.is_error, said(found)
+    config = read_run(Path((found.structured_content or {})["run_folder"]))[0].config
+    assert (config.stop, config.select, config.parents, config.waves) == (
+        ("consensus:.5",), "pooled", "distinct", (2, 1),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -217,6 +234,14 @@ async def test_a_call_too_many_is_told_so(tmp_path: Path) -> None:
         ({"problem": "x", "n": 10**9}, "n: should be less than or equal to 1024"),
         ({"problem": "x", "n": 4, "c": 5}, "c = 5 is more than n = 4: a round of 4 cannot give 5 different tails"),
         ({"problem": "x", "method": "vote", "t": 2}, "t = 2 contradicts method = vote, which means t = 0"),
+        (
+            {"problem": "x", "method": "auto", "t": 0},
+            "t = 0 contradicts method = auto, which plays rounds",
+        ),
+        ({"problem": "x", "stop": "often"}, "stop = 'often': no policy is called so. There are decided"),
+        ({"problem": "x", "parents": "confident:0"}, "parents = 'confident:0': 0 is no temperature: more than 0"),
+        ({"problem": "x", "n": 4, "waves": "3,3"}, "waves = 3,3 are 6 candidates, not n = 4: change one of them"),
+        ({"problem": "x", "n": 4, "waves": "a"}, "waves = 'a': should be numbers with commas between them"),
         ({"problem": "x", "profile": "../../etc"}, "profile = '../../etc' is not known. There are apex-high"),
         ({"problem": "x", "model": "scriptd"}, "no model is called 'scriptd' here; did you mean 'scripted'"),
         ({"problem": "x", "model": "long\n" * 10**5}, "no model is called 'long"),
