@@ -235,7 +235,7 @@ def describe_start(event: EvalStarted) -> list[str]:
         f"{record.benchmark}: {plural(record.data.selected, 'problem')}{epochs}, method {record.method} with "
         f"{record.model.name}: {sizes}, {at_once}",
         *([record.budget.sentence] if record.budget is not None else []),
-        *note_lines(c, record.model),
+        *note_lines(c, record.model, record.method),
         *(f"warning: {one_line(warning)}" for warning in record.data_warnings),
     ]
 

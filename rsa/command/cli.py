@@ -118,7 +118,7 @@ def solve(
         else:
             folder = out or stack.enter_context(new_folder())
             job = SolveJob.new(file, image, model or DEFAULT_MODEL, servers, method, profile, settings, folder)
-        result = _run(job, quiet=quiet)
+        result = _run(job, method, quiet=quiet)
         _print_answer(result, as_json=json_, quiet=quiet)
     raise typer.Exit(EXIT_ANSWERED if result.answer is not None else EXIT_NO_ANSWER)
 
@@ -211,7 +211,7 @@ LEFT_OUT = add_commands(app)
 """Why commands that other packages bring are not there."""
 
 
-def _run(job: SolveJob, *, quiet: bool) -> RunResult:
+def _run(job: SolveJob, method: str | None, *, quiet: bool) -> RunResult:
     """Run a job with its display on standard error. Who leaves early is told the command that goes on."""
     from rich.console import Console
 
@@ -224,7 +224,7 @@ def _run(job: SolveJob, *, quiet: bool) -> RunResult:
     try:
         with bars(quiet=quiet) as show:
             fetch_if_missing(job.model, show)
-        with make_display(Console(stderr=True), quiet=quiet) as display:
+        with make_display(Console(stderr=True), quiet=quiet, method=method) as display:
             result = job.run(display.show)
     except KeyboardInterrupt:
         raise interrupted(f"interrupted; {go_on}" if job.begun else "interrupted before the run began") from None

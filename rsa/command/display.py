@@ -34,14 +34,10 @@ from rsa.events import (
 from rsa.policies.words import chosen, in_words
 from rsa.results import Candidate, Check, RoundKind, RunResult, Vote
 from rsa.settings.config import RSAConfig
-from rsa.settings.suitability import rounds_may_harm, sampling_of
+from rsa.settings.suitability import HARMFUL, auto_note, rounds_may_harm, sampling_of
 from rsa.unanswered import unanswered
 from rsa.words import listed, plural, shortened
 
-_OF_ROUNDS = (
-    "rounds of aggregation help models trained to aggregate, as nano and ZAYA1 are; they may make this one worse: "
-    "--method vote goes without, --method auto plays them while nobody answers"
-)
 _REFRESH_PER_S = 8
 _SHOWN_CHARACTERS = 80
 """Characters of an answer shown in a line: programs and texts are answers too."""
@@ -88,8 +84,8 @@ class Silent:
 class Lines:
     """One plain line for everything worth a line in a log file."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, *, method: str | None = None) -> None:
+        self._console, self._method = console, method
         self._progress = Progress()
 
     def __enter__(self) -> Self:
@@ -101,7 +97,7 @@ class Lines:
     def show(self, event: Event) -> None:
         """Print the event's line, if it has one."""
         self._progress.update(event)
-        line = describe(event)
+        line = describe(event, self._method)
         if line is not None:
             self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
@@ -123,8 +119,10 @@ class LiveTable:
     At the end the table goes, and the line that sums up the run stays. `clock` counts seconds between events.
     """
 
-    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = console
+    def __init__(
+        self, console: Console, *, method: str | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._console, self._method = console, method
         self._clock = clock
         self._progress = Progress()
         self._at_s, self._seen_at = 0.0, clock()  # the newest event, on the run's clock and on ours
@@ -147,7 +145,7 @@ class LiveTable:
         self._at_s, self._seen_at = max(self._at_s, event.at_s), self._clock()
         shown = isinstance(event, CandidateFinished) and event.candidate.status != "failed"
         if not shown and not isinstance(event, RoundStarted | RunFinished):
-            line = describe(event)
+            line = describe(event, self._method)
             if line is not None:
                 self._print(line)
 
@@ -163,22 +161,23 @@ class LiveTable:
         return Group(_table(self._progress, now_s, self._console), _totals(self._progress, now_s))
 
 
-def make_display(console: Console, *, quiet: bool) -> Display[Event]:
-    """The display that suits where standard error goes."""
+def make_display(console: Console, *, quiet: bool, method: str | None = None) -> Display[Event]:
+    """The display that suits where standard error goes; `method`: that was asked for."""
     if quiet:
         return Silent()
-    return LiveTable(console) if can_redraw(console) else Lines(console)
+    return LiveTable(console, method=method) if can_redraw(console) else Lines(console, method=method)
 
 
-def describe(event: Event) -> str | None:
-    """What there is to say about an event, a line for each thing; None for those that come too often."""
+def describe(event: Event, method: str | None = None) -> str | None:
+    """What there is to say about an event, a line for each thing; None for those that come too often. `method`: that
+    was asked for."""
     match event:
         case RunStarted():
             c = event.config
             state = "resuming" if event.resumed else "solving"
             drawn = "".join(f" {name}={value:g}" for name, value in sampling_of(c).items())
             settings = f"n={c.n} c={c.c} t={c.t} beta={event.budgets.beta} tau={event.budgets.tau}{drawn} seed={c.seed}"
-            return "\n".join([f"{state} with {event.model.name}: {settings}", *note_lines(c, event.model)])
+            return "\n".join([f"{state} with {event.model.name}: {settings}", *note_lines(c, event.model, method)])
         case BudgetsLowered() | Warned():
             return f"warning: {event.message}"
         case RoundStarted():
@@ -215,10 +214,11 @@ def _ends(event: RoundFinished) -> str:
     return f"round {event.round} done: {_votes(event)}"
 
 
-def note_lines(config: RSAConfig, model: ModelInfo) -> list[str]:
-    """What people should know of a model before a run with these settings."""
-    notes = [*model.notes, *([_OF_ROUNDS] if rounds_may_harm(config, model) else [])]
-    return [f"note: {with_flags(note)}" for note in notes]
+def note_lines(config: RSAConfig, model: ModelInfo, method: str | None = None) -> list[str]:
+    """What people should know of a model before a run with these settings; `method`: that was asked for."""
+    came_to = auto_note(config, model) if method == "auto" else None
+    harm = HARMFUL if rounds_may_harm(config, model) else None
+    return [f"note: {with_flags(note)}" for note in (*model.notes, came_to, harm) if note is not None]
 
 
 def printable(text: str) -> str:

@@ -23,6 +23,11 @@ CHAT = RecommendedSampling(temperature=0.7, top_p=0.95)
 gibberish."""
 AS_TRAINED = RecommendedSampling()
 """The paper's sampling: models that were trained to aggregate were trained, and measured, on unaltered samples."""
+HARMFUL = (
+    "rounds of aggregation help models trained to aggregate, as nano and ZAYA1 are; they may make this one worse: "
+    "--method vote goes without, --method auto plays them while nobody answers"
+)
+"""What people are told of rounds that may harm."""
 _OF_THE_METHOD = "zaya"
 """The beginning of the architecture of the method's own models: ZAYA1, and nano, which has its architecture and its
 training."""
@@ -68,6 +73,17 @@ def _with_rounds(config: RSAConfig, model: ModelInfo) -> RSAConfig:
     if helped is None and config.t > 0:
         return config
     return without_rule(config, **({"t": 0} if helped is False else {}))
+
+
+def auto_note(config: RSAConfig, model: ModelInfo) -> str | None:
+    """What `auto`, asked for by name, came to with a model of which it is known whether rounds help it; `config` is
+    suited. None where that is not known: the result says what was done."""
+    helped = None if is_ruled(config) else aggregates(model)
+    if helped is None or (helped and config.t == 0):
+        return None
+    known = f"rounds are known {'to help' if helped else 'not to help'} this model"
+    played = f"all {config.t + 1} rounds are played" if helped else "none follows round 0"
+    return f"auto: {known}, so {played}, as by --method {'rsa' if helped else 'vote'}"
 
 
 def _check_confidence(config: RSAConfig, model: ModelInfo) -> None:

@@ -20,7 +20,7 @@ from rsa.policies.selecting import Played, choose
 from rsa.policies.words import chosen
 from rsa.results import Candidate, Round, Vote
 from rsa.settings.methods import RULE, is_ruled, load_method, with_method
-from rsa.settings.suitability import suited
+from rsa.settings.suitability import auto_note, suited
 
 pytestmark = pytest.mark.anyio
 _RESUMING = runpy.run_path(str(Path(__file__).with_name("test_resuming.py")))
@@ -101,6 +101,24 @@ def test_what_auto_comes_to(asked: dict[str, Any], vouched: bool | None, comes_t
     ruled = comes_to[1:] == RULED[1:] and "stop" not in asked
     assert is_ruled(config) == ruled
     assert bool(note_lines(config, model)) == (config.t > 0 and not ruled and not vouched)
+    assert bool(auto_note(config, model)) == (vouched is not None and not ruled and (config.t > 0 or not vouched))
+
+
+NOTES = {
+    True: "note: auto: rounds are known to help this model, so all 2 rounds are played, as by --method rsa",
+    False: "note: auto: rounds are known not to help this model, so none follows round 0, as by --method vote",
+    None: None,
+}
+
+
+@pytest.mark.parametrize("vouched", NOTES)
+def test_who_names_auto_is_told_what_it_comes_to(vouched: bool | None) -> None:
+    """Who did not name it wants no line about it at each run, and for whom nobody vouches the result has one."""
+    model = ModelInfo(name="m", details={} if vouched is None else {"aggregates": vouched})
+    config = suited(load_method("auto", None, {"t": 1}), model)
+    told = NOTES[vouched]
+    assert note_lines(config, model, "auto") == ([] if told is None else [told])
+    assert note_lines(config, model) == []
 
 
 def test_who_asks_for_rounds_of_one_run_has_chosen() -> None:

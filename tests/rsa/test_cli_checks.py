@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -92,8 +93,8 @@ def _with_stdout(monkeypatch: pytest.MonkeyPatch, stdout: io.StringIO) -> Callab
 
     run = cli._run
 
-    def wrapped(job: object, *, quiet: bool) -> object:
-        result = run(job, quiet=quiet)  # type: ignore[arg-type]
+    def wrapped(*words: Any, quiet: bool) -> object:
+        result = run(*words, quiet=quiet)
         monkeypatch.setattr(sys, "stdout", stdout)
         return result
 
