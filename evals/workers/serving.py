@@ -22,10 +22,11 @@ from evals.workers.messages import Began, Broken, Happened, Job, Load, Message, 
 from rsa.answers.math_pool import MathWorkers
 from rsa.compose import open_engine
 from rsa.digests import Trust
-from rsa.errors import RSAError
+from rsa.errors import ConfigError, RSAError
 from rsa.events import CandidateProgress, Event
 from rsa.folders import versions_of
 from rsa.runlog import read_run_record
+from rsa.settings.config import RSAConfig
 from rsa.settings.suitability import suited
 
 LOAD_EVERY_S = 0.5
@@ -64,6 +65,7 @@ class _Worker:
     @classmethod
     async def opened(cls, job: Job, send: Send, stack: AsyncExitStack, scratch: Path | None) -> _Worker:
         """A worker whose engine runs; what it needs is closed with the stack. Raises ConfigError, EngineError, ..."""
+        _check_policies(job.config)
         engine = await anyio.to_thread.run_sync(partial(open_engine, job.model, **job.options))
         stack.push_async_callback(engine.aclose)
         math = await stack.enter_async_context(MathWorkers())
@@ -130,6 +132,14 @@ def _unpack(files: dict[str, bytes], folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+
+
+def _check_policies(config: RSAConfig) -> None:
+    """Raises ConfigError for a policy that the driver has and this worker has not: sent, settings are not checked."""
+    try:
+        config.replace()
+    except ConfigError as error:
+        raise ConfigError(f"{error}; it is here, but not where a worker runs: install its package there, too") from None
 
 
 def _explained(error: Exception) -> Exception:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from evals.workers.processes import ProcessChannel, Processes
 from rsa import ConfigError
 from rsa.command.cli import app
 from rsa.digests import unseal
+from rsa.policies import registry
 
 MODEL = f"scripted:{Path(__file__).with_name('answers_by_seed.py')}"
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,6 +201,48 @@ def test_a_metric_of_the_program_itself_is_refused_in_words() -> None:
     with started([sys.executable, "program.py"], env={**os.environ, "PYTHONPATH": str(ROOT)}) as child:
         _, said = child.communicate()
     assert "ConfigError: the metric cannot be read in another process" in said
+
+
+# ---- policies of other packages
+
+POLICY = """
+from rsa.policies.stopping import Stop, StopPolicy
+
+class Patient(StopPolicy):
+    every_round = True
+
+    def __init__(self, rounds=1.0):
+        self.rounds = rounds
+
+    def after(self, rounds):
+        return Stop("end", {"rounds": float(len(rounds))}) if len(rounds) >= self.rounds else None
+"""
+
+
+def test_a_policy_of_another_package_decides_in_workers_as_it_does_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    brought = Path("brought", "patient-1.dist-info")
+    brought.mkdir(parents=True)
+    Path("brought", "patient_policy.py").write_text(POLICY)
+    (brought / "METADATA").write_text("Metadata-Version: 2.1\nName: patient\nVersion: 1\n")
+    (brought / "entry_points.txt").write_text("[rsa.stop]\npatient = patient_policy:Patient\n")
+    monkeypatch.syspath_prepend(str(brought.parent.resolve()))
+    assert evaluated("whole", "--stop", "patient:1").exit_code == 0
+    done = evaluated("out", "--stop", "patient:1", "--devices", "2")
+    assert done.exit_code == 0, done.stderr
+    assert written("out") == written("whole")
+    assert json.loads(unseal(written("out")[0]).content)["rounds"][-1]["round"] == 0
+
+
+def test_a_policy_that_workers_do_not_have_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("absent", "rsa.policies.stopping:Answered", "rsa.stop")
+    monkeypatch.setattr(registry, "entry_points", lambda group, name=None: [point] if group == "rsa.stop" else [])
+    done = evaluated("out", "--stop", "absent", "--devices", "2")
+    registry._policy.cache_clear()
+    assert (done.exit_code, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: stop = 'absent': no policy is called so")
+    assert line.endswith("it is here, but not where a worker runs: install its package there, too")
+    assert not Path("out").exists()
 
 
 # ---- the last words of a process
