@@ -16,6 +16,8 @@ from rsa.votes import count_votes
 
 DRAWS = 200
 """Draws of a run's candidates unless told otherwise."""
+MOST_DRAWS = 10_000
+"""The most draws of a run: more change no mean that is told, and all of a run's are kept at once."""
 
 
 def subsets(n: int, of: int, draws: int, name: str) -> Iterator[tuple[int, ...]]:

@@ -14,7 +14,7 @@ from engine.paths import path_named
 from evals.errors import ReplayError, ResultsError
 from evals.folder import RESULTS
 from evals.replay.deciding import Course, Remembering, replay
-from evals.replay.drawing import DRAWS, drawn
+from evals.replay.drawing import DRAWS, MOST_DRAWS, drawn
 from evals.replay.figures import Figures, Measured, Replayed, Replays, Tally
 from evals.replay.recording import RecordedEval, RecordedRun, holds_evaluation, recorded_run
 from evals.replay.variants import Variant
@@ -37,8 +37,8 @@ async def replay_folders(
 
     Raises ResultsError, ReplayError (what a variant needs was not recorded), ConfigError, RunFolderError.
     """
-    if draws < 1:
-        raise ReplayError(f"draws = {draws}: at least 1")
+    if not 1 <= draws <= MOST_DRAWS:
+        raise ReplayError(f"draws = {draws}: should be 1 to {MOST_DRAWS}")
     paths = [path_named(folder, ResultsError) for folder in folders]
     evaluations = [path for path in paths if holds_evaluation(path)]
     runs = [path for path in paths if path not in evaluations]

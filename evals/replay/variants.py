@@ -51,7 +51,7 @@ class Variant(Record):
             what, asked, there = ("n", n, recorded.n) if n > recorded.n else ("t", t, recorded.t)
             raise ReplayError(f"{what} = {asked} is more than was generated, which is {what} = {there}")
         if t == 0:  # nobody reads a tail
-            given = {**given, "c": min(recorded.c, n), "carry": recorded.carry}
+            given = {**given, "c": max(1, min(recorded.c, n)), "carry": recorded.carry}
         else:
             self._check_tails(given, recorded, n=n)
         if n != recorded.n:

@@ -151,7 +151,7 @@ def _asked(model: str | None, given: dict[str, Any], settings: dict[str, Any]) -
 def _resumed(folder: Path, given: dict[str, Any], servers: dict[str, Any]) -> tuple[Asked, dict[str, Any]]:
     """What a folder tunes, with another budget if one is given, and what opens its model. Nothing else may be given."""
     from evals.folder import EVAL, read_eval
-    from evals.tuning.records import RECORDINGS, Asked, read_asked
+    from evals.tuning.records import RECORDINGS, read_asked
     from rsa.command.options import flag_of
     from rsa.compose import options_to_open
     from rsa.errors import ConfigError
@@ -162,20 +162,9 @@ def _resumed(folder: Path, given: dict[str, Any], servers: dict[str, Any]) -> tu
             raise ConfigError(f"--resume does not go with {flag}: a tuning goes on as it was begun; leave it out")
     asked = read_asked(folder)
     if "budget" in given:
-        fields = asked.model_dump(exclude={"budget"})
-        asked = Asked.model_validate({**fields, "budget": _tokens(given["budget"])})
+        asked = asked.with_budget(given["budget"])
     begun = sorted(folder.glob(f"{RECORDINGS}/*/*/{EVAL}"))
     return asked, {**(options_to_open(read_eval(begun[0].parent).model) if begun else {}), **servers}
-
-
-def _tokens(written: str) -> int:
-    from rsa.errors import ConfigError
-    from rsa.settings.sizes import parse_size
-
-    try:
-        return parse_size(written)
-    except ValueError as error:
-        raise ConfigError(f"`budget`: {error}") from None
 
 
 def _run(asked: Asked, folder: Path, servers: dict[str, Any], *, as_json: bool, quiet: bool) -> None:

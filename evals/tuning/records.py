@@ -18,7 +18,7 @@ from rsa.errors import ConfigError
 from rsa.folders import read_versioned, write_record
 from rsa.results import Record
 from rsa.settings.config import in_plain_words
-from rsa.settings.sizes import Tokens
+from rsa.settings.sizes import MOST_TOKENS, Tokens
 
 FORMAT = 1
 """The number of the format of a tuning's folder."""
@@ -58,13 +58,13 @@ class Asked(Record):
     source: DataSource
     metric: str | None = None
     problems: int = Field(PROBLEMS, ge=1, le=10**6)
-    budget: Tokens = Field(default=BUDGET, validate_default=True, ge=1, lt=2**63)
+    budget: Tokens = Field(default=BUDGET, validate_default=True, ge=1, le=MOST_TOKENS)
     profile: str | None = None
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     axes: dict[str, tuple[Tokens, ...]] = Field(default_factory=dict)
     stops: tuple[tuple[str, ...], ...] = ()
     selects: tuple[str, ...] = ()
-    tokens_per_problem: Tokens | None = Field(None, ge=1, lt=2**63)
+    tokens_per_problem: Tokens | None = Field(None, ge=1, le=MOST_TOKENS)
 
     @classmethod
     def of(
@@ -98,6 +98,13 @@ class Asked(Record):
             if str(given.get("profile", "")).endswith(".toml"):  # it may go on from another folder
                 given["profile"] = absolute(given["profile"])
             return cls(model=model, source=source, **given)
+        except ValidationError as error:
+            raise ConfigError(in_plain_words(error)) from None
+
+    def with_budget(self, budget: int | str) -> Self:
+        """The same with another budget. Raises ConfigError."""
+        try:
+            return type(self).model_validate({**self.model_dump(), "budget": budget})
         except ValidationError as error:
             raise ConfigError(in_plain_words(error)) from None
 

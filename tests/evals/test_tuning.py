@@ -397,6 +397,10 @@ def test_the_command_writes_a_profile_that_others_take(here: Path) -> None:
     again = rsa("tune", "--resume", "out", "--json", "--quiet")
     assert (again.code, again.err) == (0, "")
     assert Tuned.model_validate_json(again.out) == found
+    for budget, says in (("0", "budget = 0: should be greater"), ("x", "budget: 'x' is no size")):
+        refused = rsa("tune", "--resume", "out", "--budget", budget)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert says in refused.err
 
 
 @pytest.mark.parametrize(
