@@ -3,8 +3,8 @@
 A page holds PAGE tokens of a row in every layer; a layer's pages lie in one array, the pool. It grows by few pages and
 shrinks as rows leave, one layer at a time, so that hardly more memory is taken than the rows' pages are. Kernels write
 the pool where it lies: MLX would copy it whole while a step is in flight that holds it, and with few nodes a step one
-always is. What orders reads after writes is that the kernel that writes also makes what the next one needs: the queries
-of this step, and through them all that comes after.
+always is. What orders reads after writes is that the kernel that writes also makes what the next one needs, the
+queries, and that a step is handed to the device before the next one is made.
 
 Rows that go on from one prompt share its full pages.
 """

@@ -125,6 +125,7 @@ def _difference(model: AdaptedModel, first: _Alone, second: _Alone) -> float:
     found: list[mx.array] = []  # [V] each
     for i in range(_TOGETHER):
         logits = model(mx.array([[first.tokens[i]], [second.tokens[i]]]), caches)  # [2, 1, V]
+        mx.async_eval(logits)  # as the engine does: a step goes off before the next is made
         found += [logits[0, 0], logits[1, 0]]
     for cache in caches:
         cache.filter([1])

@@ -20,7 +20,7 @@ from engine.mlx.pages import Steps, padded
 
 _ATTENTION = "scaled_dot_product_attention"
 _SIZES = (64, 128)
-"""Of a head, for which `engine.mlx.kernels.attention` is written."""
+"""Sizes of a head for which `engine.mlx.kernels.attention` is written."""
 
 _Step = Callable[[mx.array, mx.array, mx.array, list[mx.array]], tuple[mx.array, mx.array]]
 
@@ -41,7 +41,8 @@ class Decoder:
             setattr(code, _ATTENTION, attention)
 
     def run(self, tokens: mx.array, rows: KVRows) -> mx.array:
-        """tokens [B, 1] -> logits [B, 1, V]; the rows then hold the tokens."""
+        """tokens [B, 1] -> logits [B, 1, V]; the rows then hold the tokens. The logits must be handed to the device before
+        the next step is made: it reads what this one writes into the pools, and nothing else says so."""
         rows.place()
         table, lengths = rows.advance()
         batch = tokens.shape[0]

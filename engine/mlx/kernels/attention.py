@@ -22,7 +22,7 @@ PAGE = 256
 
 _WARPS = 4
 _CHANNELS = 512
-"""Of the queries that a thread's block holds at once, in registers: heads of one group more than that are parted."""
+"""Channels of the queries that a block of threads holds, in registers: heads of a group with more are parted."""
 _BLOCKS, _CHUNKS = 256, (128, 2048)
 """Blocks of `attend` to aim at, two for each multiprocessor of a large GPU; and the shortest and the longest chunk.
 Measured on an H200, us for chunks of 512 / 1024 / 2048 keys with its launch: 64 rows of 1,024 49 / 55 / 46, of
