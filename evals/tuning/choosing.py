@@ -1,9 +1,9 @@
 """Which settings are chosen, from what each was worth and what it cost, problem by problem.
 
 Chosen are the cheapest settings that are not measurably worse than the best ones: the paired 95% interval of the
-difference holds 0, and does not reach beyond MOST_LOSS. They must not lose more than that to the settings that one
-starts from either, unless they are measurably better. Where none are sure enough of that, the sample is too small to
-tell, and one stays with what one had, or what gives the same answers for less.
+difference holds 0, and does not reach beyond MOST_LOSS. Unless they are measurably better than the settings that one
+starts from, they must not cost more than these, nor lose more than MOST_LOSS to them. Where none are sure enough of
+that, the sample is too small to tell, and one stays with what one had, or what gives the same answers for less.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def choose(
 ) -> Choice:
     """The choice among options; `start` is one of them.
 
-    most_tokens  that they may cost a problem. Where the start costs more, it is no measure of what may be lost.
+    most_tokens  that they may cost a problem. Where all that gives the answers of the start costs more, the best is the
+                 measure of what may be lost and spent.
 
     Raises ConfigError if none costs so little.
     """
@@ -77,10 +78,10 @@ def choose(
             f"`tokens_per_problem` = {most_tokens}: the cheapest settings that were tried take {least:,.0f}"
         )
     best = min(affordable, key=lambda option: (-option.accuracy, option.cost))
-    against = start if start in affordable else best
-    able = [option for option in affordable if _may_be_chosen(option, best, against, clusters)]
     same = [option for option in affordable if option.answers == start.answers]
-    chosen = min(able or same, key=lambda option: (option.cost, -option.accuracy))
+    kept = min(same or [best], key=_cheapest)
+    able = [option for option in affordable if _may_be_chosen(option, best, kept, clusters)]
+    chosen = min(able or [kept], key=_cheapest)
     return Choice(
         chosen=chosen,
         best=best,
@@ -98,11 +99,16 @@ def difference(first: Option, second: Option, clusters: Mapping[str, str | None]
     return estimate(known, clusters, DIFFERENCES)
 
 
-def _may_be_chosen(option: Option, best: Option, start: Option, clusters: Mapping[str, str | None] | None) -> bool:
-    loss, behind = difference(best, option, clusters), difference(start, option, clusters)
+def _cheapest(option: Option) -> tuple[float, float]:
+    """An order: cheaper ones first; of those that cost the same, better ones."""
+    return option.cost, -option.accuracy
+
+
+def _may_be_chosen(option: Option, best: Option, kept: Option, clusters: Mapping[str, str | None] | None) -> bool:
+    loss, behind = difference(best, option, clusters), most(difference(kept, option, clusters))
     near = option.answers == best.answers or (not _measurable(loss) and most(loss) <= MOST_LOSS)
-    better = _measurable(behind) and (behind.value or 0.0) < 0
-    return near and (option.answers == start.answers or better or most(behind) <= MOST_LOSS)
+    no_worse = option.answers == kept.answers or behind <= MOST_LOSS
+    return near and (behind < 0 or (no_worse and option.cost <= kept.cost))
 
 
 def _measurable(found: Estimate) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from evals.replay.variants import Variant
@@ -174,6 +174,8 @@ def chosen(*options: Option) -> Choice:
 GOOD, BAD = [1.0] * 54 + [0.0] * 6, [1.0] * 20 + [0.0] * 40
 MIDDLING = [1.0] * 40 + [0.0] * 20
 NEARLY = [1.0] * 7 + [0.0]
+# Of 64 problems 18 and 20: five were gained, three lost. That is 3 points (± 9), which may be none.
+EIGHTEEN, TWENTY = [1.0] * 18 + [0.0] * 46, [1.0] * 15 + [0.0] * 3 + [1.0] * 5 + [0.0] * 41
 CHOICES: dict[str, tuple[list[Option], str, bool]] = {
     "what is better and cheaper": ([option("start", 9, BAD), option("new", 3, GOOD)], "new", True),
     "what is better and dearer": ([option("start", 3, BAD), option("new", 9, GOOD)], "new", True),
@@ -193,6 +195,22 @@ CHOICES: dict[str, tuple[list[Option], str, bool]] = {
         False,
     ),
     "the same answers for less": ([option("start", 9, GOOD), option("sure", 5, GOOD, "start")], "sure", True),
+    "the same answers for more": ([option("start", 5, GOOD), option("again", 9, GOOD, "start")], "start", True),
+    # A model that rounds made worse, on other problems, was told to play one.
+    "perhaps better and dearer": ([option("start", 100, EIGHTEEN), option("new", 127, TWENTY)], "start", False),
+    "perhaps better for the same": ([option("start", 100, EIGHTEEN), option("new", 100, TWENTY)], "new", True),
+    "as good for the same": ([option("start", 9, GOOD), option("new", 9, GOOD)], "start", True),
+    # What gives the answers of the start for less is what others must be worth their tokens against.
+    "perhaps better and dearer than the same answers": (
+        [option("start", 150, EIGHTEEN), option("sure", 100, EIGHTEEN, "start"), option("new", 127, TWENTY)],
+        "sure",
+        False,
+    ),
+    "perhaps better and dearer, beside what is as good and cheaper": (
+        [option("start", 9, TWENTY), option("new", 20, [*TWENTY[:-1], 1.0]), option("less", 2, TWENTY)],
+        "less",
+        True,
+    ),
 }
 
 
@@ -203,24 +221,42 @@ def test_choices(name: str) -> None:
     assert (found.chosen.name, found.decided) == (expected, decided)
 
 
-VALUES = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=12, max_size=12)
+# Ever the same twelve: few kinds of problems are quick to draw, and 60 enough to tell options apart.
+VALUES = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=12, max_size=12).map(lambda values: values * 5)
 
 
 @given(st.lists(st.tuples(st.integers(1, 100), VALUES), min_size=1, max_size=6))
-def test_a_choice_costs_no_more_than_the_best_and_loses_little_that_can_be_measured(
+def test_a_choice_loses_little_and_is_dearer_than_the_start_only_if_measurably_better(
     given_options: list[tuple[int, list[float]]],
 ) -> None:
     options = [option(f"o{place}", cost, values) for place, (cost, values) in enumerate(given_options)]
-    found = chosen(*options)
+    found, start = chosen(*options), options[0]
     assert found.best.accuracy == max(each.accuracy for each in options)
     assert found.loss == difference(found.best, found.chosen)
+    better = most(difference(start, found.chosen)) < 0
+    assert found.chosen.cost <= start.cost or better
     if not found.decided:
-        assert found.chosen is options[0]
+        assert found.chosen is start
+        assert most(difference(start, found.best)) >= 0  # what is measurably better is not passed over
     elif found.chosen is not found.best:
-        assert found.chosen.cost <= found.best.cost
+        assert found.chosen.cost <= found.best.cost or better
         assert most(found.loss) <= MOST_LOSS
-    cheaper = [each for each in options if each.cost < found.chosen.cost]
-    assert all(each.accuracy <= found.best.accuracy for each in cheaper)
+
+
+@given(st.lists(st.tuples(st.integers(1, 100), VALUES), min_size=2, max_size=6), st.integers(1, 100))
+def test_with_less_to_spend_nothing_dearer_is_chosen_and_the_rule_is_the_same(
+    given_options: list[tuple[int, list[float]]], most_tokens: int
+) -> None:
+    options = [option(f"o{place}", cost, values) for place, (cost, values) in enumerate(given_options)]
+    there = [each for each in options if each.cost <= most_tokens]
+    assume(there)
+    found = choose(options, options[0], most_tokens=most_tokens)
+    assert found.chosen.cost <= most_tokens
+    if options[0] in there:
+        assert found.chosen == chosen(*there).chosen
+    else:
+        assert found.decided
+        assert found.chosen.cost <= found.best.cost
 
 
 @pytest.mark.parametrize(
@@ -230,6 +266,13 @@ def test_what_costs_too_much_is_not_chosen(most_tokens: int | None, expected: st
     options = [option("start", 20, BAD), option("dear", 9, GOOD), option("cheap", 5, MIDDLING), option("bad", 1, BAD)]
     found = choose(options, options[0], most_tokens=most_tokens)
     assert (found.chosen.name, found.decided) == (expected, True)
+
+
+def test_what_gives_the_answers_of_a_start_that_costs_too_much_is_its_measure() -> None:
+    start, sure, new = option("start", 150, EIGHTEEN), option("sure", 90, EIGHTEEN, "start"), option("new", 99, TWENTY)
+    found = choose([start, sure, new], start, most_tokens=100)
+    assert (found.chosen, found.decided) == (sure, False)
+    assert choose([start, new], start, most_tokens=100).chosen == new
 
 
 def test_all_of_them_may_cost_too_much() -> None:
