@@ -17,7 +17,8 @@ from rsa.derived import Replay
 from rsa.events import PolicyDecided
 from rsa.limits import Meter
 from rsa.policies import decisions
-from rsa.policies.levels import Inside, ended_with, over
+from rsa.policies.ends import ended_with
+from rsa.policies.levels import Inside, over
 from rsa.results import Candidate, Decision, Round, RoundKind
 from rsa.runlog import RunLog
 from rsa.telling import Teller

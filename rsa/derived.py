@@ -15,6 +15,7 @@ from rsa.prompts import prompt_sha256
 from rsa.requests import Requests
 from rsa.results import Candidate, Decision, PooledVote, Round, RoundKind, RunResult, Vote
 from rsa.runlog import RunLog
+from rsa.votes import vote_of
 from rsa.words import shortened
 
 _SHOWN_CHARACTERS = 60
@@ -86,7 +87,7 @@ class Replay:
         now = {member: vote.candidates[0] for vote in played.votes for member in vote.candidates}
         was = {member: vote.candidates[0] for vote in event.votes for member in vote.candidates}
         apart = was.keys() == now.keys() and all(now[member] == now[first] for member, first in was.items())
-        if not apart or any(not vote.candidates or vote != _vote_of(vote, played) for vote in event.votes):
+        if not apart or any(not vote.candidates or vote != _again(vote, played) for vote in event.votes):
             name = f"the votes of round {played.round}"
             self.log.doubt(event.key, _differs(name, _brief(event.votes), _brief(played.votes)))
 
@@ -132,16 +133,9 @@ class Replay:
             self.log.doubt(key, _differs(what, was, now))
 
 
-def _vote_of(vote: Vote, played: Round) -> Vote:
+def _again(vote: Vote, played: Round) -> Vote:
     """What a vote of these candidates must be."""
-    first = played.candidates[vote.candidates[0]]
-    return Vote(
-        answer=str(first.answer),
-        calls=first.calls,
-        candidates=vote.candidates,
-        of=len(played.candidates),
-        check=first.check,
-    )
+    return vote_of([played.candidates[member] for member in sorted(set(vote.candidates))], len(played.candidates))
 
 
 def _brief(votes: Sequence[Vote]) -> list[tuple[str, int]]:

@@ -161,7 +161,8 @@ class Candidate(Record):
 class Vote(Record):
     """Candidates of one round that gave equivalent answers.
 
-    answer      as the earliest of them wrote it; `calls`: where that is calls of tools.
+    answer      as it wrote who stands for them: the one that ended with the fewest tokens (`rsa.policies.ends`);
+                `calls`: where that is calls of tools.
     candidates  their indices, ascending.
     of          candidates of the round, with or without an answer.
     check       of `answer` as it is written here; what others wrote for the same value has a check of its own.
@@ -186,7 +187,7 @@ class Vote(Record):
 class PooledVote(Record):
     """Candidates of all rounds that gave equivalent answers, for a policy that pools.
 
-    answer   as the candidate that stands for them wrote it; `calls`: where that is calls of tools.
+    answer   as it wrote who stands for those of their latest round; `calls`: where that is calls of tools.
     members  round and index of each, ascending.
     of       candidates of the rounds that wrote answers.
     """
@@ -201,10 +202,10 @@ class PooledVote(Record):
         return len(self.members)
 
     @property
-    def latest(self) -> tuple[int, int]:
-        """Who stands for them: of their latest round the earliest candidate."""
+    def latest(self) -> tuple[int, tuple[int, ...]]:
+        """Their latest round, and the indices of those of it, ascending."""
         last = self.members[-1][0]
-        return next(member for member in self.members if member[0] == last)
+        return last, tuple(index for number, index in self.members if number == last)
 
 
 class Decision(Record):
@@ -323,7 +324,10 @@ class RunResult(Record):
     @property
     def agreeing(self) -> Vote | None:
         """The vote of those that gave the answer, in the round that it is from."""
-        return next((vote for vote in self.votes if vote.answer == self.answer), None)
+        played = next((played for played in self.played if played.round == self.answered_from_round), None)
+        told = (self.answer, self.calls)
+        gave = {each.index for each in played.candidates if (each.answer, each.calls) == told} if played else set()
+        return next((vote for vote in self.votes if gave.intersection(vote.candidates)), None)
 
     @property
     def misfit(self) -> str | None:

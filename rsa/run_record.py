@@ -16,7 +16,7 @@ from rsa.prompts import PromptSet
 from rsa.results import Record
 from rsa.settings.config import RSAConfig
 
-FORMAT = 7
+FORMAT = 8
 """The number of the format of run folders: raised when an older reader could not understand one."""
 IMAGES = "images"
 

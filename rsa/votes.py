@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from rsa.answers.calls import group_calls
 from rsa.answers.equivalence import AnswerMatcher
+from rsa.policies.ends import standing, stands_for
 from rsa.results import Candidate, PooledVote, Round, Vote
 
 
@@ -16,7 +17,8 @@ async def count_votes(
     *,
     of: int | None = None,
 ) -> tuple[Vote, ...]:
-    """Votes over equivalent answers: largest first, ties to the earliest candidate.
+    """Votes over equivalent answers: largest first, ties to the earliest candidate. Each has the answer as it wrote who
+    stands for them (`rsa.policies.ends`).
 
     candidates  by index. Shares are of all of them, or of so many (`of`) where they are a part of a round.
 
@@ -24,15 +26,20 @@ async def count_votes(
     """
     groups = await matcher.group([None if candidate.calls else candidate.answer for candidate in candidates])
     groups += group_calls([candidate.calls for candidate in candidates], uncompared=uncompared)
-    return tuple(
-        Vote(
-            answer=str(candidates[group[0]].answer),
-            calls=candidates[group[0]].calls,
-            candidates=tuple(candidates[member].index for member in group),
-            of=len(candidates) if of is None else of,
-            check=candidates[group[0]].check,
-        )
-        for group in sorted(groups, key=lambda group: (-len(group), group[0]))
+    of = len(candidates) if of is None else of
+    ranked = sorted(groups, key=lambda group: (-len(group), group[0]))
+    return tuple(vote_of([candidates[member] for member in group], of) for group in ranked)
+
+
+def vote_of(agreeing: Sequence[Candidate], of: int) -> Vote:
+    """The vote of these candidates, ascending, in a round of so many."""
+    leader = stands_for(agreeing)
+    return Vote(
+        answer=str(leader.answer),
+        calls=leader.calls,
+        candidates=tuple(candidate.index for candidate in agreeing),
+        of=of,
+        check=leader.check,
     )
 
 
@@ -50,7 +57,8 @@ async def pool(
 
     def rank(vote: PooledVote) -> list[int]:
         counts = [sum(number == played for played, _ in vote.members) for number in latest_first]
-        return [-vote.count, *(-many for many in counts), *vote.latest]
+        number, indices = vote.latest
+        return [-vote.count, *(-many for many in counts), number, indices[0]]
 
     return tuple(sorted(found, key=rank))
 
@@ -58,8 +66,8 @@ async def pool(
 def _pooled(votes: Sequence[tuple[int, Vote]], of: int, rounds: Sequence[Round]) -> PooledVote:
     members = sorted((number, index) for number, vote in votes for index in vote.candidates)
     made = PooledVote(answer="", members=tuple(members), of=of)
-    number, index = made.latest
-    leader = rounds[number].candidates[index]
+    number, indices = made.latest
+    leader = standing(indices, rounds[number])
     return made.model_copy(update={"answer": str(leader.answer), "calls": leader.calls})
 
 

@@ -23,6 +23,7 @@ from evals.run_scores import RunScores
 from evals.stats import Estimate, estimate, mean_of
 from rsa.answers.math_pool import MathWorkers
 from rsa.errors import RSAError
+from rsa.policies.ends import standing
 from rsa.results import Candidate, Confidence, Record, Round
 
 FEWEST_PROBLEMS: Final = 8
@@ -110,7 +111,7 @@ class _Seen:
     def take(self, problem_id: str, group: str, played: Round, scores: RunScores) -> None:
         """Take in the round of a run."""
         scored = {each.index: each.score for each in scores.candidates if each.round == played.round}
-        leader = played.votes[0].candidates[0] if played.votes else -1
+        leader = standing(played.votes[0].candidates, played).index if played.votes else -1
         worth = scored[leader].value if leader in scored else None
         if worth is None:
             self.silent += 1

@@ -14,21 +14,11 @@ from functools import lru_cache
 from rsa.answers.equivalence import AnswerMatcher
 from rsa.degenerate import DegenerationMonitor
 from rsa.policies import decisions, registry
+from rsa.policies.ends import ended_with
 from rsa.policies.stopping import Standing
 from rsa.results import Candidate, Decision
 from rsa.settings.config import RSAConfig
 from rsa.votes import count_votes
-
-
-def ended_with(candidate: Candidate) -> int | None:
-    """The tokens after which it counts as ended; None: not before its round is over.
-
-    When one failed is chance; how many tokens there are of one that was cut off, because it repeated itself or a limit
-    was reached, depends on how soon the engine obeyed.
-    """
-    if candidate.status != "ok" or candidate.completion is None:
-        return None
-    return candidate.completion.usage.completion_tokens
 
 
 def levels(candidates: Iterable[Candidate]) -> list[int]:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from rsa.policies import tournament
+from rsa.policies.ends import standing
 from rsa.policies.tournament import Pair
 from rsa.policies.trust import ranks
 from rsa.words import listed, plural, shortened
 
 if TYPE_CHECKING:
-    from rsa.results import Candidate, PooledVote, Round, RunResult, Vote
+    from rsa.results import Candidate, PooledVote, Round, RunResult
 
 LEAST_TEMPERATURE = 0.05
 """The lowest of `weighted`: with it, the surest candidate outweighs all others of any round, and with less, weights
@@ -72,7 +73,8 @@ class SelectPolicy:
 
     def choose(self, played: Played) -> Candidate:
         """A candidate with an answer; the last of `played.rounds` has votes, those before may have none."""
-        return leading(played.rounds[-1], played.rounds[-1].votes[0])
+        last = played.rounds[-1]
+        return standing(last.votes[0].candidates, last)
 
     def meeting(self, last: Round, matches: Sequence[Round]) -> tuple[Pair, ...]:
         """After these rounds of matches, those of the next one: of each both candidates of the last round, by their
@@ -111,7 +113,7 @@ class Weighted(SelectPolicy):
     def choose(self, played: Played) -> Candidate:
         last = played.rounds[-1]
         weights = self.weights(last)
-        return leading(last, last.votes[weights.index(max(weights))])
+        return standing(last.votes[weights.index(max(weights))].candidates, last)
 
     def why(self, played: Played) -> str:
         last = played.rounds[-1]
@@ -124,9 +126,9 @@ class Weighted(SelectPolicy):
 
 
 class Pooled(SelectPolicy):
-    """The answer with most votes of all rounds together, each candidate of each round having one; as the earliest
-    candidate of the latest round wrote it. Ties go to more votes in the latest round, then in the one before it, and so
-    on, then to the earliest candidate there."""
+    """The answer with most votes of all rounds together, each candidate of each round having one; as it wrote who
+    stands for those of the latest round that has it. Ties go to more votes in the latest round, then in the one before
+    it, and so on, then to the earliest candidate there."""
 
     pools = True
     every_round = True
@@ -134,8 +136,8 @@ class Pooled(SelectPolicy):
     def choose(self, played: Played) -> Candidate:
         if not played.pooled:
             return super().choose(played)
-        number, index = played.pooled[0].latest
-        return played.rounds[number].candidates[index]
+        number, indices = played.pooled[0].latest
+        return standing(indices, played.rounds[number])
 
     def why(self, played: Played) -> str:
         if len(played.pooled) < 2:
@@ -191,16 +193,11 @@ class First(SelectPolicy):
         return next(candidate for candidate in played.rounds[-1].candidates if candidate.answer is not None)
 
 
-def leading(played: Round, vote: Vote) -> Candidate:
-    """The candidate whose answer stands for a vote: its earliest."""
-    return played.candidates[vote.candidates[0]]
-
-
 def choose(played: Played, policy: SelectPolicy) -> Chosen | None:
     """The answer of the one more aggregation of a policy that has it, if it gave one; else what the policy chooses of
     the latest round that has any answer, and of those before it; None if none has."""
     if played.selection is not None and played.selection.votes:
-        return Chosen(played.selection, leading(played.selection, played.selection.votes[0]))
+        return Chosen(played.selection, standing(played.selection.votes[0].candidates, played.selection))
     answered = up_to_answers(played)
     if answered is None:
         return None

@@ -74,7 +74,8 @@ class StopPolicy:
 
 class Decided(StopPolicy):
     """The last round ends when no candidate that runs can change its vote. Costs nothing: the answer is the one that
-    the whole round would give, as the earliest of those that ended wrote it."""
+    the whole round would give, as the same candidate wrote it, since those that run have more tokens than who stands
+    for it (`rsa.policies.ends`). In waves, one that had not begun might have had fewer."""
 
     votes_only = True
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from rsa.policies.ends import standing
+
 if TYPE_CHECKING:
     from rsa.results import Candidate, Round
 
@@ -21,7 +23,7 @@ Pair = tuple[int, int]
 
 def contenders(last: Round) -> tuple[Candidate, ...]:
     """The candidates that stand for the answers of a round, those with most votes first."""
-    return tuple(last.candidates[vote.candidates[0]] for vote in last.votes[:MOST_CONTENDERS])
+    return tuple(standing(vote.candidates, last) for vote in last.votes[:MOST_CONTENDERS])
 
 
 def rounds_for(contending: int) -> int:

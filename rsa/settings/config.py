@@ -143,6 +143,7 @@ class RSAConfig(_Settings):
     select             the one answer: `vote` (majority of the final round, ties to the earliest candidate), `weighted`
                        (by confidence), `pooled` (majority of all rounds), `tournament` (answers compared in pairs),
                        `aggregate` (one more aggregation, at low temperature), `first`; see `rsa.policies.selecting`.
+                       What several gave is written as by the one of them that ended with the fewest tokens.
     stop               when a round or the run may end before it is whole: policies, or one text with commas between
                        them; see `rsa.policies.stopping`. None of them: the plain method.
     waves              how many candidates of a round are begun together, wave after wave, each when the one before has

@@ -102,11 +102,18 @@ class Story:
         )
 
     def finishes(self, at_s: float, answer: str | None, *counts: tuple[str, int], **more: Any) -> RunFinished:
+        votes = more.pop("votes", self.votes(*counts))
+        gave = tuple(
+            Candidate(round=self.round, index=index, seed=0, status="ok", answer=vote.answer)
+            for vote in votes
+            for index in vote.candidates
+        )
+        last = Round(round=self.round, candidates=gave, votes=votes)
         fields = {
             "text": answer or "",
             "stopped_because": "finished",
             "answered_from_round": None if answer is None else self.round,
-            "votes": self.votes(*counts),
+            "votes": votes,
             "limits_hit": (),
             "warnings": (),
             "usage": Usage(completion_tokens=1234),
@@ -115,7 +122,7 @@ class Story:
             "problem_id": "p",
             "model": self.model,
             "timings": Timings(started_at="", wall_s=at_s),
-            "rounds": tuple(Round(round=number, candidates=()) for number in range(self.round + 1)),
+            "rounds": (*(Round(round=number, candidates=()) for number in range(self.round)), last),
             **more,
         }
         return RunFinished(at_s=at_s, result=RunResult(answer=answer, **fields))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from engine.api import Completion, Usage
 from rsa.answers.equivalence import AnswerMatcher
 from rsa.policies import decisions
-from rsa.policies.levels import ended_with, levels, standing_at
+from rsa.policies.ends import ended_with
+from rsa.policies.levels import levels, standing_at
 from rsa.results import Candidate, Status
 from rsa.votes import count_votes
 

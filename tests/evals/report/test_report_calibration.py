@@ -30,6 +30,7 @@ from evals.report.calibration_words import calibration_view
 from evals.report.reading import EvalReader
 from evals.run_scores import RunScores
 from rsa import read_result
+from rsa.policies.ends import standing
 from rsa.results import Round
 
 pytestmark = pytest.mark.thorough
@@ -61,7 +62,7 @@ def test_shares_are_those_of_the_votes(calibrated: Path, which: str, place: int)
     groups: dict[int, set[str]] = defaultdict(set)
     for problem_id, played, worths in rounds_of(calibrated, place):
         leader = played.votes[0]
-        steps[-(-5 * leader.count // 8)].append((leader.count / 8, worths[leader.candidates[0]]))
+        steps[-(-5 * leader.count // 8)].append((leader.count / 8, worths[standing(leader.candidates, played).index]))
         groups[-(-5 * leader.count // 8)].add(clusters[problem_id])
     assert [(each.low, each.high) for each in found.shares] == [((end - 1) / 5, end / 5) for end in sorted(steps)]
     for each, end in zip(found.shares, sorted(steps), strict=True):
