@@ -22,7 +22,7 @@ from engine.scripted import ScriptedStream
 from rsa import candidates, requests, rollouts, seeds
 from rsa import votes as selection
 from rsa.limits import Meter
-from rsa.policies import tournament
+from rsa.policies import ends, tournament
 from rsa.results import Candidate, Round, RoundKind, Tail
 from rsa.run import Run
 from rsa.runlog import RunLog
@@ -164,6 +164,10 @@ def who_loses_a_match_wins(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(tournament, "points", lambda *played: [-each for each in original(*played)])
 
 
+def the_earliest_stands_for_a_vote(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ends, "_place", lambda candidate: candidate.index)
+
+
 WRONG: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     failed_become_parents: "failed_candidates_are_neither_parents_nor_answers",
     failed_vote: "failed_candidates_are_neither_parents_nor_answers",
@@ -177,6 +181,7 @@ WRONG: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     one_failure_is_everybodys: "events_are_in_order",
     rounds_do_not_end: "events_are_in_order",
     who_loses_a_match_wins: "votes_add_up",
+    the_earliest_stands_for_a_vote: "votes_add_up",
 }
 """What is wrong, and a rule that says so."""
 

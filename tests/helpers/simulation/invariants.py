@@ -203,13 +203,25 @@ def _check_choice(result: RunResult) -> None:
         answers = [each.answer for each in latest.candidates if each.answer is not None]
         wanted = answers[0] if result.config.select == "first" else leading
     assert result.answer == wanted, f"the answer is {result.answer}, not {wanted}"
+    if latest.kind == "population" and result.config.select != "first":
+        told, spoken = result.text, _spokesman(latest, wanted)
+        assert spoken.completion is not None
+        assert told == spoken.completion.text, f"the text is {told!r}, not that of candidate {spoken.index}"
     assert result.answered_from_round == latest.round, "of another round"
     assert result.votes == latest.votes, "votes of another round"
 
 
+def _spokesman(played: Round, answer: str) -> Candidate:
+    """Of those that gave an answer, the one that ran its course in the fewest tokens, or else the earliest."""
+    gave = [each for each in played.candidates if each.answer == answer]
+    whole = [each for each in gave if each.status == "ok"]
+    return min(whole, key=lambda each: (tokens_of([each]), each.index)) if whole else gave[0]
+
+
 def matches_are_between_answers(story: Story, telling: Telling) -> None:
     for result in _results(telling):
-        leaders = {members[0]: answer for answer, members, _ in _votes(result.rounds[-1])}
+        last = result.rounds[-1]
+        leaders = {_spokesman(last, answer).index: answer for answer, _, _ in _votes(last)}
         met: set[frozenset[int]] = set()
         for played in result.matches:
             pairs = [match.parents for match in played.candidates]
@@ -225,13 +237,14 @@ def matches_are_between_answers(story: Story, telling: Telling) -> None:
 
 def _ahead(result: RunResult) -> str:
     """The answer with most points: those of matches that were won, halves of those that nobody could judge."""
-    votes = _votes(result.rounds[-1])
-    answers = [answer for answer, _, _ in votes]
+    last = result.rounds[-1]
+    answers = [answer for answer, _, _ in _votes(last)]
+    contending = {_spokesman(last, answer).index: answer for answer in answers}
     points = dict.fromkeys(answers, 0.0)
     for played in result.matches:
         playing = set()
         for match in played.candidates:
-            pair = [answers[next(at for at, vote in enumerate(votes) if vote[1][0] == each)] for each in match.parents]
+            pair = [contending[each] for each in match.parents]
             playing |= set(pair)
             for answer in pair if match.answer is None else [match.answer] * 2:
                 points[answer] += 0.25
@@ -436,6 +449,16 @@ def broken_and_unbroken_are_the_same(story: Story, telling: Telling) -> None:
             assert not differ, f"{name_of(played.kind, one)}: {differ}"
 
 
+def a_round_that_is_decided_gives_the_answer_of_the_whole(story: Story, telling: Telling) -> None:
+    result, whole = telling.last.result, telling.whole
+    if result is None or whole is None:
+        return
+    for name in ("answer", "text", "check", "calls", "answered_from_round"):
+        assert getattr(result, name) == getattr(whole, name), (
+            f"{name}: {getattr(result, name)!r}, of the whole round {getattr(whole, name)!r}"
+        )
+
+
 def _compared(candidate: Candidate) -> list[str]:
     # One that repeats itself is cut off a step later or earlier: only what it hands on must be the same.
     free = {"started_s", "finished_s"} | ({"completion"} if candidate.status == "degenerate" else set())
@@ -450,6 +473,7 @@ RULES: tuple[Callable[[Story, Telling], None], ...] = (
     failed_candidates_are_neither_parents_nor_answers,
     a_failure_fails_no_round,
     only_a_dead_engine_ends_a_run,
+    a_round_that_is_decided_gives_the_answer_of_the_whole,
     votes_add_up,
     matches_are_between_answers,
     records_say_what_happened,

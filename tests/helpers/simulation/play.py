@@ -28,6 +28,7 @@ from rsa import (
     Problem,
     ProblemError,
     Round,
+    RSAConfig,
     RunResult,
     read_events,
 )
@@ -70,12 +71,14 @@ class Process:
 
 @dataclass
 class Telling:
-    """What became of one problem; `unbroken` is its result on an engine to which nothing happens."""
+    """What became of one problem; `unbroken` is its result on an engine to which nothing happens, `whole` the one where
+    no round ends because it is decided, if that must give the same answer."""
 
     problem: Problem
     folder: Path | None
     processes: list[Process] = field(default_factory=list)
     unbroken: RunResult | None = None
+    whole: RunResult | None = None
 
     @property
     def last(self) -> Process:
@@ -130,7 +133,9 @@ async def _tell(story: Story, *, kept: bool) -> None:
                 _cut(telling.folder, story.stage)
     if not story.world.limited:
         for telling in story.tellings:
-            telling.unbroken = await _unbroken(story, telling)
+            telling.unbroken = await _undisturbed(story, telling, story.world.config)
+            if "decided" in story.world.config.stop and not story.world.config.waves:
+                telling.whole = await _undisturbed(story, telling, story.world.undecided)
 
 
 async def _work(story: Story, *, calm: bool) -> None:
@@ -206,8 +211,8 @@ def _cut(folder: Path, stage: Stage) -> None:
         (folder / ".result.json.77.tmp").write_bytes(b'{"answer')
 
 
-async def _unbroken(story: Story, telling: Telling) -> RunResult | None:
-    """The result where the same candidates fail at once, and nothing else happens."""
+async def _undisturbed(story: Story, telling: Telling, config: RSAConfig) -> RunResult | None:
+    """The result by these settings where the same candidates fail at once, and nothing else happens."""
     found, world = telling.last.result, story.world
     if found is None:
         return None
@@ -221,7 +226,7 @@ async def _unbroken(story: Story, telling: Telling) -> RunResult | None:
         # In a round that is cut, whether a candidate comes to its failure is a matter of who was quick.
         return replace(script, error=None) if world.cuts else script
 
-    calm = MarkovianRSA(ScriptedEngine(script, **world.model), config=world.config)
+    calm = MarkovianRSA(ScriptedEngine(script, **world.model), config=config)
     try:
         return await calm.solve(telling.problem)
     except NoCandidatesError as error:

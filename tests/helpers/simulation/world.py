@@ -82,6 +82,11 @@ class World:
         """Policies that may end a round before it is whole."""
         return tuple(policy for policy in self.config.stop if policy.partition(":")[0] in ("decided", "beta"))
 
+    @property
+    def undecided(self) -> RSAConfig:
+        """The settings without the policy that must change no answer."""
+        return RSAConfig(**{**self.settings, "stop": tuple(each for each in self.config.stop if each != "decided")})
+
     def script(self, request: GenerationRequest) -> Script:
         """What the model writes for a request."""
         said = "\n".join(message.text for message in request.messages)
