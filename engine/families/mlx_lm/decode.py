@@ -41,8 +41,8 @@ class Decoder:
             setattr(code, _ATTENTION, attention)
 
     def run(self, tokens: mx.array, rows: KVRows) -> mx.array:
-        """tokens [B, 1] -> logits [B, 1, V]; the rows then hold the tokens. The logits must be handed to the device before
-        the next step is made: it reads what this one writes into the pools, and nothing else says so."""
+        """tokens [B, 1] -> logits [B, 1, V]; the rows then hold the tokens. The logits must be handed to the device
+        before the next step is made: it reads what this one writes into the pools, and nothing else says so."""
         rows.place()
         table, lengths = rows.advance()
         batch = tokens.shape[0]
