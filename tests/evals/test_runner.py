@@ -277,7 +277,7 @@ def test_with_any_settings_it_goes_on_as_if_nothing_had_happened(tmp_path: Path,
 
 def test_settings_that_a_problem_contradicts_stop_it_and_name_the_problem(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="do not fit") as caught:
-        run(tmp_path / "out", ScriptedEngine(script, context_tokens=1000), strict=True)
+        run(tmp_path / "out", ScriptedEngine(script, context_tokens=1000), strict=True, in_flight=1)
     assert caught.value.__notes__ == ["(at problem 'p/0')"]
 
 
