@@ -137,7 +137,7 @@ def _asked(model: str | None, given: dict[str, Any], settings: dict[str, Any]) -
         metric=given.get("metric"),
         columns=from_flags(given["column"]) if "column" in given else None,
         data_seed=given.get("data_seed", 0),
-        problems=given.get("limit"),
+        limit=given.get("limit"),
         budget=given.get("budget"),
         profile=given.get("profile"),
         settings=settings,

@@ -3,6 +3,7 @@ the date of the first."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -20,7 +21,7 @@ from rsa.results import Record
 from rsa.settings.config import in_plain_words
 from rsa.settings.sizes import MOST_TOKENS, Tokens
 
-FORMAT = 1
+FORMAT = 2
 """The number of the format of a tuning's folder."""
 ASKED, TUNED, RECORDINGS, CHECK, PROFILE, PAGE = (
     "asked.json",
@@ -34,7 +35,8 @@ BUDGET = "2M"
 """Tokens of a tuning unless told otherwise."""
 PROBLEMS = 128
 """Problems of a tuning unless told otherwise; half of them are for checking the choice."""
-
+_OF_AN_AXIS = re.compile(r"(?:^|(?<=; ))axes\.(\w+)\.\d+(?= = |: )")
+"""A value to be tried, as messages call its place in these records; who gave it knows the name of its setting alone."""
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -43,7 +45,7 @@ class Asked(Record):
     """What is to be tuned, and among what; everything but the budget must stay the same when a tuning goes on.
 
     model     its name.
-    source    where the problems come from, without a benchmark rows of a file that are scored by `metric`; `problems`:
+    source    where the problems come from, without a benchmark rows of a file that are scored by `metric`; `limit`:
               how many at most.
     budget    tokens that may be generated in all.
     profile, settings   of what is not tried.
@@ -57,7 +59,7 @@ class Asked(Record):
     model: str
     source: DataSource
     metric: str | None = None
-    problems: int = Field(PROBLEMS, ge=1, le=10**6)
+    limit: int = Field(PROBLEMS, ge=1, le=10**6)
     budget: Tokens = Field(default=BUDGET, validate_default=True, ge=1, le=MOST_TOKENS)
     profile: str | None = None
     settings: dict[str, JsonValue] = Field(default_factory=dict)
@@ -99,7 +101,7 @@ class Asked(Record):
                 given["profile"] = absolute(given["profile"])
             return cls(model=model, source=source, **given)
         except ValidationError as error:
-            raise ConfigError(in_plain_words(error)) from None
+            raise ConfigError(_OF_AN_AXIS.sub(r"\1", in_plain_words(error))) from None
 
     def with_budget(self, budget: int | str) -> Self:
         """The same with another budget. Raises ConfigError."""

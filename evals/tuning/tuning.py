@@ -145,7 +145,7 @@ class _Steps:
         found = families(base, asked.axes)
         every = data.ids if data.ids is not None else tuple(question.id for question in data)
         seed = asked.source.data_seed
-        ids = sorted(every, key=lambda one: rank(seed, one))[: asked.problems]  # however the data are sorted
+        ids = sorted(every, key=lambda one: rank(seed, one))[: asked.limit]  # however the data are sorted
         if len(ids) < LEAST_PROBLEMS:
             raise ConfigError(
                 f"{plural(len(ids), 'problem')} cannot tell settings apart: give {LEAST_PROBLEMS} at least, half of "

@@ -284,7 +284,7 @@ def test_another_tuning_does_not_go_on_in_its_folder(helped: Path, tmp_path: Pat
     ("count", "changes", "says"),
     [
         (3, {}, "3 problems cannot tell settings apart: give 16 at least"),
-        (80, {"problems": 12}, "12 problems cannot tell settings apart"),
+        (80, {"limit": 12}, "12 problems cannot tell settings apart"),
         (80, {"budget": "0"}, "budget = 0: should be greater"),
         (80, {"budget": "much"}, "'much' is no size"),
         (80, {"axes": {"n": (4,), "c": (8,)}}, "c = 8 is more than n = 4"),
@@ -409,6 +409,8 @@ def test_the_command_writes_a_profile_that_others_take(here: Path) -> None:
         ([], "no model given: rsa tune MODEL --data FILE"),
         ([MODEL], "no problems given: --data FILE, or --benchmark NAME"),
         ([MODEL, "--data", "rows.jsonl", "--limit", "3"], "3 problems cannot tell settings apart: give 16 at least"),
+        ([MODEL, "--data", "rows.jsonl", "--limit", "0"], "error: limit = 0: should be greater than or equal to 1"),
+        ([MODEL, "--data", "rows.jsonl", "--beta", "64", "--beta", "x"], "error: beta: 'x' is no size"),
         ([MODEL, "--data", "rows.jsonl", "--budget", "many"], "budget: 'many' is no size"),
         ([MODEL, "--benchmark", "chain", "--metric", "math"], "--metric goes with --data alone"),
         ([MODEL, "--data", "rows.jsonl", "--beta", "64", "--tau", "128"], "tau = 128 is more than beta = 64"),
