@@ -20,7 +20,9 @@ from evals.replay.recording import RecordedEval, RecordedRun, holds_evaluation, 
 from evals.replay.variants import Variant
 from rsa.answers.math_pool import MathWorkers
 from rsa.digests import TAKEN
+from rsa.errors import ConfigError
 from rsa.results import RunResult
+from rsa.settings.config import RSAConfig
 from rsa.words import plural
 
 RECORDED = Variant()
@@ -35,8 +37,12 @@ async def replay_folders(
     draws  of a run's candidates, where a variant has fewer of them.
     trust  what was changed in the folders since it was written is taken as it is, not refused; a note says so.
 
+    A variant whose settings do not fit each other, or a record, is left out, and a note says why, unless none is left.
+
     Raises ResultsError, ReplayError (what a variant needs was not recorded), ConfigError, RunFolderError.
     """
+    for variant in variants:
+        variant.check()
     if not 1 <= draws <= MOST_DRAWS:
         raise ReplayError(f"draws = {draws}: should be 1 to {MOST_DRAWS}")
     paths = [path_named(folder, ResultsError) for folder in folders]
@@ -65,12 +71,12 @@ class _Replaying:
         self._math = math
         self._tallies = [Tally(variant) for variant in (RECORDED, *variants)]
         self._reproduced = self._limited = 0
+        self._left_out: list[str] = []
 
     async def evaluation(self, recorded: RecordedEval) -> Replayed:
         """An evaluation. Its own policies must come to the figures that it recorded."""
         results = recorded.results
-        for tally in self._tallies:  # before anything is read: what makes no sense makes none for any run
-            tally.variant.settings(results.config)
+        self._leave_out(results.config)  # before anything is read: what makes no sense makes none for any run
         problems = recorded.problems()
         while (runs := await anyio.to_thread.run_sync(next, problems, None)) is not None:
             for run in runs:
@@ -102,6 +108,7 @@ class _Replaying:
         for number, folder in enumerate(folders):
             run = await anyio.to_thread.run_sync(partial(recorded_run, folder, trust=trust))
             said += [warning for warning in run.result.warnings if warning.startswith(TAKEN)]
+            self._leave_out(run.result.config, folder if len(folders) > 1 else None)
             await self._take(str(number), run)
         totals = self._totals(None)
         return Replayed(
@@ -112,8 +119,25 @@ class _Replaying:
             draws=self._draws,
             recorded=totals.recorded,
             variants=totals.variants,
-            notes=(*self._met_limits(), *dict.fromkeys(said)),
+            notes=(*self._left_out, *self._met_limits(), *dict.fromkeys(said)),
         )
+
+    def _leave_out(self, recorded: RSAConfig, folder: Path | None = None) -> None:
+        """Leave out variants that make no sense of what was recorded, in this folder where there are several. Raises
+        what is wrong with the first of them if no other is left."""
+        fitting, wrong = self._tallies[:1], list[ConfigError | ReplayError]()
+        for tally in self._tallies[1:]:
+            try:
+                tally.variant.settings(recorded)
+            except (ConfigError, ReplayError) as error:
+                wrong.append(error)
+                where = f", for the run in {folder}" if folder is not None else ""
+                self._left_out.append(f"left out{where}: {tally.variant.name}: {error}")
+            else:
+                fitting.append(tally)
+        if wrong and len(fitting) == 1:
+            raise wrong[0]
+        self._tallies = fitting
 
     async def _take(self, key: str, run: RecordedRun) -> None:
         """One run, by every variant."""
@@ -126,6 +150,7 @@ class _Replaying:
 
     def _notes(self, recorded: RecordedEval) -> Iterable[str]:
         results = recorded.results
+        yield from self._left_out
         missing = len(results.problems) * results.epochs - self._reproduced
         if missing:
             yield f"{plural(missing, 'run')} without any candidate, left out here"

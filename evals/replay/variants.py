@@ -11,7 +11,7 @@ from rsa.errors import ConfigError
 from rsa.policies import registry
 from rsa.results import Record
 from rsa.settings.config import RSAConfig
-from rsa.settings.methods import method_settings
+from rsa.settings.methods import check_method, method_settings
 from rsa.words import plural, shown
 
 AS_RECORDED = "as recorded"
@@ -39,6 +39,15 @@ class Variant(Record):
         waves = None if self.waves is None else ",".join(map(str, self.waves)) or "none"
         given = {"method": self.method, "n": self.n, "t": self.t, "waves": waves, "stop": stop, "select": self.select}
         return ", ".join(f"{key} {value}" for key, value in given.items() if value is not None) or AS_RECORDED
+
+    def check(self) -> None:
+        """Raises ConfigError for a value that makes no sense whatever it goes with."""
+        if self.method is not None:
+            check_method(self.method)
+        for key in ("n", "t", "stop", "select", "waves"):
+            value = getattr(self, key)
+            if value is not None:
+                RSAConfig(**{"n": max(1, sum(self.waves or (1,))), "c": 1, key: value})
 
     def settings(self, recorded: RSAConfig) -> RSAConfig:
         """The settings of a run of this variant. Raises ConfigError for those that make no sense, ReplayError for those

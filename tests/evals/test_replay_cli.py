@@ -46,6 +46,29 @@ def test_a_table_on_standard_output() -> None:
     assert lines[8].startswith("note: steps: ")
 
 
+def test_a_combination_that_contradicts_itself_is_left_out_with_a_note() -> None:
+    done = rsa("replay", "out", "--stop", "decided", "--stop", "none", "--select", "weighted")
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    rows = [line for line in lines[3:] if not line.startswith("note: ")]
+    assert [line.split("  ")[0] for line in rows] == ["as recorded", "stop none, select weighted"]
+    assert [line for line in lines if line.startswith("note: left out")] == [
+        "note: left out: stop decided, select weighted: stop = decided is for select = vote, not 'weighted': leave one "
+        "of them out"
+    ]
+
+
+def test_of_several_runs_a_combination_that_one_was_not_recorded_for_is_left_out() -> None:
+    again = ("--data", "data.jsonl", *SIZES[:4], "--t", "0", *SIZES[6:], "--limit", "1", "--no-report", "--quiet")
+    assert rsa("eval", "aime25", *again, "--out", "shorter").code == 0
+    (run,) = Path("shorter/runs").iterdir()
+    done = rsa("replay", *sorted(Path("out/runs").iterdir()), run, "--t", "0", "--t", "1", "--json")
+    assert (done.code, done.err) == (0, "")
+    (replayed,) = Replays.model_validate_json(done.out).replays
+    assert [each.name for each in replayed.variants] == ["t 0"]
+    assert replayed.notes == (f"left out, for the run in {run}: t 1: t = 1 is more than was generated, which is t = 0",)
+
+
 def test_the_help_says_how_often_it_draws() -> None:
     assert inspect.signature(replay).parameters["draws"].default == DRAWS
 
@@ -78,6 +101,13 @@ def test_the_report_has_it() -> None:
     [
         (["nowhere"], "there is no folder nowhere"),
         (["out", "--stop", "often"], "stop = 'often': no policy is called so"),
+        (["out", "--stop", "often", "--stop", "none"], "stop = 'often': no policy is called so"),
+        (["out", "--n", "0", "--n", "4", "--t", "0"], "n = 0: should be greater than or equal to 1"),
+        (["out", "--waves", "0,4", "--waves", "none"], "waves.0 = 0: should be greater than or equal to 1"),
+        (
+            ["out", "--stop", "decided", "--select", "weighted", "--select", "first"],
+            "stop = decided is for select = vote",
+        ),
         (["out", "--select", "aggregate"], "select = aggregate needs the model"),
         (
             ["out", "--n", "2"],
