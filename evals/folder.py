@@ -34,6 +34,7 @@ from evals.results import FORMAT, EvalResults, EvalTimings
 from evals.run_scores import RunScores
 from rsa.digests import STRICT, Trust, seal
 from rsa.folders import (
+    check_other_kinds,
     lock_folder,
     make_folder,
     read_record,
@@ -294,6 +295,7 @@ def _begin(folder: Path, record: EvalRecord, trust: Trust, *, resume: bool) -> E
         if not resume:
             raise ResultsError(f"{folder} already holds this evaluation; go on with: rsa eval --resume {folder}")
         return found
+    check_other_kinds(folder, EVAL, ResultsError)
     if (folder / RUNS).exists():
         raise ResultsError(f"{folder} holds {RUNS}/ but no {EVAL}: choose another folder")
     try:

@@ -20,6 +20,8 @@ from rsa.words import shortened
 LOCK = "lock"
 MAX_SHOWN = 60
 """Characters of a value that a message shows."""
+_KINDS = {"run.json": "a run", "eval.json": "an evaluation", "asked.json": "a tuning"}
+"""What folders of this project hold, by the file that is written first there. No folder holds two of them."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -64,6 +66,13 @@ def make_folder(folder: Path) -> None:
         there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
         what = f"a link to {there.readlink()}, which is not there" if there.is_symlink() else "a file"
         raise FileExistsError(error.errno, f"{there} is {what}") from None
+
+
+def check_other_kinds(folder: Path, first: str, error: type[RSAError]) -> None:
+    """Raises `error` if a folder that is to hold what begins with the file `first` holds something else of ours."""
+    for file, what in _KINDS.items():
+        if file != first and (folder / file).exists():
+            raise error(f"{folder} holds {what} ({file}): choose another folder")
 
 
 def lock_folder(folder: Path) -> IO[bytes]:

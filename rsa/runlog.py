@@ -34,7 +34,16 @@ from rsa.events import (
     event_from_json,
     event_to_json,
 )
-from rsa.folders import append_whole, lock_folder, make_folder, read_record, read_versioned, what_differs, write_record
+from rsa.folders import (
+    append_whole,
+    check_other_kinds,
+    lock_folder,
+    make_folder,
+    read_record,
+    read_versioned,
+    what_differs,
+    write_record,
+)
 from rsa.problem import Problem
 from rsa.results import Candidate, Decision, RoundKind, RunResult
 from rsa.run_record import FORMAT, RunRecord, keep_images, logged_problem
@@ -136,6 +145,7 @@ class RunLog:
         elif (self.folder / EVENTS).exists():
             raise RunFolderError(f"{self.folder} holds {EVENTS} but no {RUN}: choose another folder")
         else:
+            check_other_kinds(self.folder, RUN, RunFolderError)
             keep_images(self.folder, problem)
             self._digest = write_record(self.folder / RUN, record, indent=1)
             self.created_at = record.created_at

@@ -44,7 +44,7 @@ from evals.tuning.records import (
 from evals.tuning.space import Family, families, label, same_answers, settings_of, variants
 from rsa.answers.math_pool import MathWorkers
 from rsa.errors import ConfigError
-from rsa.folders import lock_folder, make_folder
+from rsa.folders import check_other_kinds, lock_folder, make_folder
 from rsa.policies import registry
 from rsa.settings.config import RSAConfig
 from rsa.settings.methods import RULE, method_settings
@@ -96,14 +96,16 @@ async def tune(
 
 
 def _begun(folder: Path, asked: Asked) -> Any:
-    """The folder's lock, with what is asked written there. Raises ResultsError for a folder of another tuning."""
+    """The folder's lock, with what is asked written there. Raises ResultsError for one that holds something else."""
     try:
         make_folder(folder)
         lock = lock_folder(folder)
     except OSError as error:
         raise ResultsError(f"cannot use folder {folder}: {error.strerror or error}") from None
     try:
-        if (folder / ASKED).exists() and not asked.same_but_for_budget(read_asked(folder)):
+        if not (folder / ASKED).exists():
+            check_other_kinds(folder, ASKED, ResultsError)
+        elif not asked.same_but_for_budget(read_asked(folder)):
             raise ResultsError(f"{folder} holds another tuning: choose another folder")
         write(folder, ASKED, asked)
     except BaseException:
