@@ -2,6 +2,7 @@
 
 RSAError
 ├── ConfigError         a setting is wrong, unknown, or clashes with another: the caller's to mend
+│   └── UnknownPolicyError   a policy that no package brings here
 ├── ProblemError        the problem itself: empty, unreadable, or too long for the model
 ├── PromptError         a prompts file is missing, lacks a template, or its template does not render
 ├── RunFolderError      a run folder cannot be used
@@ -35,6 +36,14 @@ class RSAError(Exception):
 
 class ConfigError(RSAError):
     """A setting is wrong, unknown, or clashes with another one; the message names them."""
+
+
+class UnknownPolicyError(ConfigError):
+    """No package that is installed here brings this policy; `policy` names it with its setting, `stop = patient`."""
+
+    def __init__(self, message: str, policy: str) -> None:
+        super().__init__(message)
+        self.policy = policy
 
 
 class ProblemError(RSAError):

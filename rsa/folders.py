@@ -14,7 +14,7 @@ from typing import IO, TypeVar
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from rsa.digests import STRICT, Trust, seal, unseal
-from rsa.errors import ConfigError, RSAError, RunLockedError
+from rsa.errors import ConfigError, RSAError, RunLockedError, UnknownPolicyError
 from rsa.words import shortened
 
 LOCK = "lock"
@@ -144,6 +144,11 @@ def _bytes_of(path: Path, error: type[RSAError]) -> bytes:
 def _understood(path: Path, content: bytes, kind: type[ModelT], error: type[RSAError]) -> ModelT:
     try:
         return kind.model_validate_json(content)
+    except UnknownPolicyError as missing:
+        raise error(
+            f"{path} has {missing.policy}, and no policy that is installed here is called so: install the package that "
+            "brings it"
+        ) from None
     except (ValidationError, ConfigError) as trouble:
         raise error(f"{path} cannot be understood: {str(trouble).splitlines()[0]}") from None
 

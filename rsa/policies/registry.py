@@ -19,7 +19,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from rsa.errors import ConfigError, did_you_mean
+from rsa.errors import ConfigError, UnknownPolicyError, did_you_mean
 from rsa.policies.guarding import guarded, told
 from rsa.words import in_one_line, shown
 
@@ -107,9 +107,10 @@ def _maker(kind: Kind, name: str) -> tuple[Any, str]:
     found = list(entry_points(group=f"rsa.{kind}", name=name))
     if not found:
         known = names(kind)
-        raise ConfigError(
+        raise UnknownPolicyError(
             f"{kind} = {shown(name)}: no policy is called so{did_you_mean(name, known) or '.'} There are "
-            f"{', '.join(known)}"
+            f"{', '.join(known)}",
+            f"{kind} = {name}",
         )
     if len({point.value for point in found}) > 1:
         raise ConfigError(f"{kind} = {name}: two packages bring a policy of this name: {_packages(found)}")
