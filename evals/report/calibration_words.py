@@ -105,12 +105,9 @@ def _sentences(rounds: tuple[RoundCalibration, ...]) -> Iterator[str]:
             f"off by {' and '.join(errors)}: the mean distance over {STEPS} equal steps of the share, weighted by runs "
             "(expected calibration error)."
         )
-    for each in rounds:
-        if each.silent:
-            yield (
-                f"Left out here: {plural(each.silent, 'run')} without a leading answer that could be scored, in "
-                f"{_ROUNDS[each.which]}."
-            )
+    silent = [f"{each.silent:,} in {_ROUNDS[each.which]}" for each in rounds if each.silent]
+    if silent:
+        yield f"Left out here: runs without a leading answer that could be scored, {' and '.join(silent)}."
     if not any(each.tenths for each in rounds):
         yield "How sure the model was of each candidate was not recorded, or nobody answered."
 

@@ -207,7 +207,9 @@ def test_where_nobody_answered_there_is_nothing_to_draw(tmp_path: Path, make: An
     folder = make.evaluate(tmp_path, make.sums(8), lambda _: Script(reasoning="hm", answer="no idea"), n=4, t=1)
     view = calibration_view(found_in(folder))
     assert (view.plots, view.shares, view.ranks) == ((), (), ())
-    assert "Left out here: 8 runs without a leading answer that could be scored, in the final round." in view.sentences
+    assert [line for line in view.sentences if line.startswith("Left out here")] == [
+        "Left out here: runs without a leading answer that could be scored, 8 in the final round and 8 in round 0."
+    ]
     assert write_report(folder).exists()
 
 
