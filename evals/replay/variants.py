@@ -10,7 +10,7 @@ from evals.errors import ReplayError
 from rsa.errors import ConfigError
 from rsa.policies import registry
 from rsa.results import Record
-from rsa.settings.config import RSAConfig
+from rsa.settings.config import RSAConfig, parts_of
 from rsa.settings.methods import check_method, method_settings
 from rsa.words import plural, shown
 
@@ -100,16 +100,23 @@ class Variant(Record):
 
 
 def policies_of(written: str) -> tuple[str, ...]:
-    """The policies of a text with commas between them; `none` is none of them."""
-    return () if written.strip() == "none" else tuple(filter(None, map(str.strip, written.split(","))))
+    """The policies of a text with commas between them; `none` is none of them. Raises ConfigError for commas alone."""
+    try:
+        return _parts_of(written, "policies")
+    except ValueError as error:
+        raise ConfigError(f"stop = {shown(written)}: {error}") from None
 
 
 def sizes_in(written: str) -> tuple[int, ...]:
     """The waves in such a text. Raises ConfigError for what are no numbers."""
     try:
-        return tuple(map(int, policies_of(written)))
+        return tuple(map(int, _parts_of(written, "numbers")))
     except ValueError:
         raise ConfigError(f"waves = {shown(written)}: should be numbers with commas between them") from None
+
+
+def _parts_of(written: str, what: str) -> tuple[str, ...]:
+    return () if written.strip() == "none" else parts_of(written, what)
 
 
 def grid(

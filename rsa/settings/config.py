@@ -37,6 +37,14 @@ ASKED = "asked"
 """The key, beside the settings in JSON, of the names of those that somebody asked for."""
 
 
+def parts_of(written: str, what: str) -> tuple[str, ...]:
+    """What stands in a text with commas between; an empty one has nothing. Raises ValueError for commas alone."""
+    parts = tuple(part.strip() for part in written.split(",") if part.strip())
+    if not parts and written.strip():
+        raise ValueError(f"should be {what} with commas between them")
+    return parts
+
+
 def _policies(given: object) -> object:
     return _listed(given, "policies")
 
@@ -53,7 +61,7 @@ def _sizes(given: object) -> object:
 def _listed(given: object, what: str) -> Any:
     """The parts of a text with commas between them, or the list that there is already. Raises ValueError."""
     if isinstance(given, str):
-        return tuple(part.strip() for part in given.split(",") if part.strip())
+        return parts_of(given, what)
     if isinstance(given, Mapping) or not isinstance(given, Iterable):
         raise ValueError(f"should be {what}, in a list or with commas between them")
     return given

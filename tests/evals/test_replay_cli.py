@@ -115,6 +115,8 @@ def test_the_report_has_it() -> None:
         ),
         (["out", "--t", "2"], "t = 2 is more than was generated, which is t = 1"),
         (["out", "--waves", "2,x"], "waves = '2,x': should be numbers with commas between them"),
+        (["out", "--waves", ","], "waves = ',': should be numbers with commas between them"),
+        (["out", "--stop", ",", "--stop", "none"], "stop = ',': should be policies with commas between them"),
         (["out", "--waves", "2,3"], "waves = 2,3 are 5 candidates, not n = 4"),
         (["out", "--draws", "0"], "draws = 0: should be 1 to 10000"),
         (["out", "--draws", "999999999999"], "draws = 999999999999: should be 1 to 10000"),

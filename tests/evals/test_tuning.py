@@ -410,6 +410,7 @@ def test_the_command_writes_a_profile_that_others_take(here: Path) -> None:
         ([MODEL], "no problems given: --data FILE, or --benchmark NAME"),
         ([MODEL, "--data", "rows.jsonl", "--limit", "3"], "3 problems cannot tell settings apart: give 16 at least"),
         ([MODEL, "--data", "rows.jsonl", "--limit", "0"], "error: limit = 0: should be greater than or equal to 1"),
+        ([MODEL, "--data", "rows.jsonl", "--stop", ","], "error: stop = ',': should be policies with commas between"),
         ([MODEL, "--data", "rows.jsonl", "--beta", "64", "--beta", "x"], "error: beta: 'x' is no size"),
         ([MODEL, "--data", "rows.jsonl", "--budget", "many"], "budget: 'many' is no size"),
         ([MODEL, "--benchmark", "chain", "--metric", "math"], "--metric goes with --data alone"),

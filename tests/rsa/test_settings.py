@@ -143,6 +143,8 @@ def test_what_was_asked_for_is_known_and_survives_json() -> None:
         ({"waves": "4,4", "n": 9}, ["waves = 4,4", "8 candidates", "n = 9"]),
         ({"waves": "4,0,4", "n": 8}, ["waves.1 = 0", "greater than or equal to 1"]),
         ({"waves": "4,x", "n": 8}, ["waves = '4,x'", "should be numbers with commas between them"]),
+        ({"waves": " ,"}, ["waves = ' ,'", "should be numbers with commas between them"]),
+        ({"stop": ",,"}, ["stop = ',,': should be policies with commas between them"]),
         ({"waves": 8, "n": 8}, ["waves = 8: should be numbers, in a list or with commas between them"]),
         ({"stop": 3}, ["stop = 3: should be policies, in a list or with commas between them"]),
         ({"limits": {"total_tokens": 2**63}}, ["total_tokens = 9223372036854775808", "to 1000000000000000"]),
