@@ -278,7 +278,8 @@ def with_flags_for(
 ) -> Callable[..., None]:
     """Give a command the flags that a class annotates in place of its parameter `name`, but for those it has itself.
 
-    The command gets there a mapping of those that were given, as `read` has it; without it, by their names.
+    The command gets there a mapping of those that were given or have a default, the value of the annotated name, as
+    `read` has it; without it, by their names.
     """
     own = inspect.signature(command).parameters
     hints = get_type_hints(kind_of_flags, include_extras=True)
@@ -293,7 +294,10 @@ def with_flags_for(
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
         if parameter.name == name:
-            parameters += [inspect.Parameter(flag, kind, default=None, annotation=flags[flag]) for flag in flags]
+            parameters += [
+                inspect.Parameter(flag, kind, default=getattr(kind_of_flags, flag, None), annotation=hint)
+                for flag, hint in flags.items()
+            ]
         else:
             parameters.append(parameter.replace(kind=kind))
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from rsa.command.options import HostsFlag, KeysFlag, ServedModelsFlag, folder_flag, with_servers
+from rsa.command.options import HostsFlag, KeysFlag, ServedModelsFlag, folder_flag, with_flags_for, with_servers
 from rsa.command.terminal import DEFAULT_MODEL, RUNS, bars, errors_for_people, say
+
+if TYPE_CHECKING:
+    from rsa.serve.settings import Resume
 
 _LIMITS = "Limits"
 
@@ -17,7 +21,29 @@ def _limit(help_: str, **options: Any) -> Any:
     return typer.Option(rich_help_panel=_LIMITS, help=help_, **options)
 
 
+class LimitFlags:
+    """Limits of a server, as keys of `rsa.serve.settings.ServeSettings` but for their units."""
+
+    concurrent: Annotated[int, _limit("Requests that are worked on at a time.", min=1)] = 64
+    queue: Annotated[int, _limit("Requests that wait for that; more are refused.", min=0)] = 256
+    body_bytes: Annotated[int, _limit("The largest request.", min=1)] = 32 * 1024 * 1024
+    images: Annotated[int, _limit("Images of a request.", min=0)] = 16
+    image_bytes: Annotated[int, _limit("The largest image.", min=1)] = 20 * 1024 * 1024
+    fetch_images: Annotated[bool, _limit("Whether images may be at http(s) URLs, of public addresses.")] = True
+    grace: Annotated[float, _limit("Seconds that requests may take to end after SIGTERM or Ctrl-C.", min=0)] = 30.0
+    keep_alive: Annotated[float, _limit("The longest silence of a stream, in seconds.", min=0.01)] = 10.0
+
+
+def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags of `LimitFlags` in place of its parameter `limits`, which gets them as settings."""
+    in_seconds = {"grace": "grace_s", "keep_alive": "keep_alive_s"}
+    return with_flags_for(
+        "limits", LimitFlags, command, lambda values: {in_seconds.get(flag, flag): values[flag] for flag in values}
+    )
+
+
 @with_servers
+@_with_limits
 def serve(
     *,
     model: ServedModelsFlag = None,
@@ -42,14 +68,7 @@ def serve(
         str, typer.Option(metavar="WHICH", help="Unfinished runs that go on at the start: background, all or none.")
     ] = "background",
     servers: dict[str, Any],
-    concurrent: Annotated[int, _limit("Requests that are worked on at a time.", min=1)] = 64,
-    queue: Annotated[int, _limit("Requests that wait for that; more are refused.", min=0)] = 256,
-    body_bytes: Annotated[int, _limit("The largest request.", min=1)] = 32 * 1024 * 1024,
-    images: Annotated[int, _limit("Images of a request.", min=0)] = 16,
-    image_bytes: Annotated[int, _limit("The largest image.", min=1)] = 20 * 1024 * 1024,
-    fetch_images: Annotated[bool, _limit("Whether images may be at http(s) URLs, of public addresses.")] = True,
-    grace: Annotated[float, _limit("Seconds that requests may take to end after SIGTERM or Ctrl-C.", min=0)] = 30.0,
-    keep_alive: Annotated[float, _limit("The longest silence of a stream, in seconds.", min=0.01)] = 10.0,
+    limits: dict[str, Any],
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Let logs hold what people wrote.")] = False,
 ) -> None:
     """Serve models, and Markovian RSA on them, to clients of OpenAI's interfaces.
@@ -57,15 +76,10 @@ def serve(
     MODEL is the model itself, MODEL:rsa and MODEL:rsa-PROFILE are runs on it. The URL is printed on standard error.
     """
     with errors_for_people("host", "port", "runs", "resume", "model", "api_key_file"):
-        from typing import get_args
-
         from engine.paths import path_named
-        from rsa.errors import ConfigError, RunFolderError, did_you_mean
-        from rsa.serve.settings import Resume, ServeSettings, keys_of, models_served, open_to_others
+        from rsa.errors import RunFolderError
+        from rsa.serve.settings import ServeSettings, keys_of, models_served, open_to_others
 
-        if resume not in get_args(Resume):
-            meant = did_you_mean(resume, get_args(Resume)) or "."
-            raise ConfigError(f"`resume` {resume!r} is not known{meant} There are {', '.join(get_args(Resume))}")
         settings = ServeSettings(
             models=models_served(model or [DEFAULT_MODEL], servers),
             host=host,
@@ -74,16 +88,9 @@ def serve(
             api_keys=keys_of(api_key or (), api_key_file),
             hosts=tuple(allow_host or ()),
             origins=tuple(allow_origin or ()),
-            resume=resume,
-            concurrent=concurrent,
-            queue=queue,
-            body_bytes=body_bytes,
-            images=images,
-            image_bytes=image_bytes,
-            fetch_images=fetch_images,
-            grace_s=grace,
-            keep_alive_s=keep_alive,
+            resume=_known(resume),
             log_prompts=log_prompts,
+            **limits,
         )
         if open_to_others(settings):
             say(f"warning: no key is asked for, and other machines may reach {host}: set RSA_API_KEY")
@@ -97,6 +104,17 @@ def serve(
         ended_by = running.run(settings, lambda url: say(f"serving {', '.join(_names(settings))} at {url}"))
     if ended_by is not None:
         raise typer.Exit(128 + ended_by)
+
+
+def _known(resume: str) -> Resume:
+    """The word for which runs go on. Raises ConfigError for another one."""
+    from rsa.errors import ConfigError, did_you_mean
+    from rsa.serve.settings import Resume
+
+    if resume not in get_args(Resume):
+        meant = did_you_mean(resume, get_args(Resume)) or "."
+        raise ConfigError(f"`resume` {resume!r} is not known{meant} There are {', '.join(get_args(Resume))}")
+    return cast("Resume", resume)
 
 
 def _names(settings: Any) -> list[str]:
