@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from evals.results import EvalResults
     from evals.workers.executor import Executor
 
-_OWN_FLAGS = ("limit", "ids", "data", "shard", "devices", "address", *PER_PROBLEM)
+_OWN_FLAGS = ("limit", "ids", "data", "shard", "in_flight", "devices", "address", *PER_PROBLEM)
 """Flags of `rsa eval` that messages name, beside those of the settings."""
 _NAMED_OTHERWISE = {"benchmark": BENCHMARK, "columns": "--column", "deadline_s": "--deadline"}
 """What the command line calls some of what is given."""
@@ -110,11 +110,11 @@ def evaluate(
             settings, executor = with_limits(settings, budgets), _executor(**workers)
             if resume is not None:
                 _refuse({"out": out}, "--resume")
-                job, opened, kept = resumed_job(resume, given, settings, in_flight, named, trust=trust)
+                job, opened, kept = resumed_job(resume, given, settings, named, trust=trust)
                 servers = {**kept, **servers}
             else:
-                job, opened = new_job(given, settings, in_flight, model or DEFAULT_MODEL, out, stack)
-            folder, results = job.folder, run_job(job, opened, servers, executor, quiet=quiet)
+                job, opened = new_job(given, settings, model or DEFAULT_MODEL, out, stack)
+            folder, results = job.folder, run_job(job, opened, servers, executor, in_flight, quiet=quiet)
         _finish(results, folder, with_report=write_report, as_json=json_, trust=trust, quiet=quiet)
 
 

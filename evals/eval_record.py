@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, ValidationError
 
 from engine.api import ModelInfo
 from engine.paths import path_named
 from evals.budget import SetBudget
 from evals.data.choice import SHARD
+from evals.data.columns import Mapped, names_of
 from evals.data.shard import Shard
 from evals.errors import DataError
 from evals.results import FORMAT, DataInfo
+from rsa.errors import ConfigError
 from rsa.folders import this_machine
 from rsa.results import Record
-from rsa.settings.config import RSAConfig
+from rsa.settings.config import RSAConfig, in_plain_words
 from rsa.settings.methods import Method
+
+if TYPE_CHECKING:
+    from evals.data.benchmarks import Benchmark
 
 
 class DataSource(Record):
@@ -38,6 +44,32 @@ class DataSource(Record):
     ids: tuple[str, ...] | None = None
     data_seed: int = 0
     revision: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        benchmark: Benchmark | str | Path | None,
+        *,
+        data: str | Path | None = None,
+        columns: Mapped | None = None,
+        limit: int | None = None,
+        ids: Sequence[str] | None = None,
+        data_seed: int = 0,
+        revision: str | None = None,
+    ) -> Self:
+        """From what people give; a program's own `Benchmark` is not kept. Raises ConfigError, DataError."""
+        try:
+            return cls(
+                benchmark=benchmark_source(benchmark) if isinstance(benchmark, str | Path) else None,
+                data=None if data is None else absolute(data),
+                columns=names_of({} if columns is None else columns),
+                limit=limit,
+                ids=None if ids is None else tuple(ids),
+                data_seed=data_seed,
+                revision=revision,
+            )
+        except ValidationError as error:
+            raise ConfigError(in_plain_words(error)) from None
 
 
 def absolute(path: str | Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from evals.display import watching
 from evals.eval_record import DataSource
 from evals.events import OnEvent
 from evals.folder import EVAL, read_eval
-from evals.job import EvalJob
+from evals.job import EvalJob, check_in_flight
 from evals.rescoring import rescore
 from evals.results import EvalResults
 from evals.workers.executor import Executor
@@ -30,7 +31,6 @@ from rsa.errors import ConfigError, RunWriteError
 def new_job(
     given: dict[str, Any],
     settings: dict[str, Any],
-    in_flight: int | None,
     model: str,
     out: Path | None,
     stack: ExitStack,
@@ -53,8 +53,7 @@ def new_job(
         shard=given.get("shard"),
         epochs=given.get("epochs", 1),
         budget=SetBudget.of(given.get("total_tokens"), given.get("deadline_s")),
-        folder=out or stack.enter_context(new_folder(label)),
-        in_flight=in_flight,
+        out=out or stack.enter_context(new_folder(label)),
     )
     return job, model
 
@@ -63,13 +62,12 @@ def resumed_job(
     folder: Path,
     given: dict[str, Any],
     settings: dict[str, Any],
-    in_flight: int | None,
     model: str | None,
     *,
     trust: bool,
 ) -> tuple[EvalJob, str, dict[str, Any]]:
     """As `new_job`, of the evaluation in a folder; and what opens its model besides the name."""
-    job = EvalJob.resumed(folder, given, settings, in_flight, trust=trust)
+    job = EvalJob.resumed(folder, given, settings, trust=trust)
     if model is not None:
         return job, model, {}
     theirs = read_eval(folder, trust=trust).model
@@ -77,7 +75,13 @@ def resumed_job(
 
 
 def run_job(
-    job: EvalJob, model: str, options: dict[str, Any], executor: Executor | None, *, quiet: bool
+    job: EvalJob,
+    model: str,
+    options: dict[str, Any],
+    executor: Executor | None,
+    in_flight: int | None,
+    *,
+    quiet: bool,
 ) -> EvalResults:
     """Run a job with its display on standard error. Who leaves early is told the command that goes on."""
     go_on = f"go on with: rsa eval --resume {shlex.quote(str(job.folder))}"
@@ -85,14 +89,14 @@ def run_job(
     def begun() -> bool:
         return (job.folder / EVAL).is_file()
 
+    check_in_flight(in_flight)
     try:
         data = job.open_data()  # before a model of many gigabytes is fetched for nothing
         if executor is None or not executor.elsewhere:
             with bars(quiet=quiet) as progress:
                 compose.fetch_if_missing(model, progress)
-        return _shown(
-            lambda show: job.run(model, show, engine_options=options, data=data, executor=executor), quiet=quiet
-        )
+        run = partial(job.run, model, engine_options=options, data=data, executor=executor, in_flight=in_flight)
+        return _shown(run, quiet=quiet)
     except KeyboardInterrupt:
         raise interrupted(f"interrupted; {go_on}" if begun() else "interrupted before the evaluation began") from None
     except (EngineError, RunWriteError) as error:

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import anyio.to_thread
-from pydantic import ValidationError
 
 from engine.api import Engine
 from engine.paths import path_named
 from evals.budget import SetBudget
 from evals.data.benchmarks import Benchmark, load_benchmark
 from evals.data.choice import SHARD
-from evals.data.columns import Mapped, as_flags, names_of
+from evals.data.columns import Mapped, as_flags
 from evals.data.open import Data, open_data
 from evals.data.shard import Shard
 from evals.errors import OtherEvalError, ResultsError
-from evals.eval_record import DataSource, EvalRecord, absolute, benchmark_source
+from evals.eval_record import DataSource, EvalRecord
 from evals.events import OnEvent
 from evals.folder import EVAL, ResultsFolder, read_eval
 from evals.meter import EngineLoad
@@ -33,7 +32,7 @@ from evals.solving import Here
 from rsa.answers.math_pool import MathWorkers
 from rsa.errors import ConfigError, check_argument, is_options
 from rsa.prompts import load_prompts
-from rsa.settings.config import RSAConfig, in_plain_words
+from rsa.settings.config import RSAConfig
 from rsa.settings.methods import Method, check_method, load_method
 from rsa.settings.suitability import suited
 from rsa.words import shown
@@ -97,42 +96,28 @@ async def evaluate(
     EngineError if the engine as a whole fails: what was done until then is kept. A problem that fails alone is
     recorded as failed.
     """
-    _check(benchmark, engine, engine_options, ids, executor, on_event)
-    try:
-        source = DataSource(
-            benchmark=None if isinstance(benchmark, Benchmark) else benchmark_source(benchmark),
-            data=None if data is None else absolute(data),
-            columns=names_of({} if columns is None else columns),
-            limit=limit,
-            ids=None if ids is None else tuple(ids),
-            data_seed=data_seed,
-            revision=revision,
-        )
-    except ValidationError as error:
-        raise ConfigError(in_plain_words(error)) from None
+    _check(benchmark, engine, engine_options, ids, in_flight, executor, on_event)
+    source = DataSource.of(
+        benchmark, data=data, columns=columns, limit=limit, ids=ids, data_seed=data_seed, revision=revision
+    )
+    model, budget = engine if isinstance(engine, str) else None, SetBudget.of(total_tokens, deadline_s)
     job = EvalJob.new(
-        benchmark,
-        model=engine if isinstance(engine, str) else None,
-        method=method,
-        profile=profile,
-        settings=settings,
-        source=source,
-        shard=shard,
-        epochs=epochs,
-        budget=SetBudget.of(total_tokens, deadline_s),
-        folder=path_named(out, ResultsError),
-        in_flight=in_flight,
-        resume=resume,
-        trust=trust,
+        benchmark, model, method, profile, settings, source, shard, epochs, budget, out, resume=resume, trust=trust
     )
     from evals.display import watching
 
     with watching(progress, on_event) as watch:
-        return await job.run(engine, watch, engine_options=engine_options, executor=executor)
+        return await job.run(engine, watch, engine_options=engine_options, executor=executor, in_flight=in_flight)
 
 
 def _check(
-    benchmark: object, engine: object, engine_options: object, ids: object, executor: object, on_event: object
+    benchmark: object,
+    engine: object,
+    engine_options: object,
+    ids: object,
+    in_flight: object,
+    executor: object,
+    on_event: object,
 ) -> None:
     """Raises ConfigError for an argument of `evaluate` that is not what it should be."""
     from evals.workers.executor import Executor
@@ -142,8 +127,20 @@ def _check(
     check_argument(engine, isinstance(engine, str | Engine), "engine", "an engine or the name of a model")
     check_argument(engine_options, is_options(engine_options), "engine_options", "a mapping of options by name")
     check_argument(ids, ids is None or (isinstance(ids, Sequence) and not isinstance(ids, str)), "ids", "a list of ids")
+    check_in_flight(in_flight)
     check_argument(executor, executor is None or isinstance(executor, Executor), "executor", "an Executor")
     check_argument(on_event, on_event is None or callable(on_event), "on_event", "a function")
+
+
+def check_in_flight(in_flight: object) -> None:
+    """Raises ConfigError for what is no number of problems at once, nor None."""
+    if in_flight is not None:
+        _check_number("in_flight", in_flight, MOST_IN_FLIGHT)
+
+
+def _check_number(name: str, value: object, most: int) -> None:
+    if not (isinstance(value, int) and 1 <= value <= most):
+        raise ConfigError(f"{name} = {shown(value)}: should be 1 to {most}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +149,6 @@ class EvalJob:
 
     shard      the part of the problems that is measured; None: all of them.
     budget     what all problems may take together; None: no limit.
-    in_flight  problems at once; None: so many that the engine stays full.
     trust      what was changed in the folder since it was written is taken as it is.
     """
 
@@ -165,24 +161,22 @@ class EvalJob:
     budget: SetBudget | None
     folder: Path
     resume: bool
-    in_flight: int | None
     trust: bool = False
 
     @classmethod
     def new(
         cls,
         benchmark: Benchmark | str | Path,
-        *,
         model: str | None,
         method: str,
         profile: str | Path | None,
         settings: Mapping[str, Any],
         source: DataSource,
-        shard: str | None = None,
+        shard: str | None,
         epochs: int,
-        budget: SetBudget | None = None,
-        folder: Path,
-        in_flight: int | None,
+        budget: SetBudget | None,
+        out: str | Path,
+        *,
         resume: bool = False,
         trust: bool = False,
     ) -> Self:
@@ -192,9 +186,7 @@ class EvalJob:
         from rsa.compose import model_settings
 
         known = benchmark if isinstance(benchmark, Benchmark) else load_benchmark(benchmark)
-        for name, value, most in (("epochs", epochs, MOST_EPOCHS), ("in_flight", in_flight, MOST_IN_FLIGHT)):
-            if (value is not None or name == "epochs") and not (isinstance(value, int) and 1 <= value <= most):
-                raise ConfigError(f"{name} = {shown(value)}: should be 1 to {most}")
+        _check_number("epochs", epochs, MOST_EPOCHS)
         brought = model_settings(model) if model else {}
         config = load_method(method, profile, {"task": known.task, **settings}, defaults=brought, measured=True)
         if budget is not None:
@@ -207,9 +199,8 @@ class EvalJob:
             config=config,
             epochs=epochs,
             budget=budget,
-            folder=folder,
+            folder=path_named(out, ResultsError),
             resume=resume,
-            in_flight=in_flight,
             trust=trust,
         )
 
@@ -219,7 +210,6 @@ class EvalJob:
         folder: Path,
         asked: Mapping[str, Any],
         settings: Mapping[str, Any],
-        in_flight: int | None,
         *,
         trust: bool = False,
     ) -> Self:
@@ -267,7 +257,6 @@ class EvalJob:
             budget=record.budget,
             folder=folder,
             resume=True,
-            in_flight=in_flight,
             trust=trust,
         )
 
@@ -285,11 +274,13 @@ class EvalJob:
         engine_options: Mapping[str, Any] | None = None,
         data: Data | None = None,
         executor: Executor | None = None,
+        in_flight: int | None = None,
     ) -> EvalResults:
         """Measure. An engine given by the name of its model is closed again. Raises as `evaluate`.
 
         engine_options  what opens the engine takes besides the name of its model.
         data            what `open_data` gave, if it was called before.
+        executor, in_flight   as of `evaluate`.
         """
         problems = await anyio.to_thread.run_sync(self.open_data) if data is None else data
         prompts = load_prompts(self.config.task)
@@ -300,10 +291,10 @@ class EvalJob:
             options = engine_options or {}
             where: Here | Crew
             if executor is None:
-                here = Here(engine, options, scorer, math, n=self.config.n, meter=meter, in_flight=self.in_flight)
+                here = Here(engine, options, scorer, math, n=self.config.n, meter=meter, in_flight=in_flight)
                 where = await stack.enter_async_context(here)
             else:
-                where = await self._crew(engine, options, executor, meter, stack)
+                where = await self._crew(engine, options, executor, meter, in_flight, stack)
             if problems.images and (why := where.model.lacks("images")) is not None:
                 raise ConfigError(f"the problems of {self.benchmark.name} have images, but {why}")
             record = EvalRecord.now(
@@ -342,6 +333,7 @@ class EvalJob:
         options: Mapping[str, Any],
         executor: Executor,
         meter: EngineLoad,
+        in_flight: int | None,
         stack: AsyncExitStack,
     ) -> Crew:
         """The workers of an executor, which end with the stack."""
@@ -352,7 +344,7 @@ class EvalJob:
             raise ConfigError("workers open engines of their own: give the name of a model, not an engine")
         job = Job(engine, dict(options), self.benchmark.model_copy(update={"questions": None}), self.config, self.trust)
         channels = await stack.enter_async_context(executor.channels(engine))
-        return await stack.enter_async_context(Crew(channels, job, meter=meter, in_flight=self.in_flight))
+        return await stack.enter_async_context(Crew(channels, job, meter=meter, in_flight=in_flight))
 
 
 def _named(key: str) -> str:

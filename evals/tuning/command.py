@@ -123,7 +123,6 @@ def tune(
 
 def _asked(model: str | None, given: dict[str, Any], settings: dict[str, Any]) -> Asked:
     from evals.data.columns import from_flags
-    from evals.eval_record import benchmark_source
     from evals.replay.variants import policies_of
     from evals.tuning.records import Asked
     from rsa.errors import ConfigError
@@ -132,7 +131,7 @@ def _asked(model: str | None, given: dict[str, Any], settings: dict[str, Any]) -
         raise ConfigError("no model given: rsa tune MODEL --data FILE")
     return Asked.of(
         model,
-        benchmark=benchmark_source(given["benchmark"]) if "benchmark" in given else None,
+        benchmark=given.get("benchmark"),
         data=given.get("data"),
         metric=given.get("metric"),
         columns=from_flags(given["column"]) if "column" in given else None,

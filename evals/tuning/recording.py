@@ -58,9 +58,10 @@ class Recorder:
             profile=self.asked.profile,
             settings={**self.asked.settings, **settings},
             source=self.source.model_copy(update={"ids": tuple(ids)}),
+            shard=None,
             epochs=1,
-            folder=folder,
-            in_flight=None,
+            budget=None,
+            out=folder,
             resume=True,
         )
         with self.show() as tell:

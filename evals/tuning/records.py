@@ -10,7 +10,6 @@ from typing import Any, Self, TypeVar
 
 from pydantic import Field, FiniteFloat, JsonValue, ValidationError
 
-from evals.data.columns import names_of
 from evals.errors import ResultsError
 from evals.eval_record import DataSource, absolute
 from evals.stats import Estimate
@@ -89,14 +88,8 @@ class Asked(Record):
         unknown = [name for name in given.get("axes", ()) if name not in AXES]
         if unknown:
             raise ConfigError(f"axes = {', '.join(unknown)}: there are {', '.join(AXES)}")
+        source = DataSource.of(benchmark, data=data, columns=columns, data_seed=data_seed, revision=revision)
         try:
-            source = DataSource(
-                benchmark=benchmark,
-                data=None if data is None else absolute(data),
-                columns=names_of(columns or {}),
-                data_seed=data_seed,
-                revision=revision,
-            )
             if str(given.get("profile", "")).endswith(".toml"):  # it may go on from another folder
                 given["profile"] = absolute(given["profile"])
             return cls(model=model, source=source, **given)

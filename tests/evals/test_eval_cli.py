@@ -159,6 +159,16 @@ def test_resumed_it_says_the_same_and_takes_everything_from_its_folder() -> None
     assert agreeing.code == 0, agreeing.err
 
 
+@pytest.mark.parametrize("number", ["0", "-1", "99999"])
+def test_no_number_of_problems_at_once_is_taken_that_makes_no_sense(number: str) -> None:
+    says = f"error: --in-flight = {number}: should be 1 to 65536\n"
+    assert evaluated("--in-flight", number).err == says
+    assert not Path("out").exists()
+    evaluated()
+    done = rsa("eval", "--resume", "out", "--in-flight", number)
+    assert (done.code, done.out, done.err) == (2, "", says)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -97,7 +97,7 @@ class Results(Door):
 
     def _gone_on_with(self, folder: Path, trust: bool) -> Any:
         """As `rsa eval --resume` goes on."""
-        job = EvalJob.resumed(folder, {}, {}, None, trust=trust)
+        job = EvalJob.resumed(folder, {}, {}, trust=trust)
         anyio.run(job.run, model_to_open(read_eval(folder, trust=trust).model))
         return _figures(folder)
 
