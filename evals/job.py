@@ -31,6 +31,7 @@ from evals.scorers.protocol import Scorer
 from evals.solving import Here
 from rsa.answers.math_pool import MathWorkers
 from rsa.errors import ConfigError, check_argument, is_options
+from rsa.folders import check_other_kinds
 from rsa.prompts import load_prompts
 from rsa.settings.config import RSAConfig
 from rsa.settings.methods import Method, check_method, load_method
@@ -180,11 +181,14 @@ class EvalJob:
         resume: bool = False,
         trust: bool = False,
     ) -> Self:
-        """An evaluation from its settings. Raises BenchmarkError, ConfigError, DataError for a shard that is none."""
+        """An evaluation from its settings. Raises BenchmarkError, ConfigError, DataError for a shard that is none,
+        ResultsError for a folder that holds something else."""
         if trust and not resume:
             raise ConfigError("`trust` is for what a folder holds already: it goes with resume")
         from rsa.compose import model_settings
 
+        folder = path_named(out, ResultsError)
+        check_other_kinds(folder, EVAL, ResultsError)  # a model takes a while to open
         known = benchmark if isinstance(benchmark, Benchmark) else load_benchmark(benchmark)
         _check_number("epochs", epochs, MOST_EPOCHS)
         brought = model_settings(model) if model else {}
@@ -199,7 +203,7 @@ class EvalJob:
             config=config,
             epochs=epochs,
             budget=budget,
-            folder=path_named(out, ResultsError),
+            folder=folder,
             resume=resume,
             trust=trust,
         )

@@ -76,6 +76,15 @@ def read_run_record(folder: Path, trust: Trust = STRICT) -> RunRecord:
     return read_versioned(folder / RUN, RunRecord, RunFolderError, FORMAT, instead="start a new run", trust=trust)
 
 
+def check_free(folder: Path) -> None:
+    """Raises RunFolderError if no new run can begin in a folder: it holds one, or something else of ours."""
+    if (folder / RUN).exists():
+        raise RunFolderError(f"{folder} already holds a run: resume it, or choose another folder")
+    if (folder / EVENTS).exists():
+        raise RunFolderError(f"{folder} holds {EVENTS} but no {RUN}: choose another folder")
+    check_other_kinds(folder, RUN, RunFolderError)
+
+
 class RunLog:
     """A run folder that this process works in. Use within `with`; leaving it lets go of the lock.
 
@@ -138,14 +147,10 @@ class RunLog:
         return log
 
     def _begin(self, record: RunRecord, problem: Problem, *, resume: bool) -> None:
-        if (self.folder / RUN).exists():
-            if not resume:
-                raise RunFolderError(f"{self.folder} already holds a run: resume it, or choose another folder")
+        if resume and (self.folder / RUN).exists():
             self._continue(record)
-        elif (self.folder / EVENTS).exists():
-            raise RunFolderError(f"{self.folder} holds {EVENTS} but no {RUN}: choose another folder")
         else:
-            check_other_kinds(self.folder, RUN, RunFolderError)
+            check_free(self.folder)
             keep_images(self.folder, problem)
             self._digest = write_record(self.folder / RUN, record, indent=1)
             self.created_at = record.created_at

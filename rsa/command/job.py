@@ -17,11 +17,11 @@ from engine.documents import DocumentError, read_all
 from engine.paths import path_named
 from rsa.compose import model_to_open, options_to_open
 from rsa.controller import MarkovianRSA
-from rsa.errors import ConfigError, ProblemError, ResumeMismatchError
+from rsa.errors import ConfigError, ProblemError, ResumeMismatchError, RunFolderError
 from rsa.events import Event, RunFinished
 from rsa.problem import Problem
 from rsa.results import RunResult
-from rsa.runlog import RUN, read_run
+from rsa.runlog import RUN, check_free, read_run
 from rsa.settings.config import RSAConfig
 from rsa.settings.methods import load_method, with_method
 from rsa.settings.suitability import suited
@@ -66,9 +66,10 @@ class SolveJob:
         settings: Mapping[str, Any],
         folder: Path,
     ) -> Self:
-        """A run from the start. Raises ConfigError, ProblemError."""
+        """A run from the start. Raises ConfigError, ProblemError, RunFolderError."""
         from rsa.compose import model_settings
 
+        check_free(path_named(folder, RunFolderError))  # a model takes a while to open
         config = load_method(method, profile, settings, defaults=model_settings(model))
         problem = Problem(read_problem(file), images=images or ())
         return cls(problem, model, options, config, folder, resume=False)

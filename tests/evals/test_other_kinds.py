@@ -24,6 +24,7 @@ def files(folder: Path) -> dict[Path, bytes]:
 
 
 def test_a_folder_of_another_kind_is_refused_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `solve` and `eval` before the model is opened."""
     monkeypatch.chdir(tmp_path)
     Path("problem.txt").write_text("what is one?")
     rows = [{"problem": f"what is number {i}?", "answer": str(i % 3), "problem_idx": i + 1} for i in range(16)]
@@ -31,9 +32,11 @@ def test_a_folder_of_another_kind_is_refused_in_a_line(tmp_path: Path, monkeypat
     for kind, command in COMMANDS.items():
         done = rsa(*command, kind)
         assert done.code == 0, done.err
+    Path("broken.py").write_text("raise RuntimeError('a model that takes minutes to open')")
     before = files(tmp_path)
     for there, other in permutations(COMMANDS, 2):
-        done = rsa(*COMMANDS[other], there)
+        model = MODEL if other == "tuning" else "scripted:broken.py"
+        done = rsa(*(model if word == MODEL else word for word in COMMANDS[other]), there)
         assert (done.code, done.out) == (2, "")
         assert done.err.splitlines()[-1] == f"error: {there} holds {WHAT[there]}: choose another folder"
     assert files(tmp_path) == before
