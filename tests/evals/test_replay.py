@@ -1,93 +1,37 @@
-"""Evaluations decided again: as they were, as live ones with other settings were, and not what was never generated."""
+"""Evaluations decided again: as they were, and as live ones with other settings were."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import random
-import runpy
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from sealed import content, copy_of
+from sealed import copy_of
 
 from engine.api import GenerationRequest
 from engine.scripted import Script, ScriptedEngine
 from evals.errors import ReplayError
-from evals.folder import RUNS, read_results, run_name
-from evals.replay.deciding import Course, Remembering, replay
+from evals.folder import RUNS, read_results
 from evals.replay.drawing import subsets
-from evals.replay.figures import Figures, Replayed, Replays
+from evals.replay.figures import Replays
 from evals.replay.keeping import REPLAY, keep
-from evals.replay.recording import RecordedEval, RecordedRun
 from evals.replay.replaying import replay_folders
 from evals.replay.table import replay_lines
 from evals.replay.variants import Variant, grid, policies_of
 from evals.report import REPORT, write_report
-from rsa import MarkovianRSA, RSAError
-from rsa.answers.math_pool import MathWorkers
-from rsa.results import RunResult
-from rsa.runlog import read_result
+from rsa import RSAError
 
-_CHILD = runpy.run_path(str(Path(__file__).with_name("eval_child.py")))
-run, script_of_all, benchmark = (_CHILD[name] for name in ("run", "script", "benchmark"))
-FAILING = _CHILD["FAILING"]
-SETTINGS: dict[str, Any] = {"n": 8, "c": 2, "t": 2, "answer_budget": 32, "confidence": "summary"}
-
-
-def script(request: GenerationRequest) -> Script:
-    """Candidates of all lengths, which agree more from round to round; some give no answer."""
-    rng = random.Random(request.sampling.seed)
-    agreed = rng.random() < {"r0": 0.5, "r1": 0.7}.get(request.id[:2], 0.9)
-    answer = "1" if agreed else str(rng.randrange(4))
-    text = "who knows" if rng.random() < 0.1 else rf"\boxed{{{answer}}}"
-    return Script(" ".join(["so"] * rng.randint(1, 60)), text)
-
-
-def evaluated(folder: Path, **settings: Any) -> Path:
-    """By a model that nobody has vouched for, so that `auto` decides."""
-    run(folder, ScriptedEngine(script, aggregates=None), of=benchmark(6), **{**SETTINGS, **settings})
-    return folder
+from .recorded import FAILING, SETTINGS, courses, evaluated, figures, replayed, results_of, run, script_of_all
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluation by the plain method, in two epochs."""
     return evaluated(tmp_path_factory.mktemp("evals") / "plain", epochs=2)
-
-
-def replayed(folder: Path, *variants: Variant, **more: Any) -> Replayed:
-    found: Replays = anyio.run(partial(replay_folders, [folder], variants, **more))
-    (only,) = found.replays
-    return only
-
-
-def figures(folder: Path, variant: Variant, **more: Any) -> Figures:
-    (only,) = replayed(folder, variant, **more).variants
-    return only
-
-
-def courses(folder: Path, variant: Variant) -> list[Course]:
-    async def main() -> list[Course]:
-        async with MathWorkers() as math:
-            runs = [run for runs in RecordedEval(folder).problems() for run in runs]
-            return [await replay(run, variant, Remembering(run.result.config.task, math)) for run in runs]
-
-    return anyio.run(main)
-
-
-def results_of(folder: Path) -> list[RunResult]:
-    """What the runs of an evaluation came to, in order."""
-    results = read_results(folder)
-    return [
-        read_result(folder / RUNS / run_name(problem.id, epoch))
-        for problem in results.problems
-        for epoch in range(results.epochs)
-    ]
 
 
 # ---- what ran
@@ -218,6 +162,13 @@ def test_a_run_that_met_a_limit_is_followed_as_far_as_that(tmp_path: Path, token
     assert found.notes[0].startswith(f"{limited} runs met a limit of tokens or time")
 
 
+def test_rounds_that_were_cut_before_others_decide_again_as_they_did(tmp_path: Path) -> None:
+    folder = evaluated(tmp_path / "out", stop="beta:.9", select="pooled")
+    assert {decision.round for result in results_of(folder) for decision in result.decisions} == {0, 1, 2}
+    assert replayed(folder).recorded.answer == read_results(folder).answer
+    assert figures(folder, Variant(select="vote")).tokens_ratio == 1
+
+
 # ---- what ran otherwise
 
 
@@ -293,59 +244,6 @@ def test_every_combination_is_a_variant() -> None:
     assert grid(select=["vote", "vote"]) == [Variant(select="vote")]
 
 
-# ---- what cannot be said
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"t": 3}, "t = 3 is more than was generated, which is t = 2"),
-        ({"n": 9, "t": 0}, "n = 9 is more than was generated, which is n = 8"),
-        ({"n": 4}, "n = 4 of 8 is for round 0 alone"),
-        ({"n": 0, "t": 0}, "n = 0: should be greater than or equal to 1"),
-        ({"select": "aggregate"}, "select = aggregate needs the model: select = vote was recorded"),
-        ({"select": "tournament"}, "select = tournament needs the model: select = vote was recorded"),
-        ({"stop": ("often",)}, "stop = 'often': no policy is called so"),
-        ({"stop": ("decided",), "select": "first"}, "stop = decided is for select = vote"),
-        ({"method": "markovian"}, "method = markovian has c = 1, and c = 2 was recorded"),
-        ({"method": "full-rsa"}, "method = full-rsa has carry = full, and carry = reasoning was recorded"),
-        ({"method": "vote", "t": 1}, "t = 1 contradicts method = vote"),
-        ({"stop": ("beta:.6",)}, ": beta:.6 ends round 0 at "),
-    ],
-)
-def test_what_was_never_generated_is_refused_in_a_line(plain: Path, changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(RSAError) as caught:
-        replayed(plain, Variant(**changes))
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_confidence_that_was_not_recorded_is_said_in_a_line(tmp_path: Path) -> None:
-    folder = evaluated(tmp_path / "out", confidence="none")
-    with pytest.raises(RSAError, match="select = weighted needs the candidates' confidence, which was not recorded"):
-        replayed(folder, Variant(select="weighted"))
-
-
-def test_what_came_after_the_end_of_a_run_was_never_generated(tmp_path: Path) -> None:
-    folder = evaluated(tmp_path / "out", stop="consensus:.5")
-    assert any(result.decisions for result in results_of(folder))
-    assert replayed(folder, Variant(stop=("consensus:.25",))).recorded.answer == read_results(folder).answer
-    with pytest.raises(ReplayError, match=r"ended after round \d by consensus:.5: what came after was never generated"):
-        replayed(folder, Variant(stop=()))
-
-
-def test_what_came_after_a_cut_was_never_generated(plain: Path, tmp_path: Path) -> None:
-    folder = evaluated(tmp_path / "out", t=0, stop="beta:.9", epochs=2)
-    assert replayed(folder).recorded.stopped >= 0.5
-    sooner = Variant(stop=("beta:.7",))
-    assert figures(folder, sooner).answer == figures(plain, sooner.model_copy(update={"t": 0})).answer
-    for variant in (Variant(stop=()), Variant(stop=("decided",))):
-        with pytest.raises(ReplayError, match=r"round 0 was cut at \d+ tokens by beta:.9: what came after was never"):
-            replayed(folder, variant)
-    with pytest.raises(ReplayError, match=r"n = 4: round 0 was ended early by beta:.9, for all 8 candidates"):
-        replayed(folder, Variant(n=4))
-
-
 def test_waves_begin_one_after_the_other(plain: Path) -> None:
     """An engine takes longer for them; policies may spare the later ones."""
     whole, waves = Variant(t=0, stop=("beta:.8",)), Variant(t=0, stop=("beta:.8",), waves=(2, 3, 3))
@@ -355,108 +253,6 @@ def test_waves_begin_one_after_the_other(plain: Path) -> None:
     assert figures(plain, Variant(t=0, waves=(8,))).steps == figures(plain, Variant(t=0)).steps
     with pytest.raises(RSAError, match="waves = 4,5 are 9 candidates, not n = 8"):
         replayed(plain, Variant(waves=(4, 5)))
-
-
-def test_other_waves_of_a_round_that_was_cut_were_never_generated(tmp_path: Path) -> None:
-    folder = evaluated(tmp_path / "out", t=0, stop="beta:.8", waves="2,3,3")
-    assert any(
-        candidate.completion is None for result in results_of(folder) for candidate in result.rounds[0].candidates
-    )
-    assert replayed(folder).reproduced == 6
-    with pytest.raises(ReplayError, match="round 0 was ended early, and not all of it was generated for other waves"):
-        replayed(folder, Variant(waves=(4, 4)))
-
-
-def test_after_a_wave_that_was_made_to_answer_nothing_is_decided_otherwise(tmp_path: Path) -> None:
-    """Later waves count its answers, which are not those that it would have given by itself."""
-    folder = evaluated(tmp_path / "out", t=0, stop="quorum:1", waves="4,4")
-
-    async def refused(run: RecordedRun) -> bool:
-        async with MathWorkers() as math:
-            try:
-                await replay(run, Variant(stop=("decided",)), Remembering(run.result.config.task, math))
-            except ReplayError:
-                return True
-        return False
-
-    def made_to_answer(run: RecordedRun) -> bool:
-        (decision,) = run.result.decisions
-        assert (decision.wave, decision.action) == ((0, 4), "conclude")
-        completions = [each.completion for each in run.result.rounds[0].candidates[:4]]
-        return any(each.usage.completion_tokens > (decision.at or 0) for each in completions if each)
-
-    runs = [run for runs in RecordedEval(folder).problems() for run in runs]
-    assert {(made_to_answer(run), anyio.run(refused, run)) for run in runs} == {(False, False), (True, True)}
-
-
-def test_rounds_that_were_cut_before_others_decide_again_as_they_did(tmp_path: Path) -> None:
-    folder = evaluated(tmp_path / "out", stop="beta:.9", select="pooled")
-    assert {decision.round for result in results_of(folder) for decision in result.decisions} == {0, 1, 2}
-    assert replayed(folder).recorded.answer == read_results(folder).answer
-    assert figures(folder, Variant(select="vote")).tokens_ratio == 1
-
-
-def test_how_sure_candidates_were_must_have_been_recorded(tmp_path: Path) -> None:
-    folder = evaluated(tmp_path / "out", t=0, confidence="none")
-    with pytest.raises(ReplayError, match="select = weighted needs the candidates' confidence, which was not recorded"):
-        replayed(folder, Variant(select="weighted"))
-
-
-def test_rounds_that_wrote_no_answers_cannot_be_asked_for_them(tmp_path: Path) -> None:
-    """A run of `rsa solve` has answers of its last round alone."""
-
-    async def main() -> None:
-        await MarkovianRSA(ScriptedEngine(script), **SETTINGS).solve("why?", out=tmp_path / "run")
-
-    anyio.run(main)
-    found = replayed(tmp_path / "run", Variant(stop=("decided",)), Variant(select="first"))
-    assert (found.kind, found.problems, found.reproduced) == ("runs", 1, 1)
-    assert (found.recorded.answer, found.recorded.answers) == (None, (read_result(tmp_path / "run").answer,))
-    assert found.variants[0].answers == found.recorded.answers
-    for variant, says in [
-        (Variant(t=1), "t = 1 needs answers of round 1, which wrote none"),
-        (Variant(stop=("bayes:.9",)), "stop = bayes:.9 needs answers of round 0, which wrote none"),
-    ]:
-        with pytest.raises(ReplayError, match=says):
-            replayed(tmp_path / "run", variant)
-
-
-def _without(name: str) -> Callable[[Path], None]:
-    def harm(folder: Path) -> None:
-        next(folder.glob(f"{RUNS}/p-0-*/{name}")).unlink()
-
-    return harm
-
-
-def _reworded(folder: Path) -> None:
-    path = next(folder.glob(f"{RUNS}/p-0-*/result.json"))
-    result = json.loads(content(path))
-    path.write_text(json.dumps({**result, "answer": "7"}))
-
-
-@pytest.mark.parametrize(
-    ("harm", "trust", "says"),
-    [
-        (_without("scores.json"), False, "has no scores.json: what each run generated must still be there"),
-        (_without("result.json"), False, "has no result.json: what each run generated must still be there"),
-        (_reworded, False, "result.json has no digest"),
-        (_reworded, True, "does not reproduce itself: its answer: '7' is recorded, '1' follows"),
-        (lambda folder: (folder / "results.json").unlink(), False, "holds no finished evaluation"),
-    ],
-)
-def test_a_record_that_is_not_whole(plain: Path, harm: Callable[[Path], None], trust: bool, says: str) -> None:
-    folder = copy_of(plain)
-    harm(folder)
-    with pytest.raises(RSAError) as caught:
-        replayed(folder, trust=trust)
-    assert says in str(caught.value)
-    assert str(folder) in str(caught.value)
-
-
-@pytest.mark.parametrize(("name", "says"), [("nowhere", "there is no folder"), (".", "nothing to replay in")])
-def test_a_folder_that_holds_nothing(tmp_path: Path, name: str, says: str) -> None:
-    with pytest.raises(RSAError, match=says):
-        replayed(tmp_path / name)
 
 
 # ---- what is told
