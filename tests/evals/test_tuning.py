@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import runpy
 import shutil
-from collections.abc import Callable
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any
 
 import anyio
 import pytest
-from command_line import rsa
 from sealed import content
 
 from engine.api import GenerationRequest
@@ -28,53 +25,16 @@ from evals.replay.replaying import replay_folders
 from evals.replay.variants import Variant
 from evals.tuning.page import write_page
 from evals.tuning.profile import write_profile
-from evals.tuning.records import PROFILE, RECORDINGS, TUNED, Asked, Tuned, read_asked, read_tuned
+from evals.tuning.records import PROFILE, RECORDINGS, TUNED, read_asked, read_tuned
 from evals.tuning.space import _WITHOUT_ROUNDS
 from evals.tuning.table import tuned_lines, unbeaten
-from evals.tuning.tuning import tune
 from rsa.errors import ConfigError
 from rsa.settings.profiles import load_config
 
+from .tunings import HARMS, HELPS, asked, play, rows, tuned
+
 _CHILD = runpy.run_path(str(Path(__file__).with_name("eval_child.py")))
 Dying = _CHILD["Dying"]
-MODEL = "scripted:play.py"
-Play = Callable[[GenerationRequest], Script]
-
-
-def play(*chances: float) -> Play:
-    """A model that is right with these chances, round by round; wrong answers differ."""
-
-    def script(request: GenerationRequest) -> Script:
-        rng = random.Random(request.sampling.seed)
-        right = rng.random() < chances[int(request.id[1])]
-        answer = "1" if right else str(rng.randrange(2, 9))
-        return Script(" ".join(["so"] * rng.randint(5, 20)), rf"\boxed{{{answer}}}")
-
-    return script
-
-
-HELPS, HARMS = play(0.3, 0.9), play(0.8, 0.2)
-
-
-def rows(folder: Path, count: int = 80) -> Path:
-    file = folder / "rows.jsonl"
-    file.write_text(
-        "".join(json.dumps({"question": f"what is number {i}?", "answer": "1"}) + "\n" for i in range(count))
-    )
-    return file
-
-
-def asked(data: Path, **changes: Any) -> Asked:
-    wishes: dict[str, Any] = {
-        "budget": "100k",
-        "settings": {"t": 1, "answer_budget": 32},
-        "axes": {"n": (4,), "c": (2, 1), "beta": (64,), "tau": (32,)},
-    }
-    return Asked.of(MODEL, data=data, **{**wishes, **changes})
-
-
-def tuned(wish: Asked, folder: Path, script: Play, engine: ScriptedEngine | None = None) -> Tuned:
-    return anyio.run(partial(tune, wish, folder, engine=engine or ScriptedEngine(script)))
 
 
 @pytest.fixture(scope="module")
@@ -359,71 +319,3 @@ def test_a_profile_says_what_is_not_tried(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no file"):
         tuned(asked(tmp_path / "none.jsonl"), tmp_path / "out", HELPS)
-
-
-# ---- the command
-
-PLAY = r"""
-import random
-from engine.script import Script
-
-def script(request):
-    rng = random.Random(request.sampling.seed)
-    right = rng.random() < (0.3, 0.95)[int(request.id[1])]
-    return Script("so it is", r"\boxed{%d}" % (1 if right else rng.randrange(2, 9)))
-"""
-WORDS = ["--n", "4", "--c", "2", "--t", "1", "--beta", "64", "--tau", "32", "--answer-budget", "32"]
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    Path("play.py").write_text(PLAY)
-    rows(tmp_path, 40)
-    return tmp_path
-
-
-def test_the_command_writes_a_profile_that_others_take(here: Path) -> None:
-    done = rsa("tune", MODEL, "--data", "rows.jsonl", *WORDS, "--out", "out", "--budget", "100k")
-    assert done.code == 0, done.err
-    found = read_tuned(Path("out"))
-    assert done.out.splitlines() == tuned_lines(found)
-    assert done.err.splitlines()[-2:] == ["profile: out/profile.toml", "page: out/tune.html"]
-    assert found.profile["t"] == 1
-    words = ["eval", f"{next(Path('out').glob('rows.toml'))}", "--model", MODEL, "--profile", "out/profile.toml"]
-    fresh = rsa(*words, "--seed", "7", "--out", "fresh", "--no-report", "--quiet")
-    assert fresh.code == 0, fresh.err
-    assert read_eval("fresh").config.t == 1
-    again = rsa("tune", "--resume", "out", "--json", "--quiet")
-    assert (again.code, again.err) == (0, "")
-    assert Tuned.model_validate_json(again.out) == found
-    for budget, says in (("0", "budget = 0: should be greater"), ("x", "budget: 'x' is no size")):
-        refused = rsa("tune", "--resume", "out", "--budget", budget)
-        assert (refused.code, refused.err.count("\n")) == (2, 1)
-        assert says in refused.err
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        ([], "no model given: rsa tune MODEL --data FILE"),
-        ([MODEL], "no problems given: --data FILE, or --benchmark NAME"),
-        ([MODEL, "--data", "rows.jsonl", "--limit", "3"], "3 problems cannot tell settings apart: give 16 at least"),
-        ([MODEL, "--data", "rows.jsonl", "--limit", "0"], "error: limit = 0: should be greater than or equal to 1"),
-        ([MODEL, "--data", "rows.jsonl", "--stop", ","], "error: stop = ',': should be policies with commas between"),
-        ([MODEL, "--data", "rows.jsonl", "--beta", "64", "--beta", "x"], "error: beta: 'x' is no size"),
-        ([MODEL, "--data", "rows.jsonl", "--budget", "many"], "budget: 'many' is no size"),
-        ([MODEL, "--benchmark", "chain", "--metric", "math"], "--metric goes with --data alone"),
-        ([MODEL, "--data", "rows.jsonl", "--beta", "64", "--tau", "128"], "tau = 128 is more than beta = 64"),
-        (["--resume", "nowhere"], "holds no tuning"),
-        (["--resume", "nowhere", "--n", "4"], "--resume does not go with --n"),
-        ([MODEL, "--resume", "nowhere"], "--resume does not go with MODEL"),
-    ],
-)
-def test_wrong_usage_is_a_line(here: Path, words: list[str], says: str) -> None:
-    done = rsa("tune", *words)
-    assert (done.code, done.out) == (2, "")
-    (line,) = done.err.splitlines()
-    assert line.startswith("error: ")
-    assert says in line
-    assert not Path("runs").exists()

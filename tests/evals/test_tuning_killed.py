@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import runpy
 import sys
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from sealed import content
 
 from evals.tuning.records import PAGE, PROFILE, TUNED
 
-_TUNING = runpy.run_path(str(Path(__file__).with_name("test_tuning.py")))
-PLAY = r"""
+from . import tunings
+
+HOLDING_PLAY = r"""
 import os, signal
 
 completions = 0
@@ -30,7 +30,7 @@ def script(request):
 """
 COMMAND = [Path(sys.executable).with_name("rsa"), "tune"]
 WORDS = [
-    "scripted:play.py", "--data", "rows.jsonl", *_TUNING["WORDS"], "--beta", "32", "--limit", "16",
+    "scripted:play.py", "--data", "rows.jsonl", *tunings.WORDS, "--beta", "32", "--limit", "16",
     "--stop", "none", "--select", "vote", "--out", "tuned",
 ]  # fmt: skip
 FIRST, SECOND = 70, 20
@@ -40,8 +40,8 @@ has 64 of them on eight problems, and in the second."""
 
 def start_in(folder: Path) -> Path:
     folder.mkdir()
-    (folder / "play.py").write_text(_TUNING["PLAY"] + PLAY)
-    _TUNING["rows"](folder, 40)
+    (folder / "play.py").write_text(tunings.PLAY + HOLDING_PLAY)
+    tunings.rows(folder, 40)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +14,10 @@ from evals.tuning.page import write_page
 from evals.tuning.profile import write_profile
 from evals.tuning.records import Tuned, read_asked, read_tuned
 
+from .tunings import HELPS, asked, rows, tuned
+
 MARGIN = 20
 """Pixels beside what the page shows."""
-_TUNING = runpy.run_path(str(Path(__file__).with_name("test_tuning.py")))
-helped = _TUNING["helped"]
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +27,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def written(helped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tuning with its page."""
     folder = tmp_path_factory.mktemp("pages") / "tuned"
-    shutil.copytree(helped, folder)
+    tuned(asked(rows(folder.parent)), folder, HELPS)
     write_profile(folder, read_asked(folder), read_tuned(folder))
     write_page(folder, read_tuned(folder))
     return folder
