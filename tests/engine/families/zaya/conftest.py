@@ -21,6 +21,12 @@ def tiny(golden: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
+def vl(golden: Path) -> Path:
+    """The checkpoint of `tiny`, which sees."""
+    return golden / "tiny_hf"
+
+
+@pytest.fixture(scope="session")
 def logits_alone(tiny: Model) -> Callable[[Sequence[int]], np.ndarray]:
     """The truth that every other way to run the model is held against: one row, one pass, no padding. [L, V]"""
     known: dict[tuple[int, ...], np.ndarray] = {}
