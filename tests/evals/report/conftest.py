@@ -163,7 +163,7 @@ def make() -> type[Workshop]:
 
 
 class Workshop:
-    """The functions of this file, for tests: files here cannot import each other."""
+    """The functions of this file, for tests, which cannot import a conftest.py."""
 
     evaluate = staticmethod(evaluate)
     reasoner = staticmethod(reasoner)
