@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -231,6 +231,11 @@ async def _undisturbed(story: Story, telling: Telling, config: RSAConfig) -> Run
         return await calm.solve(telling.problem)
     except NoCandidatesError as error:
         return error.result
+
+
+def results_of(telling: Telling) -> Iterator[RunResult]:
+    """Those of all processes that came to one."""
+    yield from (process.result for process in telling.processes if process.result is not None)
 
 
 def rounds_of(result: RunResult) -> list[Round]:
