@@ -287,9 +287,19 @@ class Steps(Generic[Step]):
         self._made: dict[tuple[int, int, Split], Any] = {}
         self._split, self._split_for = Split.of(1, kv_heads, 1), 0
 
-    def of(self, rows: PagedRows, width: int) -> Step:
-        """The step for rows that were `advance`d, whose table has so many columns. They are cut otherwise than before
-        only if they must be, or rows have left."""
+    def begin(self, tokens: mx.array, rows: PagedRows) -> tuple[Step, mx.array, mx.array, mx.array]:
+        """Make room for another token of each row. Returns a step, and what it is to be given: tokens [B], one for each
+        row, as [places], with `table` and `lengths` (see `PagedRows.advance`)."""
+        rows.place()
+        table, lengths = rows.advance()
+        empty = rows.places - tokens.shape[0]
+        if empty:
+            tokens = mx.concatenate([tokens, mx.zeros((empty,), tokens.dtype)])
+        return self._of(rows, table.shape[1]), tokens, table, lengths
+
+    def _of(self, rows: PagedRows, width: int) -> Step:
+        """The step for rows whose table has so many columns. They are cut otherwise than before only if they must be,
+        or rows have left."""
         longest = max(rows.lengths) + 1
         if longest > self._split.reach or rows.places != self._split_for or 2 * longest < self._split.reach:
             self._split, self._split_for = Split.of(rows.places, self._kv_heads, longest), rows.places
@@ -298,9 +308,3 @@ class Steps(Generic[Step]):
             self._made[key] = mx.compile(self._make(self._split))
         step: Step = self._made[key]
         return step
-
-
-def padded(tokens: mx.array, places: int) -> mx.array:
-    """tokens [B], one for each row -> [places], one for each place."""
-    empty = places - tokens.shape[0]
-    return mx.concatenate([tokens, mx.zeros((empty,), tokens.dtype)]) if empty else tokens

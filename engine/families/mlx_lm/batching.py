@@ -75,8 +75,7 @@ def adapted(module: nn.Module, model_type: str) -> AdaptedModel:
     try:
         rows = [_Alone.run(model, 0), _Alone.run(model, 1)]
     except Exception as error:  # a model's code raises what it happens to run into
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelError(f"mlx-lm's {model_type} fails on a short prompt ({what})") from error
+        raise ModelError(f"mlx-lm's {model_type} fails on a short prompt ({_in_a_line(error)})") from error
     why = _why_not(model, rows)
     if why is None:
         decoder, notes = _decoder(model, rows, model_type)
@@ -93,8 +92,7 @@ def _why_not(model: AdaptedModel, rows: Sequence[_Alone]) -> str | None:
     try:
         off = _difference(model, *rows)
     except Exception as error:  # as above
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        return f"rows of unequal length fail in a batch ({what})"
+        return f"rows of unequal length fail in a batch ({_in_a_line(error)})"
     if off <= _tolerance(model):
         return None
     return f"rows of unequal length get other logits in a batch than alone (off by {off:.1%})"
@@ -113,7 +111,7 @@ def _decoder(model: AdaptedModel, rows: Sequence[_Alone], model_type: str) -> tu
             return decoder, ()
         why = f"their logits are off by {off:.1%}"
     except Exception as error:  # a compiler, a driver, a model's code: whatever they say
-        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        why = _in_a_line(error)[:200]
     return None, (f"{model_type} decodes slower than it could: kernels of our own do not run it ({why})",)
 
 
@@ -153,6 +151,10 @@ def _takes_padding(model: AdaptedModel, rows: Sequence[_Alone]) -> bool:
     except Exception:  # as above; prompts then have a pass each, which is right for every model
         return False
     return off <= _tolerance(model)
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _tolerance(model: AdaptedModel) -> float:

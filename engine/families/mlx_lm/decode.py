@@ -16,7 +16,7 @@ from mlx_lm.models import base
 
 from engine.families.mlx_lm.pages import KVRows, KVShape
 from engine.mlx.kernels.attention import Split, append, attend, parts_of
-from engine.mlx.pages import Steps, padded
+from engine.mlx.pages import Steps
 
 _ATTENTION = "scaled_dot_product_attention"
 _SIZES = (64, 128)
@@ -43,13 +43,10 @@ class Decoder:
     def run(self, tokens: mx.array, rows: KVRows) -> mx.array:
         """tokens [B, 1] -> logits [B, 1, V]; the rows then hold the tokens. The logits must be handed to the device
         before the next step is made: it reads what this one writes into the pools, and nothing else says so."""
-        rows.place()
-        table, lengths = rows.advance()
-        batch = tokens.shape[0]
-        step = self._steps.of(rows, table.shape[1])
-        logits, lengths = step(padded(tokens[:, 0], rows.places), table, lengths, rows.pools)
+        step, padded, table, lengths = self._steps.begin(tokens[:, 0], rows)
+        logits, lengths = step(padded, table, lengths, rows.pools)
         rows.advanced(lengths)
-        return logits[:batch]
+        return logits[: tokens.shape[0]]
 
     def _step(self, split: Split) -> _Step:
         def step(

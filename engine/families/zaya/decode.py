@@ -22,7 +22,7 @@ from engine.mlx.comparing import relative_rms
 from engine.mlx.kernels import eight_bits, experts
 from engine.mlx.kernels.attention import Split, attend
 from engine.mlx.kernels.launch import wanted
-from engine.mlx.pages import Steps, padded
+from engine.mlx.pages import Steps
 
 if TYPE_CHECKING:
     from engine.families.zaya.model import Block, Model, ResidualScale
@@ -45,14 +45,12 @@ class Decoder:
 
     def run(self, tokens: mx.array, rows: ZayaRows) -> mx.array:
         """tokens [B] -> logits [B, V] in the model's type; the rows then hold the tokens."""
-        rows.place()
-        table, lengths = rows.advance()
-        batch, places = tokens.shape[0], rows.places
-        logits, lengths, rows.tails = self._steps.of(rows, table.shape[1])(
-            padded(tokens, places), table, lengths, rows.tails, rows.pools, self._scratch_for(places)
+        step, padded, table, lengths = self._steps.begin(tokens, rows)
+        logits, lengths, rows.tails = step(
+            padded, table, lengths, rows.tails, rows.pools, self._scratch_for(rows.places)
         )
         rows.advanced(lengths)
-        return logits[:batch] if places > batch else logits
+        return logits[: tokens.shape[0]]
 
     def _scratch_for(self, places: int) -> mx.array | None:
         args = self._model.args
