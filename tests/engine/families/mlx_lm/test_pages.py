@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import emulator
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from mlx import nn
 from mlx.utils import tree_map_with_path
 from mlx_lm.models import base, llama, qwen2
+from rows_by_kernels import VOCAB, Rows, tokens
 
 from engine.families.mlx_lm import batching
 from engine.families.mlx_lm.model import AdaptedModel
@@ -21,7 +21,6 @@ from engine.families.mlx_lm.pages import KVRows
 from engine.mlx.kernels.attention import PAGE
 from engine.mlx.kernels.launch import Kernel
 
-VOCAB = 96
 KERNELS = "kernels of our own do not run it"
 
 
@@ -56,8 +55,8 @@ def qwen(heads: int = 4, kv_heads: int = 2) -> nn.Module:
     )
 
 
-def wide_llama(**more: Any) -> nn.Module:
-    """Seven query heads of 128 to a key head: more than a block holds at once."""
+def random_llama(heads: int, kv_heads: int, size: int) -> nn.Module:
+    """With heads of a size."""
     return random_model(
         llama.Model(
             llama.ModelArgs(
@@ -65,12 +64,11 @@ def wide_llama(**more: Any) -> nn.Module:
                 hidden_size=128,
                 num_hidden_layers=2,
                 intermediate_size=128,
-                head_dim=128,
-                num_attention_heads=7,
-                num_key_value_heads=1,
+                head_dim=size,
+                num_attention_heads=heads,
+                num_key_value_heads=kv_heads,
                 rms_norm_eps=1e-6,
                 vocab_size=VOCAB,
-                **more,
             )
         )
     )
@@ -85,71 +83,19 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(batching, "wanted", lambda: True)
 
 
-class Rows:
-    """Rows that decode by kernels together, and each alone by mlx-lm's code."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.paged, self.plain = batching.adapted(module, "some"), AdaptedModel(module)
-        assert self.paged.notes == ()
-        assert self.paged.ragged
-        self.together: Sequence[Any] = []
-        self.alone: list[list[Any]] = []
-
-    def join(self, tokens: Sequence[int], copies: int = 1) -> None:
-        """Rows of one prompt."""
-        self._extend(self.paged.batch_cache(self._prefilled(tokens), [0] * copies))
-        self.alone += [self._prefilled(tokens) for _ in range(copies)]
-
-    def join_padded(self, prompts: Sequence[Sequence[int]], places: Sequence[int]) -> None:
-        """Rows of prompts that shared a pass."""
-        lengths = [len(tokens) for tokens in prompts]
-        padding = [max(lengths) - length for length in lengths]
-        caches = self.paged.make_cache(len(prompts))
-        for cache in caches:
-            cache.prepare(lengths=lengths, right_padding=padding)
-        ids = [[*tokens, *[0] * pad] for tokens, pad in zip(prompts, padding, strict=True)]
-        self.paged(mx.array(ids), caches)
-        for cache in caches:
-            cache.finalize()
-        self._extend(self.paged.batch_cache(caches, places))
-        self.alone += [self._prefilled(prompts[place]) for place in places]
-
-    def keep(self, places: Sequence[int]) -> None:
-        self.together[0].filter(places)
-        self.alone = [self.alone[place] for place in places]
-
-    def step(self, first: int) -> None:
-        """Feed a token to each row; both ways must give the same logits, up to rounding."""
-        tokens = [(first + 5 * i) % VOCAB for i in range(len(self.alone))]
-        found = self.paged(mx.array(tokens)[:, None], self.together)[:, 0].astype(mx.float32)
-        mx.eval(found, self.together[0].state)
-        for i, (token, caches) in enumerate(zip(tokens, self.alone, strict=True)):
-            expected = self.plain(mx.array([[token]]), caches)[0, 0].astype(mx.float32)
-            error = float(mx.sqrt(mx.mean((found[i] - expected) ** 2) / mx.mean(expected**2)))
-            assert error < 0.03, f"row {i} is off by {error:.1%}"
-
-    def _extend(self, more: Sequence[Any]) -> None:
-        assert isinstance(more[0], KVRows)
-        if self.together:
-            self.together[0].extend(more[0])
-        else:
-            self.together = more
-
-    def _prefilled(self, tokens: Sequence[int]) -> list[Any]:
-        caches = self.plain.make_cache()
-        self.plain(mx.array([tokens]), caches)
-        mx.eval([cache.state for cache in caches])
-        return caches
+def rows_of(module: nn.Module) -> Rows:
+    paged = batching.adapted(module, "some")
+    assert paged.notes == ()
+    assert paged.ragged
+    assert isinstance(paged.batch_cache(paged.make_cache(), [])[0], KVRows)
+    return Rows(paged, AdaptedModel(module))
 
 
-def tokens(count: int, seed: int = 0) -> list[int]:
-    return np.random.default_rng(seed).integers(0, VOCAB, count).tolist()
-
-
-@pytest.mark.parametrize("module", [qwen(), qwen(6, 2), wide_llama()], ids=["qwen", "groups of 3", "parts"])
+@pytest.mark.parametrize("module", [qwen(), qwen(6, 2), random_llama(7, 1, 128)], ids=["qwen", "groups of 3", "parts"])
 def test_rows_of_unequal_length_decode_as_alone(kernels: None, module: nn.Module) -> None:
-    """Prompts of a token less than a page, a page and a token more: the next token begins a page, or another one."""
-    rows = Rows(module)
+    """Prompts of a token less than a page, a page and a token more: the next token begins a page, or another one. Seven
+    query heads of 128 to a key head are more than a block holds at once."""
+    rows = rows_of(module)
     for seed, count in enumerate((3, PAGE - 1, 17, PAGE, PAGE + 1)):
         rows.join(tokens(count, seed), copies=1 + seed % 2)
     rows.step(1)
@@ -158,7 +104,7 @@ def test_rows_of_unequal_length_decode_as_alone(kernels: None, module: nn.Module
 
 
 def test_prompts_that_shared_a_pass_go_on_by_themselves(kernels: None) -> None:
-    rows = Rows(qwen())
+    rows = rows_of(qwen())
     rows.join_padded([tokens(9), tokens(4, 1), tokens(7, 2)], places=[1, 2, 0, 2])
     rows.step(3)
 
@@ -167,22 +113,15 @@ def test_prompts_that_shared_a_pass_go_on_by_themselves(kernels: None) -> None:
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_rows_that_come_and_go_decode_as_alone(kernels: None, data: st.DataObject) -> None:
-    rows = Rows(qwen())
-    rows.join(tokens(5))
-    for step in range(data.draw(st.integers(1, 5), "steps")):
-        if len(rows.alone) < 6:
-            count = data.draw(st.sampled_from([1, 2, 60, PAGE - 2, PAGE, 2 * PAGE - 1]), "prompt")
-            rows.join(tokens(count, step), copies=data.draw(st.integers(1, 2), "copies"))
-        order = data.draw(st.permutations(range(len(rows.alone))), "order")
-        rows.keep(order[: data.draw(st.integers(1, len(order)), "kept")])
-        rows.step(step)
+    rows = rows_of(qwen())
+    rows.come_and_go(data)
 
 
 def test_a_scale_of_its_own_is_kept(kernels: None) -> None:
     module = qwen()
     for layer in module.layers:
         layer.self_attn.scale = 0.3
-    rows = Rows(module)
+    rows = rows_of(module)
     rows.join(tokens(20))
     rows.step(1)
 
@@ -191,7 +130,7 @@ def test_mlx_lm_keeps_its_attention_for_other_caches(kernels: None) -> None:
     module = qwen()
     ids = mx.array([tokens(12)])
     expected = module(ids)
-    Rows(module)
+    rows_of(module)
     assert qwen2.scaled_dot_product_attention is not base.scaled_dot_product_attention
     assert mx.array_equal(module(ids), expected)
 
@@ -223,23 +162,8 @@ def test_a_model_whose_attention_is_its_own_decodes_as_before(kernels: None, mon
 
 @pytest.mark.parametrize("how", ["float32", "heads of 32"])
 def test_models_for_which_there_are_no_kernels_decode_as_before(kernels: None, how: str) -> None:
+    module = random_llama(2, 2, 32) if how == "heads of 32" else qwen()
     if how == "float32":
-        module = qwen()
         module.set_dtype(mx.float32)
-    else:
-        module = random_model(
-            llama.Model(
-                llama.ModelArgs(
-                    model_type="llama",
-                    hidden_size=64,
-                    num_hidden_layers=1,
-                    intermediate_size=64,
-                    head_dim=32,
-                    num_attention_heads=2,
-                    rms_norm_eps=1e-6,
-                    vocab_size=VOCAB,
-                )
-            )
-        )
     model = batching.adapted(module, "some")
     assert (model.ragged, model.notes) == (False, ())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import emulator
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_map_with_path
+from rows_by_kernels import VOCAB, Rows, tokens
 
 from engine.families.zaya import CCACache, Model, decode
 from engine.families.zaya.config import ModelArgs
@@ -24,7 +24,7 @@ from engine.mlx.kernels.attention import PAGE
 from engine.mlx.kernels.launch import Kernel
 
 ARGS = ModelArgs(
-    model_type="zaya", vocab_size=96, hidden_size=256, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=64,
+    model_type="zaya", vocab_size=VOCAB, hidden_size=256, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=64,
     num_experts=3, expert_size=256, router_size=32, rope_theta=1e4, rope_dims=32,
 )  # fmt: skip
 
@@ -65,75 +65,16 @@ def fused(plain: Model, request: pytest.FixtureRequest, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def in_eight_bits(plain: Model, fused: Model) -> tuple[Model, Model]:
-    """The same two, whose caches keep keys and values in 8 bits."""
+    """By kernels and not, with caches that keep keys and values in 8 bits."""
     model = Model(ARGS)
     model.update(plain.parameters())
     model.kv_bits = fused.kv_bits = 8
-    return model, fused
-
-
-class Rows:
-    """Rows that decode by kernels together, and each alone on the plain path."""
-
-    def __init__(self, plain: Model, fused: Model) -> None:
-        self.plain, self.fused = plain, fused
-        self.together: Sequence[Any] = []
-        self.alone: list[list[CCACache]] = []
-
-    def join(self, tokens: Sequence[int], copies: int = 1) -> None:
-        """Rows of one prompt."""
-        caches = prefilled(self.plain, [tokens])
-        more = self.fused.batch_cache(caches, [0] * copies)
-        self._extend(more)
-        self.alone += [self.plain.copy_cache(caches) for _ in range(copies)]
-
-    def join_padded(self, prompts: Sequence[Sequence[int]], places: Sequence[int]) -> None:
-        """Rows of prompts that shared a pass."""
-        self._extend(self.fused.batch_cache(prefilled(self.plain, prompts), places))
-        self.alone += [prefilled(self.plain, [prompts[place]]) for place in places]
-
-    def _extend(self, more: Sequence[Any]) -> None:
-        if self.together:
-            self.together[0].extend(more[0])
-        else:
-            self.together = more
-
-    def keep(self, places: Sequence[int]) -> None:
-        self.together[0].filter(places)
-        self.alone = [self.alone[place] for place in places]
-
-    def step(self, first: int) -> None:
-        """Feed a token to each row; both ways must give the same logits, up to rounding."""
-        tokens = [(first + 5 * i) % ARGS.vocab_size for i in range(len(self.alone))]
-        found = np.array(self.fused(mx.array(tokens)[:, None], self.together)[:, 0])
-        mx.eval(self.together[0].state)
-        for i, (token, caches) in enumerate(zip(tokens, self.alone, strict=True)):
-            expected = np.array(self.plain(mx.array([[token]]), caches)[0, 0])
-            error = np.sqrt(np.mean((found[i] - expected) ** 2) / np.mean(expected**2))
-            assert error < 0.03, f"row {i} is off by {error:.1%}"
-
-
-def prefilled(model: Model, prompts: Sequence[Sequence[int]]) -> list[CCACache]:
-    """Caches of some prompts, computed in one pass."""
-    caches, lengths = model.make_cache(), [len(tokens) for tokens in prompts]
-    padding = [max(lengths) - length for length in lengths]
-    if any(padding):
-        for cache in caches:
-            cache.prepare(lengths=lengths, right_padding=padding)
-    ids = [[*tokens, *[0] * pad] for tokens, pad in zip(prompts, padding, strict=True)]
-    mx.eval(model(mx.array(ids), caches)[0, -1], [cache.state for cache in caches])
-    for cache in caches:
-        cache.finalize()
-    return caches
-
-
-def tokens(count: int, seed: int = 0) -> list[int]:
-    return np.random.default_rng(seed).integers(0, ARGS.vocab_size, count).tolist()
+    return fused, model
 
 
 def test_rows_of_unequal_length_decode_as_alone(plain: Model, fused: Model) -> None:
     """Prompts of a token less than a page, a page and a token more: the next token begins a page, or another one."""
-    rows = Rows(plain, fused)
+    rows = Rows(fused, plain)
     for seed, count in enumerate((3, PAGE - 1, 17, PAGE, PAGE + 1)):
         rows.join(tokens(count, seed))
     rows.step(1)
@@ -149,52 +90,45 @@ def test_rows_in_eight_bits_decode_as_alone(in_eight_bits: tuple[Model, Model]) 
     rows.join(tokens(5, 7))
     rows.step(40)
     whole = ZayaRows(ARGS, mx.bfloat16)
-    pools = [rows.together[0]._empty_pool(1).nbytes, whole._empty_pool(1).nbytes]
+    pools = [rows.together._empty_pool(1).nbytes, whole._empty_pool(1).nbytes]
     assert pools[0] * 2 * ARGS.head_dim == pools[1] * (ARGS.head_dim + 2)
 
 
 def test_rows_of_one_prompt_share_its_pages_and_write_their_own(plain: Model, fused: Model) -> None:
-    rows = Rows(plain, fused)
+    rows = Rows(fused, plain)
     rows.join(tokens(PAGE + 5), copies=3)
     rows.step(1)
     rows.step(2)
-    pages = [set(pages) for pages in rows.together[0]._rows]
+    pages = [set(pages) for pages in rows.together._rows]
     assert len(pages[0] & pages[1] & pages[2]) == 1
     assert len(set.union(*pages)) == 4
 
 
 def test_prompts_that_shared_a_pass_go_on_by_themselves(plain: Model, fused: Model) -> None:
-    rows = Rows(plain, fused)
+    rows = Rows(fused, plain)
     rows.join_padded([tokens(9), tokens(4, 1), tokens(7, 2)], places=[1, 2, 0, 2])
     rows.step(3)
 
 
 def test_pages_of_rows_that_leave_are_used_again(plain: Model, fused: Model) -> None:
-    rows = Rows(plain, fused)
+    rows = Rows(fused, plain)
     for seed in range(4):
         rows.join(tokens(20, seed))
     rows.step(0)
-    held = rows.together[0].nbytes
+    held = rows.together.nbytes
     for seed in range(4, 8):
         rows.keep([0, 1, 3])
         rows.join(tokens(30, seed))
         rows.step(seed)
-    assert rows.together[0].nbytes == held
+    assert rows.together.nbytes == held
 
 
 @pytest.mark.thorough
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_rows_that_come_and_go_decode_as_alone(plain: Model, fused: Model, data: st.DataObject) -> None:
-    rows = Rows(plain, fused)
-    rows.join(tokens(5))
-    for step in range(data.draw(st.integers(1, 5), "steps")):
-        if len(rows.alone) < 6:
-            count = data.draw(st.sampled_from([1, 2, 60, PAGE - 2, PAGE, 2 * PAGE - 1]), "prompt")
-            rows.join(tokens(count, step), copies=data.draw(st.integers(1, 2), "copies"))
-        order = data.draw(st.permutations(range(len(rows.alone))), "order")
-        rows.keep(order[: data.draw(st.integers(1, len(order)), "kept")])
-        rows.step(step)
+    rows = Rows(fused, plain)
+    rows.come_and_go(data)
 
 
 def test_kernels_that_are_off_are_not_used(fused: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,6 +206,6 @@ def test_more_rows_than_the_kernels_of_experts_take(
     fused: Model, plain: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(experts, "MOST_TOKENS", 4)
-    rows = Rows(plain, fused)
+    rows = Rows(fused, plain)
     rows.join(tokens(2), copies=5)
     rows.step(3)
