@@ -34,6 +34,30 @@ def plain_model(tmp_path_factory: pytest.TempPathFactory, make_llama: Callable[.
     return make_llama(tmp_path_factory.mktemp("models") / "tiny-writer", thinks=False, context=4096)
 
 
+SMALL = ["--n", "3", "--c", "2", "--t", "1", "--beta", "40", "--tau", "16", "--answer-budget", "8"]
+"""Settings with which a tiny model has soon solved a problem."""
+
+
+@pytest.fixture
+def with_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands work in a folder of their own, where there is nothing but problem.txt."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RSA_MODEL", raising=False)
+    Path("problem.txt").write_text("Say something.\n")
+
+
+@pytest.fixture
+def writer(plain_model: Path) -> list[object]:
+    """Flags of `rsa solve` with which the model answers."""
+    return ["--model", plain_model, "--task", "general", *SMALL]
+
+
+@pytest.fixture
+def thinker(thinking_model: Path) -> list[object]:
+    """Flags with which it does not answer."""
+    return ["--model", thinking_model, *SMALL]
+
+
 class Story:
     """A run as its events tell it: each method is one event; times are given."""
 

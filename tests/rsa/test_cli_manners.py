@@ -27,12 +27,7 @@ from rsa.settings import resources
 from rsa.settings.sizes import parse_size
 from rsa.settings.suitability import suited
 
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RSA_MODEL", raising=False)
-    Path("problem.txt").write_text("Say something.\n")
+pytestmark = pytest.mark.usefixtures("with_a_problem")
 
 
 def rsa(*words: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:

@@ -10,20 +10,7 @@ from command_line import rsa
 
 from rsa import read_result
 
-SMALL = ["--n", "3", "--c", "2", "--t", "1", "--beta", "40", "--tau", "16", "--answer-budget", "8"]
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RSA_MODEL", raising=False)
-    Path("problem.txt").write_text("Say something.\n")
-
-
-@pytest.fixture
-def writer(plain_model: Path) -> list[object]:
-    """Flags with which it answers."""
-    return ["--model", plain_model, "--task", "general", *SMALL]
+pytestmark = pytest.mark.usefixtures("with_a_problem")
 
 
 @pytest.fixture
@@ -58,10 +45,12 @@ def test_the_same_flags_may_be_repeated(finished: Path, writer: list[object]) ->
     assert rsa("solve", "problem.txt", "--resume", "run", *writer).code == 0
 
 
-def test_resuming_from_another_folder(finished: Path, plain_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_from_another_folder(
+    finished: Path, writer: list[object], plain_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     link = Path("tiny")
     link.symlink_to(plain_model)
-    flags = ["--model", "./tiny", "--task", "general", *SMALL, "--out", "relative"]
+    flags = ["--model", "./tiny", *writer[2:], "--out", "relative"]
     assert rsa("solve", "problem.txt", *flags).code == 0
     there = Path("relative").absolute()
     Path("elsewhere").mkdir()

@@ -21,27 +21,10 @@ from rsa.command.options import ServerFlags
 from rsa.events import BudgetsLowered
 from rsa.settings.config import Limits
 
-SMALL = ["--n", "3", "--c", "2", "--t", "1", "--beta", "40", "--tau", "16", "--answer-budget", "8"]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RSA_MODEL", raising=False)
-    Path("problem.txt").write_text("Say something.\n")
-
-
-@pytest.fixture
-def writer(plain_model: Path) -> list[object]:
-    """Flags with which it answers."""
-    return ["--model", plain_model, "--task", "general", *SMALL]
-
-
-@pytest.fixture
-def thinker(thinking_model: Path) -> list[object]:
-    """Flags with which it does not answer."""
-    return ["--model", thinking_model, *SMALL]
+pytestmark = pytest.mark.usefixtures("with_a_problem")
 
 
 # ---- what goes where
